@@ -1,0 +1,145 @@
+"""Configs that check themselves: frozen pydantic models whose errors name field, value, rule and way out.
+
+Layering is defaults, then a preset or YAML file, then `key=value` words of the command line. Unknown keys are
+errors that name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import pydantic
+import yaml
+
+from hf_icl.errors import ConfigError
+
+
+class Config(pydantic.BaseModel):
+    """Base of all configs: immutable, strict about keys, and raising `ConfigError`.
+
+    Subclasses declare fields with `pydantic.Field(default, ge=…, description=…)` and put rules that join several
+    fields into a `model_validator(mode="after")` that raises `ConfigError`.
+
+    >>> class Point(Config):
+    ...     x: int = pydantic.Field(0, ge=0, description="Steps to the right.")
+    >>> Point(x=3).x
+    3
+    >>> Point(y=3)
+    Traceback (most recent call last):
+        ...
+    hf_icl.errors.ConfigError: y = 3: unknown key. Known here: x.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            raise _first_error(type(self), error) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, checked again (`model_copy` would not check)."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, every default written out."""
+        return self.model_dump(mode="json")
+
+
+def _first_error(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> ConfigError:
+    details = error.errors()[0]
+    path = [str(part) for part in details["loc"] if not _is_union_tag(part, model)]
+    if isinstance(cause := details.get("ctx", {}).get("error"), ConfigError):
+        return cause.within(".".join(path)) if path else cause
+    if details["type"] == "extra_forbidden":
+        return unknown_key(".".join(path), details["input"], _known_keys(model, path[:-1]))
+    if details["type"] == "missing":
+        return ConfigError(".".join(path), None, "this setting is required", "Give it a value.")
+    rule = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return ConfigError(".".join(path), details["input"], rule, "")
+
+
+def _is_union_tag(part: str | int, model: type[pydantic.BaseModel]) -> bool:
+    """Pydantic puts the chosen member of a tagged union into the path; a reader's YAML has no such level."""
+    return part in getattr(model, "union_tags", ())
+
+
+def _known_keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
+    for name in path:
+        field = model.model_fields.get(name)
+        nested = getattr(field, "annotation", None)
+        if not (isinstance(nested, type) and issubclass(nested, pydantic.BaseModel)):
+            return []
+        model = nested
+    return list(model.model_fields)
+
+
+def unknown_key(field: str, value: object, known: Iterable[str]) -> ConfigError:
+    """Return the error for a key that no config has, with the nearest known key as the way out.
+
+    >>> print(unknown_key("train.burts", 3, ["burst", "zipf"]))
+    train.burts = 3: unknown key. Did you mean burst?
+    """
+    known = list(known)
+    near = difflib.get_close_matches(field.rsplit(".", 1)[-1], known, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}." if known else ""
+    return ConfigError(field, value, "unknown key", hint)
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `top` laid over it, mapping by mapping; lists and scalars are replaced whole.
+
+    A mapping with another `kind` replaces the one below it: its fields belong to another thing.
+
+    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    if "kind" in top and top["kind"] != base.get("kind", top["kind"]):
+        return dict(top)
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = merge(below, value) if both else value
+    return merged
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """Turn `key=value` words into a nested mapping; dots nest and values are YAML.
+
+    >>> parse_overrides(["train.burst=2", "seed=1", "evaluators=[icl, iwl]"])
+    {'train': {'burst': 2}, 'seed': 1, 'evaluators': ['icl', 'iwl']}
+    """
+    tree: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key or key.startswith("-"):
+            raise ConfigError("command line", word, "settings are written key=value", "For example: seed=1")
+        try:
+            value = yaml.load(text, Loader=YamlLoader)
+        except yaml.YAMLError as error:
+            raise ConfigError(key, text, "the value is not YAML", "Quote the word, or close its brackets.") from error
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        tree = merge(tree, value)
+    return tree
+
+
+class YamlLoader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as everyone expects (YAML 1.1 reads it as text)."""
+
+
+def _construct_scalar(loader: YamlLoader, node: yaml.ScalarNode) -> str | float:
+    text = loader.construct_scalar(node)
+    if node.style is None:
+        try:
+            return float(text) if "e" in text.lower() else text
+        except ValueError:
+            return text
+    return text
+
+
+YamlLoader.add_constructor("tag:yaml.org,2002:str", _construct_scalar)

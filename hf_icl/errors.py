@@ -1,0 +1,42 @@
+"""Errors that a user can act on. Each says what was wrong, the rule, and the way out."""
+
+from __future__ import annotations
+
+
+class HfIclError(Exception):
+    """Base of every error that the user's input or files can cause; the command line exits with code 2."""
+
+
+class ConfigError(HfIclError, ValueError):
+    """A setting is out of range, unknown, or at odds with another.
+
+    Args:
+        field: Dotted name of the setting, such as `train.burst`.
+        value: What was found there.
+        rule: What must hold.
+        hint: What to do about it.
+
+    >>> print(ConfigError("train.burst", 9, "burst must fit into n_context = 8", "Lower burst or raise n_context."))
+    train.burst = 9: burst must fit into n_context = 8. Lower burst or raise n_context.
+    """
+
+    def __init__(self, field: str, value: object, rule: str, hint: str = "") -> None:
+        self.field, self.value, self.rule, self.hint = field, value, rule, hint
+        super().__init__(field, value, rule, hint)
+
+    def __str__(self) -> str:
+        text = f"{self.field} = {self.value!r}: {self.rule.rstrip('.')}."
+        return f"{text} {self.hint}" if self.hint else text
+
+    def within(self, parent: str) -> ConfigError:
+        """Return the same error with its field named from one level further out."""
+        field = f"{parent}.{self.field}" if self.field else parent
+        return ConfigError(field, self.value, self.rule, self.hint)
+
+
+class BankError(HfIclError, ValueError):
+    """The exemplars cannot be had: a file is missing, broken, or not of the shape that was asked for."""
+
+
+class RunError(HfIclError):
+    """A run folder cannot be used as asked: unreadable, of another version, or made with another config."""
