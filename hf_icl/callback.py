@@ -1,0 +1,139 @@
+"""`TransienceCallback`: measures in-context against in-weights learning throughout anyone's training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_icl.history import History, Row, make_row
+from hf_icl.schedule import Schedule
+from hf_icl.task import Task
+
+logger = logging.getLogger(__name__)
+
+HISTORY_FILE = "history.jsonl"
+STATE_KEY = "TransienceCallback"
+
+
+class TransienceCallback(TrainerCallback):
+    """Measure all evaluators of a task while any `Trainer` trains any model that takes the task's inputs.
+
+    Rows go to `history.jsonl` in the output folder, and to the trainer's log under names such as `icl/accuracy`.
+    `metric_for_best_model="icl/accuracy"` works wherever the trainer evaluates, so the peak of ICL can be kept.
+    A resumed run cuts its history back to the checkpoint's step and measures on from there, to the same numbers.
+
+    Args:
+        task: Bank, training sequences and evaluators.
+        schedule: When to measure; a number means every so many steps. The first and last step always count.
+        log: Usually `trainer.log`, so that values reach TensorBoard and other reporters. Transformers hands callbacks
+            no trainer, and calls reporters before them; without `log`, values still reach `state.log_history`.
+        history: A `History` to write instead of `history.jsonl` in the output folder.
+        batch_size: Sequences per forward pass.
+
+    Example (a whole program is `examples/stock_trainer.py`)::
+
+        trainer = Trainer(model, args, train_dataset=task.dataset(64_000), data_collator=task.collate)
+        trainer.add_callback(TransienceCallback(task, schedule=100, log=trainer.log))
+        trainer.train()
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        schedule: Schedule | int = 500,
+        log: Callable[[dict[str, float]], None] | None = None,
+        history: History | None = None,
+        batch_size: int = 512,
+    ) -> None:
+        self.task = task
+        self.schedule = Schedule(every=schedule) if isinstance(schedule, int) else schedule
+        self.log = log
+        self.history = history
+        self.batch_size = batch_size
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
+    ) -> None:
+        """Open the history, fresh or cut back to the checkpoint, and measure the untrained model."""
+        path = Path(args.output_dir) / HISTORY_FILE
+        if self.history is None:
+            if state.global_step == 0 and state.is_world_process_zero:
+                _set_aside(path)
+            self.history = History(path if state.is_world_process_zero else None)
+        self._restore(state)
+        if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
+            self.measure(args, state, model)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
+    ) -> None:
+        """Measure when the schedule says so, and after the last step."""
+        if self.schedule.is_due(state.global_step) or state.global_step >= state.max_steps:
+            self.measure(args, state, model)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, metrics=None, **kwargs
+    ) -> None:
+        """Add what was measured to the trainer's own metrics, which choose the best checkpoint."""
+        if metrics is not None:
+            metrics |= self.metrics_for_trainer(args, state, model)
+
+    def metrics_for_trainer(self, args: TrainingArguments, state: TrainerState, model) -> dict[str, float]:
+        """Return the values at the current step under the `eval_` names by which a `Trainer` looks them up."""
+        if self.history.last_step < state.global_step:
+            self.measure(args, state, model)
+        return {f"eval_{name}": value for name, value in self.history.rows[-1]["metrics"].items()}
+
+    def measure(self, args: TrainingArguments, state: TrainerState, model: torch.nn.Module) -> Row:
+        """Measure now, whatever the schedule says; a step is measured once."""
+        if self.history.last_step == state.global_step:
+            return self.history.rows[-1]
+        means, hits = self.task.measure(model, batch_size=self.batch_size)
+        sequences = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        row = make_row(state.global_step, sequences, means, {name: hit.numpy() for name, hit in hits.items()})
+        self.history.append(row)
+        state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": {"n_rows": len(self.history.rows)}}
+        if self.log is not None:
+            self.log(dict(means))
+        else:
+            state.log_history.append({**means, "step": state.global_step})
+        return row
+
+    def _restore(self, state: TrainerState) -> None:
+        """Make the history hold exactly the rows that the checkpoint knows of."""
+        self.history.cut_after(state.global_step)
+        expected = state.stateful_callbacks.get(STATE_KEY, {}).get("attributes", {}).get("n_rows", 0)
+        if len(self.history.rows) >= expected:
+            return
+        logger.warning(
+            "%s holds %d rows where the checkpoint knows %d: it is rebuilt from the trainer's log, "
+            "without per-sequence hits, so the rebuilt rows carry no intervals over evaluation sequences",
+            self.history.path,
+            len(self.history.rows),
+            expected,
+        )
+        kept = {row["step"]: row for row in self.history.rows}
+        self.history.restore(kept.get(row["step"], row) for row in _rows_from_log(state, self.task))
+
+
+def _rows_from_log(state: TrainerState, task: Task) -> list[Row]:
+    names = {f"{name}/accuracy" for name in task.specs}
+    logged = {entry["step"]: entry for entry in state.log_history if names & set(entry)}
+    per_step = state.train_batch_size or 0
+    return [
+        make_row(step, step * per_step, {k: v for k, v in entry.items() if "/" in k}, {})
+        for step, entry in sorted(logged.items())
+    ]
+
+
+def _set_aside(path: Path) -> None:
+    """Keep an earlier run's history under a number of its own: a new run must not lose it."""
+    if path.exists():
+        number = next(n for n in range(1, 10**6) if not path.with_suffix(f".{n}.jsonl").exists())
+        path.rename(path.with_suffix(f".{number}.jsonl"))
+        logger.warning("%s was there already and is now %s", path, path.with_suffix(f".{number}.jsonl").name)

@@ -1,0 +1,65 @@
+"""Which checkpoints are whole: a process killed in mid-save leaves folders that must never be resumed from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_icl.history import write_atomically
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_FILE = "complete.json"
+
+
+class ManifestCallback(TrainerCallback):
+    """Marks each checkpoint as whole, once everything in it is written."""
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        """Write the manifest of the checkpoint just saved."""
+        if state.is_world_process_zero:
+            mark_whole(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+
+def mark_whole(folder: Path) -> None:
+    """Write a manifest with the sizes of the files now in `folder`, in one atomic step."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST_FILE]
+    sizes = {path.name: path.stat().st_size for path in files}
+    write_atomically(folder / MANIFEST_FILE, json.dumps(sizes, indent=1).encode())
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder holds every file that its manifest lists, at full size."""
+    try:
+        sizes = json.loads((folder / MANIFEST_FILE).read_text())
+    except (OSError, ValueError):
+        return False
+    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+
+
+def find_checkpoint(run: str | Path, *, remove_broken: bool = False) -> Path | None:
+    """Return the newest whole checkpoint of a run folder, or None.
+
+    Args:
+        run: A folder that holds `checkpoint-N` folders.
+        remove_broken: Delete the checkpoints that a killed process left half-written, and log each.
+    """
+    folders = [path for path in Path(run).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if step_of(path) is not None]
+    newest_first = sorted(folders, key=step_of, reverse=True)
+    whole = [path for path in newest_first if is_whole(path)]
+    if remove_broken:
+        for path in set(newest_first) - set(whole):
+            logger.warning("%s was written only in part and is removed", path)
+            shutil.rmtree(path)
+    return whole[0] if whole else None
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """Return the step in a checkpoint folder's name, or None if it has none."""
+    digits = checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+    return int(digits) if digits.isdigit() else None

@@ -1,0 +1,118 @@
+"""A live view of a training run in the terminal: speed, time left, loss, and the rise and fall of ICL."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_icl.history import History, Row
+
+CURVES = {
+    "ICL": ("icl/accuracy", "cyan"),
+    "ICL, holdout": ("icl_holdout/accuracy", "blue"),
+    "IWL": ("iwl/accuracy", "magenta"),
+    "in context when flipped": ("flip/context_accuracy", "yellow"),
+    "loss": ("train/loss", "white"),
+}
+BLOCKS = "▁▂▃▄▅▆▇█"
+REFRESH_S = 0.2
+
+
+class LiveDisplay(TrainerCallback):
+    """Draws the run while it trains; where there is no terminal, prints one line per evaluation.
+
+    Used as a context manager, so that the terminal is put right whatever ends the training.
+
+    Args:
+        console: Where to draw.
+        history: What is shown.
+    """
+
+    def __init__(self, console: Console, history: History) -> None:
+        self.console = console
+        self.history = history
+        self.n_printed = 0
+        self.live: Live | None = None
+        self.started = self.drawn = 0.0
+        self.first_step = 0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, auto_refresh=False)
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        """Start the clock."""
+        self.started, self.first_step = time.monotonic(), state.global_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Draw, a few times a second at most."""
+        now = time.monotonic()
+        if now - self.drawn < REFRESH_S and state.global_step < state.max_steps:
+            return
+        self.drawn = now
+        speed = (state.global_step - self.first_step) / max(now - self.started, 1e-9)
+        if self.live is not None:
+            self.live.update(self.render(state.global_step, state.max_steps, speed), refresh=True)
+        elif len(self.history.rows) > self.n_printed:
+            self.n_printed = len(self.history.rows)
+            self.console.print(self.line(self.history.rows[-1], state.max_steps, speed), highlight=False)
+
+    def render(self, step: int, n_steps: int, speed: float) -> Table:
+        """Return the view: a bar, the speed, and a sparkline per curve."""
+        table = Table.grid(padding=(0, 2))
+        left = format_duration((n_steps - step) / speed) if speed else "?"
+        table.add_row("step", f"{step:,} / {n_steps:,}", f"{speed:.0f} steps/s, {left} left")
+        table.add_row("", "", ProgressBar(total=n_steps, completed=step, width=60))
+        for label, (name, colour) in CURVES.items():
+            values = [row["metrics"][name] for row in self.history.rows if name in row["metrics"]]
+            if values:
+                top = max(values) if name.endswith("loss") else 1.0
+                line = sparkline(values, width=60, top=top)
+                table.add_row(label, f"[{colour}]{values[-1]:.3f}", f"[{colour}]{line}")
+        return table
+
+    def line(self, row: Row, n_steps: int, speed: float) -> str:
+        """Return one evaluation as one line of text."""
+        shown = [f"{label} {row['metrics'][name]:.3f}" for label, (name, _) in CURVES.items() if name in row["metrics"]]
+        return f"step {row['step']:>7,} / {n_steps:,}  {speed:5.0f} steps/s  " + "  ".join(shown)
+
+
+def sparkline(values: list[float], *, width: int, top: float = 1.0) -> str:
+    """Draw values between 0 and `top` as blocks, one per value, or one per group where there are more than fit.
+
+    >>> sparkline([0, 0.5, 1], width=10)
+    '▁▅█'
+    """
+    if len(values) > width:
+        edges = [round(i * len(values) / width) for i in range(width + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    levels = [min(max(value / top if top else 0.0, 0.0), 1.0) * (len(BLOCKS) - 1) for value in values]
+    return "".join(BLOCKS[round(level + 1e-9)] for level in levels)
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as people say it.
+
+    >>> format_duration(65), format_duration(3700)
+    ('1:05', '1:01:40')
+    """
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"

@@ -1,0 +1,181 @@
+"""The config of a run, from bank to last step, and where it comes from: defaults, preset or file, command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+import yaml
+from transformers import TrainingArguments
+
+from hf_icl.config import Config, YamlLoader, merge, parse_overrides, unknown_key
+from hf_icl.errors import ConfigError
+from hf_icl.schedule import Schedule
+from hf_icl.task import TaskConfig
+from hf_icl.trainer import Regularization
+
+OURS = {
+    "output_dir", "max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "warmup_steps",
+    "max_grad_norm", "adam_beta1", "adam_beta2", "weight_decay", "save_strategy", "save_steps", "save_total_limit",
+    "eval_strategy", "eval_steps", "metric_for_best_model", "seed", "logging_steps",
+}  # fmt: skip
+
+
+class ModelConfig(Config):
+    """The network: our own causal transformer, or any backbone of transformers that takes `inputs_embeds`."""
+
+    n_layers: int = pydantic.Field(2, ge=1, description="Transformer blocks.")
+    d_model: int = pydantic.Field(64, ge=2, description="Width of the residual stream.")
+    n_heads: int = pydantic.Field(8, ge=1, description="Attention heads; must divide d_model.")
+    mlp_ratio: float = pydantic.Field(4.0, ge=0, description="MLP width over d_model; 0 is attention-only.")
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = pydantic.Field("learned", description="Positions.")
+    max_time: float = pydantic.Field(30.0, gt=0, description="Longest wavelength of sinusoidal positions, in places.")
+    layer_norm: bool = pydantic.Field(True, description="LayerNorm before attention, MLP and head.")
+    backbone: dict[str, Any] | None = pydantic.Field(
+        None, description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is unused."
+    )
+    places: Literal["interleaved", "paired"] = pydantic.Field(
+        "interleaved", description="Exemplar and label in places of their own, or summed in one."
+    )
+    encoder: Literal["auto", "resnet"] = pydantic.Field(
+        "auto", description="auto: linear map, or embedding for a bank of ids; resnet: the paper's, for images."
+    )
+    tie_labels: bool = pydantic.Field(False, description="Whether head and label embedding share weights.")
+    label_init_std: float = pydantic.Field(0.3, gt=0, description="Initial spread of label embeddings.")
+
+    @pydantic.model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.backbone is None and self.d_model % self.n_heads:
+            raise ConfigError("n_heads", self.n_heads, f"n_heads must divide d_model = {self.d_model}", "Try 8.")
+        if self.backbone is not None and "model_type" not in self.backbone:
+            raise ConfigError("backbone", self.backbone, "a backbone needs its model_type", "Add model_type: gpt2.")
+        return self
+
+
+class TrainingConfig(Config):
+    """How weights are fitted. Whatever is not named here can be set in `arguments`, as in `TrainingArguments`."""
+
+    steps: int = pydantic.Field(32_000, ge=1, description="Optimizer steps.")
+    batch_size: int = pydantic.Field(64, ge=1, description="Sequences per device and step.")
+    learning_rate: float = pydantic.Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    schedule: Literal["constant", "constant_with_warmup", "inverse_sqrt"] = pydantic.Field(
+        "constant", description="inverse_sqrt: warm-up, then falling as 1/sqrt(step)."
+    )
+    warmup_steps: int = pydantic.Field(0, ge=0, description="Steps of linear warm-up.")
+    clip: float = pydantic.Field(0.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone.")
+    adam_beta1: float = pydantic.Field(0.9, ge=0, lt=1, description="Decay of Adam's first moment.")
+    adam_beta2: float = pydantic.Field(0.999, ge=0, lt=1, description="Decay of Adam's second moment.")
+    regularization: Regularization = pydantic.Field(
+        default_factory=Regularization, description="Decay or L2, on all weights or on named groups."
+    )
+    checkpoint_every: int = pydantic.Field(2000, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int | None = pydantic.Field(
+        2, ge=2, description="How many to keep, 2 or more so that a kill in mid-save loses none; null: all."
+    )
+    keep_best: str | None = pydantic.Field(
+        None, description="Keep the checkpoint that is best in this metric too, such as icl/accuracy."
+    )
+    threads: int | None = pydantic.Field(None, ge=1, description="CPU threads; null: torch's choice.")
+    arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule == "constant" and self.warmup_steps:
+            rule = "schedule constant has no warm-up"
+            raise ConfigError("warmup_steps", self.warmup_steps, rule, "Use constant_with_warmup or inverse_sqrt.")
+        if self.schedule != "constant" and not self.warmup_steps:
+            rule = f"schedule {self.schedule} needs warm-up steps"
+            raise ConfigError("warmup_steps", 0, rule, "The paper uses 4000.")
+        known = {field.name for field in fields(TrainingArguments) if field.init}
+        for name, value in self.arguments.items():
+            if name not in known:
+                raise unknown_key(f"arguments.{name}", value, known)
+            if name in OURS:
+                raise ConfigError(f"arguments.{name}", value, "the run sets this itself", "Use the field of training.")
+        return self
+
+    def to_arguments(self, output_dir: Path, seed: int) -> TrainingArguments:
+        """Return transformers' own arguments."""
+        regularization = self.regularization
+        best = dict(eval_strategy="steps", eval_steps=self.checkpoint_every, metric_for_best_model=self.keep_best)
+        defaults = dict(report_to="none", disable_tqdm=True)
+        values = dict(
+            output_dir=str(output_dir),
+            max_steps=self.steps,
+            per_device_train_batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            lr_scheduler_type=self.schedule,
+            warmup_steps=self.warmup_steps,
+            max_grad_norm=self.clip,
+            adam_beta1=self.adam_beta1,
+            adam_beta2=self.adam_beta2,
+            weight_decay=regularization.strength if regularization.kind == "decay" else 0.0,
+            save_strategy="steps",
+            save_steps=self.checkpoint_every,
+            save_total_limit=self.keep_checkpoints,
+            logging_steps=self.checkpoint_every,
+            seed=seed,
+            **(best if self.keep_best else {}),
+        )
+        try:
+            return TrainingArguments(**defaults | self.arguments | values)
+        except (ValueError, TypeError) as error:
+            raise ConfigError("training.arguments", self.arguments, str(error), "See TrainingArguments.") from error
+
+
+class RunConfig(Config):
+    """Everything that decides the numbers of a run."""
+
+    seed: int = pydantic.Field(0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank.")
+    task: TaskConfig = pydantic.Field(default_factory=TaskConfig, description="What is learned and what is asked.")
+    model: ModelConfig = pydantic.Field(default_factory=ModelConfig, description="The network.")
+    training: TrainingConfig = pydantic.Field(default_factory=TrainingConfig, description="How it is trained.")
+    evaluate: Schedule = pydantic.Field(default_factory=lambda: Schedule(every=500), description="When it is measured.")
+
+
+def list_presets() -> dict[str, str]:
+    """Return the presets' names, each with its first comment line."""
+    files = sorted(path for path in resources.files("hf_icl.presets").iterdir() if path.name.endswith(".yaml"))
+    return {path.name.removesuffix(".yaml"): path.read_text().splitlines()[0].lstrip("# ") for path in files}
+
+
+def load_config(source: str = "default", overrides: Iterable[str] = ()) -> RunConfig:
+    """Build a run's config from a preset's name or a YAML file, and `key=value` words on top.
+
+    Raises:
+        ConfigError: If source or a key is unknown, or a value breaks a rule.
+
+    >>> load_config("default", ["seed=3", "training.steps=10"]).training.steps
+    10
+    """
+    return RunConfig(**merge(_read_source(source), parse_overrides(overrides)))
+
+
+def _read_source(source: str) -> dict[str, Any]:
+    presets = list_presets()
+    if source in presets:
+        text = (resources.files("hf_icl.presets") / f"{source}.yaml").read_text()
+    elif Path(source).suffix in (".yaml", ".yml"):
+        try:
+            text = Path(source).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("config file", source, f"cannot be read ({error})", "") from error
+    else:
+        near = difflib.get_close_matches(source, presets, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Presets: {', '.join(presets)}."
+        raise ConfigError("preset", source, "neither a preset nor a .yaml file", hint)
+    try:
+        tree = yaml.load(text, Loader=YamlLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError("config file", source, f"not valid YAML: {error}", "") from error
+    if not isinstance(tree, dict):
+        raise ConfigError("config file", source, "a config is a mapping of keys to values", "See: hf-icl presets")
+    if "preset" in tree:
+        base = str(tree.pop("preset"))
+        return merge(_read_source(base), tree)
+    return tree

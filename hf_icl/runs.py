@@ -1,0 +1,264 @@
+"""A run is a folder: config with versions and commit, history, checkpoints, model, report. It can be killed and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import yaml
+from transformers import AutoConfig, TrainerCallback, set_seed
+
+from hf_icl.callback import HISTORY_FILE
+from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
+from hf_icl.errors import ConfigError, RunError
+from hf_icl.history import History, write_atomically
+from hf_icl.models import CausalTransformerConfig, ICLModel
+from hf_icl.report import RunRecord
+from hf_icl.run_config import ModelConfig, RunConfig
+from hf_icl.task import Task
+from hf_icl.trainer import TransienceTrainer
+
+CONFIG_FILE = "config.yaml"
+RUN_FILE = "run.json"
+RUN_SCHEMA = 1
+LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its config. `create` makes a new one, `open` reads one; `train` continues where it stopped.
+
+    Attributes:
+        folder: Where everything lies.
+        config: What decides its numbers.
+        about: Versions, commit, chance levels and evaluation sizes, as written when the run was made.
+    """
+
+    folder: Path
+    config: RunConfig
+    about: dict[str, Any]
+
+    @classmethod
+    def create(cls, config: RunConfig, folder: str | Path, *, command: str = "") -> Self:
+        """Check that everything can be built, then make the folder.
+
+        Raises:
+            ConfigError: If bank, sequences and model do not fit together; nothing is written then.
+            RunError: If the folder already holds something.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(
+                f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another --output."
+            )
+        task = build_task(config)
+        build_model(config, task)
+        about = {
+            "schema": RUN_SCHEMA,
+            "config": config.to_dict(),
+            "provenance": describe_origin(config, command),
+            "chance": task.chance,
+            "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
+        }
+        text = yaml.safe_dump(config.to_dict(), sort_keys=False)
+        write_atomically(folder / CONFIG_FILE, text.encode())
+        write_atomically(folder / RUN_FILE, json.dumps(about, indent=1).encode())
+        return cls(folder, config, about)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read a run folder.
+
+        Raises:
+            RunError: If it is no run folder, cannot be read, comes from another version, or was edited.
+        """
+        folder = Path(folder)
+        try:
+            about = json.loads((folder / RUN_FILE).read_text())
+            written = yaml.safe_load((folder / CONFIG_FILE).read_text())
+            schema, config = about["schema"], about["config"]
+        except FileNotFoundError as error:
+            raise RunError(f"{folder}: not a run folder ({Path(error.filename).name} is missing).") from error
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise RunError(f"{folder}: cannot be read as a run folder ({error}).") from error
+        if schema != RUN_SCHEMA:
+            raise RunError(
+                f"{folder}: was written in format {schema}, this version of hf_icl reads format {RUN_SCHEMA}. "
+                f"Use the version that made it: {about.get('provenance', {}).get('versions', {}).get('hf-icl', '?')}."
+            )
+        if written != config:
+            raise RunError(
+                f"{folder / CONFIG_FILE}: differs from the config that the run was made with, in "
+                f"{', '.join(_differences(config, written))}. Put it back, or start a new run from it: "
+                f"hf-icl run {folder / CONFIG_FILE} --output NEW_FOLDER"
+            )
+        return cls(folder, RunConfig(**config), about)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training is over and the final model is on disk, whole."""
+        return is_whole(self.folder)
+
+    @property
+    def history(self) -> History:
+        """The history as it is on disk now."""
+        return History(self.folder / HISTORY_FILE)
+
+    def train(self, callbacks: Iterable[TrainerCallback] = ()) -> None:
+        """Train from the newest whole checkpoint, or from the start, to the last step, and save the final model."""
+        if self.is_finished:
+            return
+        if self.config.training.threads:
+            torch.set_num_threads(self.config.training.threads)
+        checkpoint = find_checkpoint(self.folder, remove_broken=True)
+        trainer = self._build_trainer(list(callbacks))
+        if checkpoint is not None and step_of(checkpoint) >= self.config.training.steps:
+            trainer.model = ICLModel.from_pretrained(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.save_model(str(self.folder))
+        mark_whole(self.folder)
+
+    def _build_trainer(self, callbacks: list[TrainerCallback]) -> TransienceTrainer:
+        task = build_task(self.config)
+        training = self.config.training
+        trainer = TransienceTrainer(
+            build_model(self.config, task),
+            training.to_arguments(self.folder, self.config.seed),
+            task,
+            schedule=self.config.evaluate,
+            regularization=training.regularization,
+            callbacks=callbacks,
+        )
+        trainer.transience.history = self.history
+        return trainer
+
+    def load_model(self, checkpoint: str | None = None) -> ICLModel:
+        """Return the final model, or that of a checkpoint such as `checkpoint-2000`.
+
+        Raises:
+            RunError: If there is no such checkpoint, or it is not whole.
+        """
+        if checkpoint is None:
+            folder = self.folder if self.is_finished else find_checkpoint(self.folder)
+        else:
+            folder = self.folder / checkpoint
+        if folder is None or not is_whole(folder):
+            there = ", ".join(sorted(path.name for path in self.folder.glob("checkpoint-*"))) or "none"
+            raise RunError(f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}.")
+        return ICLModel.from_pretrained(folder)
+
+    def record(self) -> RunRecord:
+        """Return what a report needs to know of this run.
+
+        Raises:
+            RunError: If nothing has been measured yet.
+        """
+        rows = self.history.rows
+        if not rows:
+            raise RunError(f"{self.folder}: nothing has been measured yet. Continue it with: hf-icl resume {self.folder}")
+        return RunRecord(
+            name=self.folder.name,
+            config=self.config.to_dict(),
+            provenance=self.about["provenance"],
+            rows=rows,
+            chance=self.about["chance"],
+            n_sequences=self.about["n_sequences"],
+        )
+
+
+def build_task(config: RunConfig) -> Task:
+    """Build bank, sequences and evaluators of a run."""
+    with _named("task"):
+        task = Task(config.task, seed=config.seed)
+        task.evaluators  # noqa: B018  drawn now, so that a spec the bank cannot serve is told before training
+    return task
+
+
+def build_model(config: RunConfig, task: Task) -> ICLModel:
+    """Build a run's untrained model; its weights are a function of the seed alone."""
+    set_seed(config.seed)
+    with _named("model"):
+        model = config.model
+        return ICLModel.from_backbone(
+            backbone_config(model, task),
+            task.bank,
+            n_context=task.n_context,
+            places=model.places,
+            encoder=None if model.encoder == "auto" else model.encoder,
+            tie_labels=model.tie_labels,
+            label_init_std=model.label_init_std,
+        )
+
+
+def backbone_config(model: ModelConfig, task: Task):
+    """Return the transformers config of the backbone that a run asks for."""
+    n_places = task.n_context + 1 if model.places == "paired" else 2 * task.n_context + 1
+    if model.backbone is not None:
+        try:
+            return AutoConfig.for_model(**model.backbone)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError("backbone", model.backbone, f"transformers refuses it: {error}", "") from error
+    return CausalTransformerConfig(
+        n_layers=model.n_layers,
+        d_model=model.d_model,
+        n_heads=model.n_heads,
+        mlp_ratio=model.mlp_ratio,
+        positions=model.positions,
+        max_time=model.max_time,
+        max_places=n_places,
+        layer_norm=model.layer_norm,
+    )
+
+
+@contextlib.contextmanager
+def _named(field: str):
+    """Name the part of the config in which a setting was found wrong."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.within(field) from error
+
+
+def describe_origin(config: RunConfig, command: str) -> dict[str, Any]:
+    """Return seed, versions, commit, machine and command: what must stand beside every figure."""
+    return {
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), "hf-icl": metadata.version("hf-icl")}
+        | {name: metadata.version(name) for name in LIBRARIES},
+        "commit": _find_commit(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "command": command,
+    }
+
+
+def _find_commit() -> str | None:
+    """Return the commit of this source tree, with `+` if it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _differences(left: Any, right: Any, path: str = "") -> list[str]:
+    """Return the dotted names under which two nested configs differ."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = sorted(left.keys() | right.keys())
+        nested = (_differences(left.get(key), right.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
+        return [name for names in nested for name in names]
+    return [] if left == right else [path or "the whole file"]

@@ -1,0 +1,51 @@
+"""When to evaluate: every n steps, geometrically, or at listed steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import pydantic
+
+from hf_icl.config import Config
+from hf_icl.errors import ConfigError
+
+
+class Schedule(Config):
+    """The training steps at which a model is measured; the first and the last step always are.
+
+    Exactly one field is set.
+
+    >>> [step for step in range(101) if Schedule(every=50).is_due(step)]
+    [0, 50, 100]
+    >>> [step for step in range(101) if Schedule(per_decade=3).is_due(step)]
+    [0, 1, 2, 5, 10, 22, 46, 100]
+    """
+
+    every: int | None = pydantic.Field(None, ge=1, description="Every so many steps.")
+    per_decade: int | None = pydantic.Field(None, ge=1, description="So many, evenly spaced on a log axis, per 10×.")
+    steps: tuple[pydantic.NonNegativeInt, ...] | None = pydantic.Field(None, description="These steps.")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _take_number(cls, value: Any) -> Any:
+        return {"every": value} if isinstance(value, int) else value
+
+    @pydantic.model_validator(mode="after")
+    def _has_one_field(self) -> Self:
+        if sum(value is not None for value in (self.every, self.per_decade, self.steps)) != 1:
+            raise ConfigError(
+                "", self.model_dump(exclude_none=True), "set exactly one of every, per_decade, steps", "Try every: 500"
+            )
+        return self
+
+    def is_due(self, step: int) -> bool:
+        """Return whether to measure after `step` optimizer steps."""
+        if step == 0:
+            return True
+        if self.every:
+            return step % self.every == 0
+        if self.per_decade:
+            nearest = round(math.log10(step) * self.per_decade)
+            return step == round(10 ** (nearest / self.per_decade))
+        return step in self.steps

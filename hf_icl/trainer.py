@@ -1,0 +1,111 @@
+"""`TransienceTrainer`: a thin `transformers.Trainer` that draws its own batches and regularises named groups."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from hf_icl.callback import TransienceCallback
+from hf_icl.checkpoints import ManifestCallback
+from hf_icl.config import Config
+from hf_icl.errors import ConfigError
+from hf_icl.models import parameter_groups
+from hf_icl.schedule import Schedule
+from hf_icl.task import SequenceStream, Task
+
+
+class Regularization(Config):
+    """What keeps weights small: AdamW's decoupled decay, or the sum of squares added to the mean loss (true L2)."""
+
+    kind: Literal["none", "decay", "l2"] = pydantic.Field("none", description="none, decay (AdamW) or l2 (in the loss).")
+    strength: float = pydantic.Field(0.0, ge=0, description="Decay rate, or coefficient of the sum of squares.")
+    groups: tuple[Literal["mlp", "attention", "embeddings", "encoder", "head"], ...] | None = pydantic.Field(
+        None, description="Parameter groups to which it applies; null: all weights, biases and norms included."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_strength(self):
+        if (self.kind == "none") != (self.strength == 0):
+            rule = f"kind {self.kind!r} and this strength contradict each other"
+            raise ConfigError("strength", self.strength, rule, "Set kind to decay or l2, and a strength above 0.")
+        return self
+
+    def select(self, model: torch.nn.Module) -> list[str]:
+        """Return the names of the parameters to which it applies.
+
+        Raises:
+            ConfigError: If a named group has no parameters in this model.
+        """
+        groups = parameter_groups(model)
+        for group in self.groups or ():
+            if not groups.get(group):
+                raise ConfigError("regularization.groups", group, "this model has no such parameters", "Leave it out.")
+        return [name for group in self.groups or groups for name in groups[group]]
+
+
+class TransienceTrainer(Trainer):
+    """A stock `Trainer` but for three things, each an override of a documented method.
+
+    - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size and any resume.
+    - `regularization` puts decay or true L2 on all weights or on named groups.
+    - `evaluate()` measures the task's evaluators, so `metric_for_best_model="icl/accuracy"` needs no dataset.
+
+    Args:
+        model: An `ICLModel`, or any model whose forward takes `Task.encode`'s tensors.
+        args: As for `Trainer`; `max_steps` must be set, because sequences never run out.
+        task: What to train on and what to measure.
+        schedule: When to measure.
+        regularization: None by default.
+        callbacks: As for `Trainer`; they run after the measuring.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: TrainingArguments,
+        task: Task,
+        *,
+        schedule: Schedule | int = 500,
+        regularization: Regularization | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        if args.max_steps < 1:
+            raise ConfigError("max_steps", args.max_steps, "sequences never run out, so steps must be counted", "")
+        args.ignore_data_skip = True  # the stream itself starts where the checkpoint stopped
+        self.task = task
+        self.regularization = regularization or Regularization()
+        self.regularized = set(self.regularization.select(model))
+        super().__init__(model=model, args=args)
+        self.transience = TransienceCallback(task, schedule=schedule, log=self.log)
+        for callback in [self.transience, *(callbacks or []), ManifestCallback()]:
+            self.add_callback(callback)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return endless ready batches, beginning after the last one that the checkpoint has seen."""
+        per_step = self.args.gradient_accumulation_steps
+        stream = SequenceStream(
+            self.task, self.args.train_batch_size, self.args.device, lambda: self.state.global_step * per_step
+        )
+        return DataLoader(stream, batch_size=None)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Measure the task's evaluators on the current model, instead of the loss on a dataset."""
+        metrics = self.transience.metrics_for_trainer(self.args, self.state, self.model)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        """Add `strength` times the sum of squares of the chosen weights to the mean loss."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self.regularization.kind == "l2":
+            chosen = [p for name, p in model.named_parameters() if name in self.regularized]
+            loss = loss + self.regularization.strength * sum(p.square().sum() for p in chosen)
+        return (loss, outputs) if return_outputs else loss
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        """Return the parameters that AdamW's decay applies to: those of the chosen groups, biases included."""
+        return sorted(self.regularized) if self.regularization.kind == "decay" else []
