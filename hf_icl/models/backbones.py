@@ -1,0 +1,95 @@
+"""Backbones of transformers: reading their configs, and feeding them with vectors."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from hf_icl.errors import ConfigError
+from hf_icl.models.checks import require
+from hf_icl.models.transformer import CausalTransformerConfig
+
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def read_backbone_config(backbone: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
+    """Return the backbone's config, from a config, from what `config.json` holds of it, or the native default.
+
+    Raises:
+        ConfigError: If a dict has no `model_type`, or one that transformers does not know.
+
+    >>> read_backbone_config({"model_type": "gpt2", "n_embd": 32}).hidden_size
+    32
+    """
+    if backbone is None:
+        return CausalTransformerConfig()
+    if isinstance(backbone, PretrainedConfig):
+        return backbone
+    kind = isinstance(backbone, dict) and backbone.get("model_type")
+    rule, hint = (
+        "must be a PretrainedConfig, or a dict with a model_type",
+        'For example {"model_type": "gpt2"}.',
+    )
+    require(bool(kind), "backbone", backbone, rule, hint)
+    try:
+        return AutoConfig.for_model(**backbone)
+    except ConfigError as error:
+        raise error.within("backbone") from None
+    except ValueError as error:
+        raise ConfigError("backbone", kind, str(error).split(". Should")[0], hint) from None
+
+
+def drop_vocabulary(backbone: PretrainedConfig) -> PretrainedConfig:
+    """Return a copy of the config with a token table of one row, for a backbone that reads vectors only.
+
+    >>> from transformers import GPT2Config
+    >>> drop_vocabulary(GPT2Config()).vocab_size
+    1
+    """
+    small = copy.deepcopy(backbone)
+    if hasattr(small, "vocab_size"):
+        small.vocab_size = 1
+        for name in SPECIAL_TOKENS:
+            if hasattr(small, name):
+                setattr(small, name, None)
+    return small
+
+
+def freeze_token_table(backbone: PreTrainedModel) -> None:
+    """Take the token table out of training: with vectors for input it would get no gradient, only weight decay."""
+    try:
+        table = backbone.get_input_embeddings()
+    except NotImplementedError:  # how transformers says that a model has none
+        return
+    if table is not None:
+        table.requires_grad_(False)
+
+
+def list_backbone_options(backbone: PreTrainedModel) -> dict[str, bool]:
+    """Return what every call of the backbone gets beside its inputs: no cache, and the last place alone, if known.
+
+    Raises:
+        ConfigError: If its forward does not take `inputs_embeds`, or it is an encoder-decoder.
+
+    >>> from transformers import GPT2Config, GPT2Model
+    >>> list_backbone_options(GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=1)))
+    {'use_cache': False}
+    """
+    name, known = type(backbone).__name__, inspect.signature(backbone.forward).parameters
+    hint = "Take a decoder such as GPT-2 or Llama, or the native backbone."
+    require("inputs_embeds" in known, "backbone", name, "its forward must take inputs_embeds", hint)
+    require(not backbone.config.is_encoder_decoder, "backbone", name, "must not be an encoder-decoder", hint)
+    options = {"use_cache": False, "last_place_only": True}
+    return {option: value for option, value in options.items() if option in known}
+
+
+def check_attentions(attentions: tuple[Tensor | None, ...] | None) -> None:
+    """Raise `ConfigError` if a backbone was asked for attention weights and gave none."""
+    if not attentions or attentions[0] is None:
+        rule = "this backbone computes attention without giving its weights"
+        hint = 'Call model.backbone.set_attn_implementation("eager") first.'
+        raise ConfigError("output_attentions", True, rule, hint)

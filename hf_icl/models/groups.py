@@ -1,0 +1,54 @@
+"""Named groups of parameters, so that a regulariser can be put on one part of a model."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+GROUPS = ("mlp", "attention", "embeddings", "encoder", "head", "norm", "other")
+
+# Parts of a wrapped model by the first word of the parameter's name.
+_WRAPPER_GROUPS = {"label_embedding": "embeddings", "exemplar_encoder": "encoder", "head": "head"}
+# Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, blocks.0.mlp.2, …
+_ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attention|crossattention)([._]|$)")
+_MLP = re.compile(r"(^|[._])(mlp|ffn|feed_forward|fc1|fc2|block_sparse_moe)([._]|$)")
+
+
+def parameter_groups(model: nn.Module) -> dict[str, list[str]]:
+    """Split the trainable parameters of an `ICLModel` into named groups.
+
+    Args:
+        model: An `ICLModel` over any backbone.
+
+    Returns:
+        Group to parameter names as `named_parameters` gives them. All of `GROUPS` are there, some may be empty; every
+        trainable parameter is in exactly one. "mlp" and "attention": linear maps of the backbone's blocks;
+        "embeddings": labels, learned positions, token tables; "encoder": what turns an exemplar into a vector, its
+        norms included; "head": the map to label logits; "norm": scales and offsets of the backbone's norms. A tied
+        label table counts once, among the embeddings. Frozen parameters are in none.
+
+    >>> from hf_icl.models import ICLConfig, ICLModel
+    >>> parameter_groups(ICLModel(ICLConfig()))["head"]
+    ['head.weight', 'head.bias']
+    """
+    groups: dict[str, list[str]] = {group: [] for group in GROUPS}
+    modules = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            path = name.rpartition(".")[0]
+            groups[_find_group(path, modules[path])].append(name)
+    return groups
+
+
+def _find_group(path: str, module: nn.Module) -> str:
+    part = path.split(".")[0]
+    if part in _WRAPPER_GROUPS:
+        return _WRAPPER_GROUPS[part]
+    if "Norm" in type(module).__name__:
+        return "norm"
+    if isinstance(module, nn.Embedding):
+        return "embeddings"
+    if _ATTENTION.search(path):
+        return "attention"
+    return "mlp" if _MLP.search(path) else "other"
