@@ -6,7 +6,6 @@ import contextlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any, Self
 
 import torch
 import yaml
-from transformers import AutoConfig, TrainerCallback, set_seed
+from rich.console import Console
+from transformers import AutoConfig, set_seed
 
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
+from hf_icl.display import LiveDisplay
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.history import History, write_atomically
 from hf_icl.models import CausalTransformerConfig, ICLModel
@@ -112,22 +113,28 @@ class Run:
         """The history as it is on disk now."""
         return History(self.folder / HISTORY_FILE)
 
-    def train(self, callbacks: Iterable[TrainerCallback] = ()) -> None:
-        """Train from the newest whole checkpoint, or from the start, to the last step, and save the final model."""
+    def train(self, console: Console | None = None) -> None:
+        """Train from the newest whole checkpoint, or from the start, to the last step, and save the final model.
+
+        Args:
+            console: Where to show progress; None is silent.
+        """
         if self.is_finished:
             return
         if self.config.training.threads:
             torch.set_num_threads(self.config.training.threads)
         checkpoint = find_checkpoint(self.folder, remove_broken=True)
-        trainer = self._build_trainer(list(callbacks))
+        display = LiveDisplay(console or Console(quiet=True), self.history)
+        trainer = self._build_trainer(display)
         if checkpoint is not None and step_of(checkpoint) >= self.config.training.steps:
             trainer.model = ICLModel.from_pretrained(checkpoint)
         else:
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with display:
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save_model(str(self.folder))
         mark_whole(self.folder)
 
-    def _build_trainer(self, callbacks: list[TrainerCallback]) -> TransienceTrainer:
+    def _build_trainer(self, display: LiveDisplay) -> TransienceTrainer:
         task = build_task(self.config)
         training = self.config.training
         trainer = TransienceTrainer(
@@ -136,9 +143,9 @@ class Run:
             task,
             schedule=self.config.evaluate,
             regularization=training.regularization,
-            callbacks=callbacks,
+            callbacks=[display],
         )
-        trainer.transience.history = self.history
+        trainer.transience.history = display.history
         return trainer
 
     def load_model(self, checkpoint: str | None = None) -> ICLModel:

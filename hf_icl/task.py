@@ -14,12 +14,11 @@ from hf_icl.banks import Bank, BankConfig, GaussianConfig, load_bank
 from hf_icl.config import Config, unknown_key
 from hf_icl.errors import ConfigError
 from hf_icl.evaluators import Evaluator, measure, standard_specs
-from hf_icl.philox import normals
-from hf_icl.sequences import Sampler, SequenceBatch, SequenceSpec, stream_of
+from hf_icl.philox import normals, stream_of
+from hf_icl.sampler import Sampler
+from hf_icl.sequences import SequenceBatch, SequenceSpec
 
 STANDARD_EVALUATORS = ("train", "icl", "icl_holdout", "iwl", "ciwl", "flip")
-NOISE_BLOCK = 1 << 28  # Philox blocks from here on are for noise; the sampler's lie far below.
-
 
 class TaskConfig(Config):
     """What is learned and what is asked."""
@@ -145,7 +144,7 @@ class Task:
         if batch.noise is None:
             return exemplars
         n_values = exemplars[0].numel()
-        z = normals(batch.index, n_values, seed=batch.seed, stream=batch.stream, first_block=NOISE_BLOCK)
+        z = normals(batch.index, n_values, seed=batch.seed, stream=batch.stream)
         noise = batch.noise.view(-1, *[1] * (exemplars.ndim - 1))
         return (exemplars + noise * self.bank.scale * z.view_as(exemplars)) / (1 + noise.square()).sqrt()
 
@@ -187,8 +186,10 @@ class Task:
 
     def collate(self, rows: Sequence[SequenceBatch | Mapping[str, Any]]) -> dict[str, Tensor]:
         """Data collator for a stock `Trainer`: takes rows of `dataset()`, or of `load_dataset("hf_icl", …)`."""
+        from hf_icl.data import batch_from_rows  # that module builds on this one
+
         if not isinstance(rows[0], SequenceBatch):
-            rows = [SequenceBatch.from_rows(rows, seed=self.seed, stream=stream_of("training"))]
+            rows = [batch_from_rows(rows, seed=self.seed, stream=stream_of("training"))]
         return self.to("cpu").encode(rows[0] if len(rows) == 1 else SequenceBatch.cat(rows))
 
 

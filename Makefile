@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+.PHONY: run test test-slow test-floor lint format bench help
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: $(READY)  ## Train the embedded default, watch ICL rise and fall, write the report
+	$(BIN)/hf-icl run default
+
+test: $(READY)  ## Unit suite, offline, about two minutes on two cores
+	$(PYTEST) -n 2 -q
+
+test-slow: $(READY)  ## What takes longer: real runs, environments of their own
+	$(PYTEST) -q -m slow
+
+lint: $(READY)  ## Style and mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## Speed of sampler and dataset builder
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_sampler.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_builder.py
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+# The lowest versions that setup.cfg declares, in an environment of their own.
+FLOOR := .venv-floor
+$(FLOOR)/.ready: setup.cfg tests/floors.py
+	test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
+	$(PYTHON) tests/floors.py setup.cfg > $(FLOOR)/floors.txt
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/floors.txt --editable '.[test]'
+	touch $@
+
+test-floor: $(FLOOR)/.ready  ## The unit suite on the lowest versions that setup.cfg declares
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(FLOOR)/bin/python -m pytest -n 2 -q

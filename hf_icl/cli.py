@@ -1,0 +1,247 @@
+"""The `hf-icl` command. Thin: it parses words, calls the library, and turns errors into one screen and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from hf_icl.errors import HfIclError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="When in-context learning appears in a Hugging Face model, and when it fades.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a task, or export them.")
+app.add_typer(data_app, name="data")
+console = Console()
+
+Source = Annotated[str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="A preset (see `hf-icl presets`) or a file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]…", help="Settings on top of it.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+@app.command()
+def run(
+    source: Source = "default",
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="The run folder; default: runs/PRESET-seedN.")] = None,
+) -> None:
+    """Train a model, watch ICL rise and fall, and write the report.
+
+    Example: `hf-icl run default seed=1 training.steps=20000 --output runs/mine`
+    """
+    from hf_icl.run_config import load_config
+    from hf_icl.runs import Run
+
+    source, overrides = _sort_words(source, overrides)
+    config = load_config(source, overrides)
+    folder = output or _free_folder(f"{Path(source).stem}-seed{config.seed}")
+    command = shlex.join(["hf-icl", "run", source, *overrides])
+    with console.status(f"Preparing {source} …"):
+        made = Run.create(config, folder, command=command)
+    _train_and_report(made)
+
+
+@app.command()
+def resume(folder: RunFolder) -> None:
+    """Continue a run that was interrupted; its numbers equal those of a run that never was.
+
+    Example: `hf-icl resume runs/default-seed0`
+    """
+    from hf_icl.runs import Run
+
+    opened = Run.open(folder)
+    if opened.is_finished:
+        console.print(f"{folder} is finished; its report is written anew.")
+    _train_and_report(opened)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write; default: RUN/report, or runs/report for several.")
+    ] = None,
+) -> None:
+    """Write the transience report of one run, or of several together with intervals over them.
+
+    Example: `hf-icl report runs/default-seed* --output runs/report`
+    """
+    from hf_icl.report import write_report
+    from hf_icl.runs import Run
+
+    records = [Run.open(folder).record() for folder in folders]
+    target = output or (folders[0] / "report" if len(folders) == 1 else Path("runs/report"))
+    with console.status("Computing intervals and drawing figures …"):
+        written = write_report(records, target)
+    _show_summary(records)
+    console.print(f"Report: {written / 'index.html'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, or a saved ICLModel.")],
+    task: Annotated[str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="A checkpoint of the run, as checkpoint-2000.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the task, for a model; a run has its own.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure ICL against IWL in a trained model.
+
+    Example: `hf-icl evaluate runs/default-seed0 --checkpoint checkpoint-4000`
+    """
+    from hf_icl.models import ICLModel
+    from hf_icl.run_config import load_config
+    from hf_icl.runs import RUN_FILE, Run, build_task
+
+    if (model / RUN_FILE).exists() or task is None:
+        opened = Run.open(model)
+        net, config = opened.load_model(checkpoint), opened.config
+    else:
+        net, config = _load_model(model, ICLModel), load_config(task, [f"seed={seed}"])
+    built = build_task(config)
+    means, _ = built.measure(net)
+    if as_json:
+        console.print_json(json.dumps({name: {"value": v, "chance": built.chance.get(name)} for name, v in means.items()}))
+        return
+    table = Table("metric", "value", "chance", title=str(model))
+    for name, value in means.items():
+        chance = built.chance.get(name)
+        table.add_row(name, f"{value:.4f}", "" if chance is None else f"{chance:.4f}")
+    console.print(table)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this preset with every default written out.")] = None,
+) -> None:
+    """List the presets, or print one as YAML to start from.
+
+    Example: `hf-icl presets transience-omniglot-12l > mine.yaml`
+    """
+    from hf_icl.run_config import list_presets, load_config
+
+    if name is not None:
+        sys.stdout.write(yaml.safe_dump(load_config(name).to_dict(), sort_keys=False))
+        return
+    table = Table("preset", "what it is", box=None)
+    for preset, line in list_presets().items():
+        table.add_row(f"[bold]{preset}", line)
+    console.print(table)
+
+
+@data_app.command()
+def show(
+    source: Source = "default",
+    overrides: Overrides = None,
+    evaluator: Annotated[str | None, typer.Option(help="An evaluator, such as icl; default: training sequences.")] = None,
+    start: Annotated[int, typer.Option(help="Index of the first sequence.", min=0)] = 0,
+    count: Annotated[int, typer.Option("--count", "-n", help="How many.", min=1)] = 3,
+) -> None:
+    """Draw a few sequences: roles, classes, labels and exemplars.
+
+    Example: `hf-icl data show omniglot-cpu --evaluator icl -n 2`
+    """
+    from hf_icl.config import unknown_key
+    from hf_icl.data import render_sequences
+    from hf_icl.run_config import load_config
+    from hf_icl.runs import build_task
+
+    source, overrides = _sort_words(source, overrides)
+    task = build_task(load_config(source, overrides))
+    if evaluator is not None and evaluator not in task.specs:
+        raise unknown_key("evaluator", evaluator, task.specs)
+    console.print(render_sequences(task, evaluator, start=start, count=count))
+
+
+@data_app.command()
+def export(
+    source: Source = "default",
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option(help="An empty or new folder.")] = Path("export"),
+    n_sequences: Annotated[int, typer.Option("--count", "-n", help="Training sequences.", min=1)] = 100_000,
+    with_exemplars: Annotated[bool, typer.Option(help="Write the exemplars too, not only their indices.")] = False,
+) -> None:
+    """Write a task as Parquet that plain `load_dataset(FOLDER)` reads, without hf_icl.
+
+    Example: `hf-icl data export default --count 1000000 --output data/gaussian`
+    """
+    from hf_icl.data import export_parquet
+    from hf_icl.run_config import load_config
+    from hf_icl.runs import build_task
+
+    source, overrides = _sort_words(source, overrides)
+    task = build_task(load_config(source, overrides))
+    export_parquet(task, output, n_sequences=n_sequences, with_exemplars=with_exemplars)
+    console.print(f"Written to {output}. Read it with: load_dataset({str(output)!r})", soft_wrap=True)
+
+
+def _sort_words(source: str, overrides: list[str] | None) -> tuple[str, list[str]]:
+    """Let the preset be left out: `hf-icl run seed=1` means the default."""
+    words = list(overrides or [])
+    return ("default", [source, *words]) if "=" in source else (source, words)
+
+
+def _free_folder(name: str) -> Path:
+    candidates = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _train_and_report(made) -> None:
+    from hf_icl.report import write_report
+
+    console.print(f"Run folder: {made.folder}  (stop it at any time; continue: hf-icl resume {made.folder})", soft_wrap=True)
+    made.train(console)
+    record = made.record()
+    with console.status("Computing intervals and drawing figures …"):
+        written = write_report([record], made.folder / "report")
+    _show_summary([record])
+    console.print(f"Report: {written / 'index.html'}", soft_wrap=True)
+
+
+def _show_summary(records) -> None:
+    from hf_icl.report import summary_table
+
+    console.print(summary_table(records))
+
+
+def main() -> None:
+    """Run the command line; the entry point of `hf-icl`."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        app()
+    except HfIclError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"{error.filename or 'a file'}: the disk is full. Free some space, then continue with: hf-icl resume RUN")
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped. Continue with: hf-icl resume RUN")
+        sys.exit(130)
+
+
+def _fail(text: str) -> None:
+    Console(stderr=True).print(f"[bold red]Error[/] {_escape(text)}", soft_wrap=True, highlight=False)
+    sys.exit(2)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+

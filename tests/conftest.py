@@ -1,0 +1,27 @@
+"""Shared by all tests: offline, one thread, caches of their own."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="hf_icl_tests_"))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+OMNIGLOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two workers on two cores: more threads would only get in each other's way."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def omniglot_folder() -> Path:
+    """Return the folder of the real archives."""
+    if not OMNIGLOT.is_dir():
+        pytest.skip("the Omniglot archives are not beside the project (../shared/data/omniglot)")
+    return OMNIGLOT
