@@ -1,0 +1,23 @@
+"""Exemplar banks: what sequences point to."""
+
+from hf_icl.banks.base import Bank, assign_labels, make_bank
+from hf_icl.banks.cache import find_cache_folder
+from hf_icl.banks.feature_map import BlurPCAConfig
+from hf_icl.banks.features import FeaturesConfig
+from hf_icl.banks.generated import GaussianConfig, SymbolicConfig
+from hf_icl.banks.loading import BankConfig, load_bank
+from hf_icl.banks.omniglot import OmniglotConfig
+
+__all__ = [
+    "Bank",
+    "BankConfig",
+    "BlurPCAConfig",
+    "FeaturesConfig",
+    "GaussianConfig",
+    "OmniglotConfig",
+    "SymbolicConfig",
+    "assign_labels",
+    "find_cache_folder",
+    "load_bank",
+    "make_bank",
+]

@@ -1,0 +1,264 @@
+"""Banks of your own exemplars: a .npy or .safetensors file, or a Hugging Face dataset, grouped into classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import datasets
+import numpy as np
+import PIL.Image
+import pydantic
+import safetensors
+import torch
+from torch import Tensor
+
+from hf_icl.banks.base import Bank, BankConfigBase, choose_exemplars, make_bank, split_classes, track
+from hf_icl.errors import BankError
+
+N_CHANNELS = (1, 3, 4)
+CHUNK_ROWS = 1024
+
+
+class FeaturesConfig(BankConfigBase):
+    """Exemplars from a file or a dataset.
+
+    >>> FeaturesConfig(source="features.npy", n_classes=100).n_holdout_classes
+    0
+    """
+
+    kind: Literal["features"] = "features"
+    source: str = pydantic.Field(
+        min_length=1,
+        description="A .npy or .safetensors file, a .parquet file, or a folder or Hub name for datasets.load_dataset.",
+    )
+    features: str | None = pydantic.Field(
+        None,
+        description="Tensor of the .safetensors, or column of the dataset; null: the only one that it can be.",
+    )
+    labels: str | None = pydantic.Field(
+        None,
+        description="Class of each row: a .npy file, a tensor of the .safetensors, or a column of the dataset "
+        "(null: label). Null for an array of shape (classes, exemplars, …).",
+    )
+    split: str = pydantic.Field("train", min_length=1, description="Split of the dataset.")
+    size: int | None = pydantic.Field(
+        None,
+        ge=2,
+        le=1024,
+        description="Height and width that a dataset's images are resized to; null: as they are.",
+    )
+    n_classes: int = pydantic.Field(ge=1, description="Training classes, chosen by the seed.")
+    n_holdout_classes: int = pydantic.Field(
+        0, ge=0, description="Classes never trained on, chosen by the seed."
+    )
+    n_exemplars: int | None = pydantic.Field(
+        None,
+        ge=1,
+        description="Exemplars of each class, the first so many; null: all, which must be equally many.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """Exemplars as rows (n_rows, …), the class of each row, and a name for each class in sorted order, if any."""
+
+    data: Tensor
+    classes: np.ndarray
+    names: Sequence[str] | None = None
+
+
+def load_features(config: FeaturesConfig, *, seed: int = 0, progress: bool = False) -> Bank:
+    """Make a bank of the exemplars in a file or a dataset.
+
+    Vectors (D,) stay vectors. Images are (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels, and are looked up
+    with channels first. Arrays of type uint8 are looked up as 0..1, all others as they are. The classes are chosen and
+    ordered by `split_classes`; exemplars stay in the order of the file.
+
+    Raises:
+        BankError: If the source cannot be read, its shape is none of these, or a class has too few exemplars.
+    """
+    read = {".npy": _read_npy, ".safetensors": _read_safetensors}.get(
+        Path(config.source).suffix, _read_dataset
+    )
+    table = read(config, progress)
+    rows, names = _group_rows(table, config)
+    chosen = split_classes(
+        len(rows), config.n_classes, config.n_holdout_classes, seed=seed, what=f"{config.source}: classes"
+    )
+    names = None if names is None else [names[c] for c in chosen.tolist()]
+    data, rows = _put_channels_first(table.data, config.source), rows[chosen]
+    _check_finite(data, rows, config.source)
+    return make_bank("features", data, rows, seed=seed, class_names=names, **config.layout)
+
+
+def _read_npy(config: FeaturesConfig, progress: bool) -> _Table:
+    array = _open_npy(config.source)
+    if array.dtype not in (np.float32, np.uint8):
+        if array.dtype.kind not in "fiub":
+            raise BankError(
+                f"{config.source}: holds {array.dtype}, and features are numbers. Store float32 or uint8."
+            )
+        array = array.astype(np.float32)
+    classes = None if config.labels is None else _open_npy(config.labels)
+    return _make_table(torch.from_numpy(array), classes, config)
+
+
+def _open_npy(path: str) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BankError(f"{path}: not a readable .npy array ({error}). Store one with numpy.save.") from error
+    if not isinstance(array, np.ndarray):
+        raise BankError(f"{path}: an archive of several arrays. Store one array with numpy.save.")
+    return array
+
+
+def _read_safetensors(config: FeaturesConfig, progress: bool) -> _Table:
+    try:
+        with safetensors.safe_open(config.source, framework="pt") as file:
+            names = sorted(file.keys())
+            others = [name for name in names if name != config.labels]
+            data = file.get_tensor(_choose_name(config.features, others, config.source, "tensor"))
+            classes = file.get_tensor(config.labels).numpy() if config.labels in names else None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise BankError(
+            f"{config.source}: not a readable safetensors file ({error}). Store it again."
+        ) from error
+    if config.labels is not None and classes is None:
+        if not config.labels.endswith(".npy"):
+            raise BankError(
+                f"{config.source}: has no tensor {config.labels!r}, only {names}. Set labels to one."
+            )
+        classes = _open_npy(config.labels)
+    return _make_table(data if data.dtype == torch.uint8 else data.float(), classes, config)
+
+
+def _make_table(data: Tensor, classes: np.ndarray | None, config: FeaturesConfig) -> _Table:
+    """Take rows with their classes, or an array (classes, exemplars, …) as rows in that order."""
+    shape = tuple(data.shape)
+    if classes is None:
+        if len(shape) < 3:
+            rule = f"shape {shape} is not (classes, exemplars, …)"
+            raise BankError(f"{config.source}: {rule}. Reshape it, or set labels to the class of each row.")
+        return _Table(data.flatten(0, 1), np.repeat(np.arange(shape[0]), shape[1]))
+    if classes.shape != shape[:1]:
+        rule = f"labels of shape {classes.shape} do not fit features of shape {shape}"
+        raise BankError(f"{config.labels}: {rule}. Give one label for each row.")
+    return _Table(data, classes, [str(value) for value in np.unique(classes)])
+
+
+def _read_dataset(config: FeaturesConfig, progress: bool) -> _Table:
+    path = Path(config.source)
+    where = (
+        {"path": "parquet", "data_files": str(path)} if path.suffix == ".parquet" else {"path": config.source}
+    )
+    try:
+        dataset = datasets.load_dataset(**where, split=config.split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        hint = "Set source to a .npy, .safetensors or .parquet file, or to what load_dataset takes, and split to a split."
+        raise BankError(f"{config.source}: cannot be loaded as a dataset ({error}). {hint}") from error
+    columns = dataset.features
+    labels = _choose_name(config.labels or "label", list(columns), config.source, "column")
+    images = [name for name, feature in columns.items() if isinstance(feature, datasets.Image)]
+    others = [name for name in columns if name != labels]
+    column = _choose_name(
+        config.features, others if config.features or len(images) != 1 else images, config.source, "column"
+    )
+    read = _read_images if column in images else _read_vectors
+    classes = np.asarray(dataset.with_format("numpy", columns=[labels])[:][labels])
+    if classes.ndim != 1 or classes.dtype.kind not in "iubUS":
+        raise BankError(
+            f"{config.source}: column {labels!r} does not name classes. Set labels to one that does."
+        )
+    values, names = np.unique(classes), getattr(columns[labels], "names", None)
+    return _Table(
+        read(dataset, column, config, progress),
+        classes,
+        [names[value] if names else str(value) for value in values],
+    )
+
+
+def _choose_name(name: str | None, names: Sequence[str], source: str, what: str) -> str:
+    """Return the asked-for name if it is there, or the only one there is."""
+    if name is None and len(names) == 1:
+        return names[0]
+    if name not in names:
+        asked = f"no {what} {name!r}" if name else f"more than one {what}" if names else f"no {what}"
+        raise BankError(
+            f"{source}: {asked} among {list(names)}. Set features and labels to {what}s that it has."
+        )
+    return name
+
+
+def _read_images(dataset: datasets.Dataset, column: str, config: FeaturesConfig, progress: bool) -> Tensor:
+    """Decode an image column to uint8 (n_rows, H, W) or (n_rows, H, W, 3)."""
+    data = None
+    images = (row[column] for row in dataset.select_columns([column]))
+    for row, image in enumerate(track(images, "Decoding images", show=progress, total=len(dataset))):
+        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+        if config.size is not None:
+            image = image.resize((config.size, config.size), PIL.Image.Resampling.BOX)
+        pixels = np.asarray(image)
+        if data is None:
+            data = np.empty((len(dataset), *pixels.shape), np.uint8)
+        if pixels.shape != data.shape[1:]:
+            rule = f"image {row} is {pixels.shape}, the first {data.shape[1:]}"
+            raise BankError(f"{config.source}: {rule}. Set size, and store all images in one colour mode.")
+        data[row] = pixels
+    return torch.from_numpy(data)
+
+
+def _read_vectors(dataset: datasets.Dataset, column: str, config: FeaturesConfig, progress: bool) -> Tensor:
+    data = np.asarray(dataset.with_format("numpy", columns=[column])[:][column])
+    if data.ndim < 2 or data.dtype.kind not in "fiub":
+        raise BankError(
+            f"{config.source}: column {column!r} does not hold numbers of one shape. Set features to one that does."
+        )
+    return torch.from_numpy(data if data.dtype == np.uint8 else data.astype(np.float32))
+
+
+def _group_rows(table: _Table, config: FeaturesConfig) -> tuple[Tensor, Sequence[str] | None]:
+    """Return the rows of each class, int64 (n_classes, n_exemplars), in the order of the file; and class names."""
+    values, inverse, counts = np.unique(table.classes, return_inverse=True, return_counts=True)
+    names = table.names or [str(value) for value in values]
+    least, most = int(counts.argmin()), int(counts.argmax())
+    if config.n_exemplars is None and counts[least] != counts[most]:
+        raise BankError(
+            f"{config.source}: class {names[least]} holds {counts[least]} exemplars, class {names[most]} {counts[most]}. "
+            f"Set n_exemplars to {counts[least]} or fewer, to take the first so many of each."
+        )
+    what = f"{config.source}: class {names[least]}"
+    n_exemplars = choose_exemplars(
+        int(counts[least]), config.n_exemplars, config.n_holdout_exemplars, what=what
+    )
+    first = np.cumsum(counts) - counts
+    order = np.argsort(inverse, kind="stable")
+    return torch.from_numpy(order[first[:, None] + np.arange(n_exemplars)]), table.names
+
+
+def _put_channels_first(data: Tensor, source: str) -> Tensor:
+    """Return vectors and (H, W) images as they are, images with channels as (n_rows, C, H, W)."""
+    shape = tuple(data.shape[1:])
+    if 0 in shape or not 1 <= len(shape) <= 3:
+        raise BankError(f"{source}: exemplars of shape {shape} are neither vectors nor images. Reshape them.")
+    if len(shape) < 3:
+        return data
+    first, last = shape[0] in N_CHANNELS, shape[-1] in N_CHANNELS
+    if not (first or last):
+        raise BankError(
+            f"{source}: images of shape {shape} need 1, 3 or 4 channels, first or last. Reshape them."
+        )
+    return data.movedim(-1, 1) if last and (data.dtype == torch.uint8 or not first) else data
+
+
+def _check_finite(data: Tensor, rows: Tensor, source: str) -> None:
+    if data.dtype == torch.uint8:
+        return
+    for part in rows.flatten().split(CHUNK_ROWS):
+        broken = ~data[part].flatten(1).isfinite().all(1)
+        if broken.any():
+            rule = f"the exemplar in row {part[broken][0]} has features that are NaN or infinite"
+            raise BankError(f"{source}: {rule}. Clean the array.")
