@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from hf_icl.errors import HfIclError
+from hf_icl.errors import ConfigError, HfIclError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -155,7 +156,7 @@ def show(
 
     Example: `hf-icl data show omniglot-cpu --evaluator icl -n 2`
     """
-    from hf_icl.config import unknown_key
+    from hf_icl.config import suggest
     from hf_icl.data import render_sequences
     from hf_icl.run_config import load_config
     from hf_icl.runs import build_task
@@ -163,7 +164,7 @@ def show(
     source, overrides = _sort_words(source, overrides)
     task = build_task(load_config(source, overrides))
     if evaluator is not None and evaluator not in task.specs:
-        raise unknown_key("evaluator", evaluator, task.specs)
+        raise ConfigError("evaluator", evaluator, "this task has no such evaluator", suggest(evaluator, task.specs))
     console.print(render_sequences(task, evaluator, start=start, count=count))
 
 
@@ -221,6 +222,8 @@ def _show_summary(records) -> None:
 def main() -> None:
     """Run the command line; the entry point of `hf-icl`."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are for programmers
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the live view shows progress
     try:
         app()
     except HfIclError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import pydantic
 import yaml
@@ -50,31 +50,55 @@ class Config(pydantic.BaseModel):
 
 
 def _first_error(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> ConfigError:
-    details = error.errors()[0]
-    path = [str(part) for part in details["loc"] if not _is_union_tag(part, model)]
+    """Translate what pydantic found: of the members of a union, the one whose reading went furthest is meant."""
+    return max((_translate(model, details) for details in error.errors()), key=lambda found: found.field.count("."))
+
+
+def _translate(model: type[pydantic.BaseModel], details: Mapping[str, Any]) -> ConfigError:
+    path, models = [], [model]
+    for part in details["loc"]:
+        if _is_union_member(part, models):
+            continue
+        path.append(str(part))
+        if not isinstance(part, int):
+            models = [m for owner in models if part in owner.model_fields for m in _models_in(owner, part)]
+    field = ".".join(path)
     if isinstance(cause := details.get("ctx", {}).get("error"), ConfigError):
-        return cause.within(".".join(path)) if path else cause
+        return cause.within(field) if field else cause
     if details["type"] == "extra_forbidden":
-        return unknown_key(".".join(path), details["input"], _known_keys(model, path[:-1]))
+        owner = _owner(model, path[:-1])
+        return unknown_key(field, details["input"], owner.model_fields if owner else ())
     if details["type"] == "missing":
-        return ConfigError(".".join(path), None, "this setting is required", "Give it a value.")
+        return ConfigError(field, None, "this setting is required", "Give it a value.")
     rule = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return ConfigError(".".join(path), details["input"], rule, "")
+    return ConfigError(field, details["input"], rule)
 
 
-def _is_union_tag(part: str | int, model: type[pydantic.BaseModel]) -> bool:
-    """Pydantic puts the chosen member of a tagged union into the path; a reader's YAML has no such level."""
-    return part in getattr(model, "union_tags", ())
+def _is_union_member(part: str | int, models: list[type[pydantic.BaseModel]]) -> bool:
+    """Pydantic names the union member that it tried, by class or `kind`; a reader's YAML has no such level."""
+    kinds = {model.model_fields["kind"].default for model in models if "kind" in model.model_fields}
+    return isinstance(part, str) and ("[" in part or part in kinds or part in {model.__name__ for model in models})
 
 
-def _known_keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
-    for name in path:
-        field = model.model_fields.get(name)
-        nested = getattr(field, "annotation", None)
-        if not (isinstance(nested, type) and issubclass(nested, pydantic.BaseModel)):
-            return []
-        model = nested
-    return list(model.model_fields)
+def _models_in(owner: type[pydantic.BaseModel], field: str) -> list[type[pydantic.BaseModel]]:
+    """Return all config classes that a field's annotation mentions."""
+    found, waiting = [], [owner.model_fields[field].annotation]
+    while waiting:
+        annotation = waiting.pop()
+        if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+            found.append(annotation)
+        waiting.extend(get_args(annotation))
+    return found
+
+
+def _owner(model: type[pydantic.BaseModel], path: list[str]) -> type[pydantic.BaseModel] | None:
+    """Return the class at the end of a path, where the path leaves no choice."""
+    for part in path:
+        nested = _models_in(model, part) if part in model.model_fields else []
+        if len(nested) != 1:
+            return None
+        model = nested[0]
+    return model
 
 
 def unknown_key(field: str, value: object, known: Iterable[str]) -> ConfigError:
@@ -83,10 +107,18 @@ def unknown_key(field: str, value: object, known: Iterable[str]) -> ConfigError:
     >>> print(unknown_key("train.burts", 3, ["burst", "zipf"]))
     train.burts = 3: unknown key. Did you mean burst?
     """
+    return ConfigError(field, value, "unknown key", suggest(field.rsplit(".", 1)[-1], known))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence with the known name nearest to `name`, or with all of them.
+
+    >>> suggest("iwll", ["icl", "iwl"]), suggest("x", ["icl", "iwl"])
+    ('Did you mean iwl?', 'Known here: icl, iwl.')
+    """
     known = list(known)
-    near = difflib.get_close_matches(field.rsplit(".", 1)[-1], known, n=1, cutoff=0.6)
-    hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}." if known else ""
-    return ConfigError(field, value, "unknown key", hint)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}." if known else ""
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

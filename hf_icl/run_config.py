@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import fields
 from importlib import resources
@@ -13,7 +12,7 @@ import pydantic
 import yaml
 from transformers import TrainingArguments
 
-from hf_icl.config import Config, YamlLoader, merge, parse_overrides, unknown_key
+from hf_icl.config import Config, YamlLoader, merge, parse_overrides, suggest, unknown_key
 from hf_icl.errors import ConfigError
 from hf_icl.schedule import Schedule
 from hf_icl.task import TaskConfig
@@ -166,9 +165,7 @@ def _read_source(source: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("config file", source, f"cannot be read ({error})", "") from error
     else:
-        near = difflib.get_close_matches(source, presets, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Presets: {', '.join(presets)}."
-        raise ConfigError("preset", source, "neither a preset nor a .yaml file", hint)
+        raise ConfigError("preset", source, "neither a preset nor a .yaml file", suggest(source, presets))
     try:
         tree = yaml.load(text, Loader=YamlLoader)
     except yaml.YAMLError as error:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 import yaml
 from rich.console import Console
-from transformers import AutoConfig, set_seed
+from transformers import AutoConfig, PrinterCallback, set_seed
 
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
@@ -146,6 +146,7 @@ class Run:
             callbacks=[display],
         )
         trainer.transience.history = display.history
+        trainer.remove_callback(PrinterCallback)  # the display says the same, better
         return trainer
 
     def load_model(self, checkpoint: str | None = None) -> ICLModel:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_icl.banks import Bank, BankConfig, GaussianConfig, load_bank
-from hf_icl.config import Config, unknown_key
+from hf_icl.config import Config, suggest
 from hf_icl.errors import ConfigError
 from hf_icl.evaluators import Evaluator, measure, standard_specs
 from hf_icl.philox import normals, stream_of
@@ -45,7 +45,7 @@ class TaskConfig(Config):
     def _check_evaluators(self) -> Self:
         for name in self.evaluators or ():
             if name not in STANDARD_EVALUATORS:
-                raise unknown_key("evaluators", name, STANDARD_EVALUATORS)
+                raise ConfigError("evaluators", name, "no such evaluator", suggest(name, STANDARD_EVALUATORS))
         if taken := set(self.extra_evaluators) & set(STANDARD_EVALUATORS):
             raise ConfigError("extra_evaluators", sorted(taken), "these names are taken", "Call yours otherwise.")
         longest = self.train_specs[0].n_context
