@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from hf_icl.errors import ConfigError
 from hf_icl.models.checks import require
 from hf_icl.models.transformer import CausalTransformerConfig
-
-SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def read_backbone_config(backbone: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
@@ -43,30 +40,23 @@ def read_backbone_config(backbone: PretrainedConfig | dict[str, Any] | None) -> 
         raise ConfigError("backbone", kind, str(error).split(". Should")[0], hint) from None
 
 
-def drop_vocabulary(backbone: PretrainedConfig) -> PretrainedConfig:
-    """Return a copy of the config with a token table of one row, for a backbone that reads vectors only.
+def drop_token_table(backbone: PreTrainedModel) -> None:
+    """Take the token table off a backbone that reads vectors only.
 
-    >>> from transformers import GPT2Config
-    >>> drop_vocabulary(GPT2Config()).vocab_size
-    1
+    It would never get a gradient, only weight decay, and distributed training refuses such parameters.
+
+    >>> from transformers import GPT2Config, GPT2Model
+    >>> backbone = GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=1))
+    >>> drop_token_table(backbone)
+    >>> backbone.wte
+    Identity()
     """
-    small = copy.deepcopy(backbone)
-    if hasattr(small, "vocab_size"):
-        small.vocab_size = 1
-        for name in SPECIAL_TOKENS:
-            if hasattr(small, name):
-                setattr(small, name, None)
-    return small
-
-
-def freeze_token_table(backbone: PreTrainedModel) -> None:
-    """Take the token table out of training: with vectors for input it would get no gradient, only weight decay."""
     try:
         table = backbone.get_input_embeddings()
     except NotImplementedError:  # how transformers says that a model has none
         return
     if table is not None:
-        table.requires_grad_(False)
+        backbone.set_input_embeddings(nn.Identity())
 
 
 def list_backbone_options(backbone: PreTrainedModel) -> dict[str, bool]:

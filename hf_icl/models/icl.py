@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from hf_icl.errors import ConfigError
 from hf_icl.models.backbones import (
     check_attentions,
-    drop_vocabulary,
+    drop_token_table,
     list_backbone_options,
     read_backbone_config,
 )
@@ -45,7 +45,7 @@ class ICLModel(PreTrainedModel):
     """Reads exemplars with their labels and a query, and predicts the query's label.
 
     Works around every backbone of transformers that takes `inputs_embeds` and returns `last_hidden_state`. A token
-    table that such a backbone brings along is frozen, since nothing reads it. In a stock `Trainer`, set
+    table that such a backbone brings along is taken off (of a ready one too), since nothing would read it. In a stock `Trainer`, set
     `TrainingArguments(label_names=["labels"])` for evaluations, else `context_labels` counts as a target too.
 
     Args:
@@ -75,7 +75,7 @@ class ICLModel(PreTrainedModel):
         self.backbone = AutoModel.from_config(config.backbone) if backbone is None else backbone
         self.head = nn.Linear(width, config.n_labels, bias=not config.tie_labels)
         self._backbone_options = list_backbone_options(self.backbone)
-        freeze_token_table(self.backbone)
+        drop_token_table(self.backbone)
         self.post_init()
 
     @classmethod
@@ -90,8 +90,8 @@ class ICLModel(PreTrainedModel):
         """Build a model around a backbone, sized for a bank.
 
         Args:
-            backbone: A config (the backbone is then fresh, and its token table has one row), a model (used with its
-                weights; of a model with a language-model head, the part below it), or None for the native default.
+            backbone: A config (the backbone is then fresh), a model (used with its weights, and without its token
+                table; of a model with a language-model head, the part below it), or None for the native default.
             bank: A `Bank`; gives `n_labels`, `exemplar_shape`, the encoder by its kind, and `n_ids`.
             encoder: As in `ICLConfig`; None leaves it to the bank, or to the default.
             **settings: More fields of `ICLConfig`, over those that the bank gives.
@@ -102,8 +102,8 @@ class ICLModel(PreTrainedModel):
         >>> from transformers import GPT2Config
         >>> gpt2 = GPT2Config(n_layer=2, n_embd=64, n_head=8, n_positions=16)
         >>> model = ICLModel.from_backbone(gpt2, n_labels=10, n_context=4, exemplar_shape=(28, 28))
-        >>> model.config.backbone.vocab_size
-        1
+        >>> model.config.n_places, model.config.hidden_size
+        (5, 64)
         """
         given = settings if encoder is None else settings | {"encoder": encoder}
         settings = given if bank is None else read_bank(bank) | given
@@ -111,7 +111,7 @@ class ICLModel(PreTrainedModel):
             body = backbone.base_model
             model = cls(ICLConfig(backbone=body.config, **settings), backbone=body)
             return model.to(device=body.device, dtype=body.dtype)
-        return cls(ICLConfig(backbone=drop_vocabulary(read_backbone_config(backbone)), **settings))
+        return cls(ICLConfig(backbone=read_backbone_config(backbone), **settings))
 
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.label_embedding:

@@ -43,7 +43,7 @@ class ResNetEncoder(nn.Module):
     """Image to vector: 7x7 stem, max-pool, four groups of two bottleneck blocks, mean over the pixels left.
 
     Channels are 64 in the stem, then 16, 32, 32 and `width` by group, strides 2, 2 (pool), 1, 2, 2, 2: a 105x105
-    drawing ends as 4x4 pixels, a 28x28 one as a single pixel. 18,892 parameters for one colour channel and width 64.
+    drawing ends as 4x4 pixels, a 28x28 one as a single pixel. 22,176 parameters for one colour channel and width 64.
 
     Args:
         channels_in: Colour channels, 1 for drawings.

