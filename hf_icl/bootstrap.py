@@ -9,13 +9,14 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from hf_icl.errors import RunError
+from hf_icl.history import unpack_hits
 from hf_icl.summary import VERDICTS, Curves, judge, measures_of
 
 LEVEL = 0.95
@@ -46,23 +47,6 @@ class ReplicaEstimate:
     n: int
 
 
-def unpack_hits(text: str, n_sequences: int) -> np.ndarray:
-    """Return the per-sequence results of one evaluation, bool (n_sequences,), from base64 of packed bits.
-
-    Raises:
-        ValueError: If the text is not base64 of exactly so many bits (rounded up to bytes).
-
-    >>> unpack_hits(base64.b64encode(np.packbits([True, False, True]).tobytes()).decode(), 3).tolist()
-    [True, False, True]
-    """
-    packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    if packed.size != -(-n_sequences // 8):
-        raise ValueError(
-            f"hits hold {packed.size} bytes, {n_sequences} sequences need {-(-n_sequences // 8)}"
-        )
-    return np.unpackbits(packed, count=n_sequences).astype(bool)
-
-
 def stack_hits(
     rows: Iterable[Mapping[str, Any]], metric: str, n_sequences: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -70,12 +54,22 @@ def stack_hits(
 
     Rows without hits are skipped; of equal steps the last counts, as in a summary.
 
+    Raises:
+        RunError: If a row's hits are not those of so many sequences.
+
     >>> rows = [{"step": 7, "hits": {"icl/accuracy": "oA=="}}, {"step": 8}]
     >>> stack_hits(rows, "icl/accuracy", 3)
     (array([7.]), array([[ True, False,  True]]))
     """
     latest = {row["step"]: row["hits"][metric] for row in rows if metric in row.get("hits", {})}
     steps = sorted(latest)
+    n_characters = 4 * -(-n_sequences // 24)
+    for step in steps:
+        if len(latest[step]) != n_characters:
+            raise RunError(
+                f"history, step {step}: hits of {metric} are not those of {n_sequences} sequences. "
+                "The row is damaged, or comes from another run."
+            )
     hits = [unpack_hits(latest[step], n_sequences) for step in steps]
     return np.asarray(steps, float), np.asarray(hits, bool).reshape(len(steps), n_sequences)
 
@@ -84,6 +78,9 @@ def bootstrap_curve(
     steps: np.ndarray, hits: np.ndarray, chance: float, metric: str, *, seed: int = 0
 ) -> Intervals | None:
     """Return 95 % intervals of a curve's measures over its evaluation sequences.
+
+    The peak's is that of the curve at the step where it peaked: the highest of many resampled values lies above the
+    highest measured one nearly always, and would rarely cover the truth.
 
     Args:
         steps: Training steps, shape (n_evaluations,), strictly increasing.
@@ -106,11 +103,12 @@ def bootstrap_curve(
     block = max(1, _BLOCK_ITEMS // max(n_evaluations, n_sequences))
     measures = {name: [] for name in measures_of(metric)}
     verdicts = []
+    peak_index = hits.mean(axis=1).argmax()
     for start in range(0, N_RESAMPLES, block):
         counts = draw_counts(rng, min(block, N_RESAMPLES - start), n_sequences)
         curves = Curves(steps, _weigh(counts, hits), chance)
         for name, measure in measures_of(metric).items():
-            measures[name].append(measure(curves))
+            measures[name].append(curves.values[:, peak_index] if name == "peak" else measure(curves))
         verdicts.append(judge(curves))
     shares = np.bincount(np.concatenate(verdicts) + 1, minlength=len(VERDICTS) + 1)[1:] / N_RESAMPLES
     return Intervals(

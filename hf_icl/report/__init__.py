@@ -1,0 +1,8 @@
+"""What a person or the Hub sees of runs: numbers, figures, page, model card."""
+
+from hf_icl.report.analysis import analyse
+from hf_icl.report.card import render_card
+from hf_icl.report.record import RunRecord
+from hf_icl.report.write import write_report
+
+__all__ = ["RunRecord", "analyse", "render_card", "write_report"]

@@ -1,0 +1,153 @@
+"""From runs to the one document that JSON, page and card are written from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from hf_icl import summary as measures
+from hf_icl.bootstrap import (
+    LEVEL,
+    N_RESAMPLES,
+    Intervals,
+    bootstrap_band,
+    bootstrap_curve,
+    bootstrap_replicas,
+    stack_hits,
+)
+from hf_icl.report.record import RunRecord, group_replicas, label_group
+from hf_icl.summary import clean_points, extract_curve, measures_of, summarize_history
+
+SCHEMA_VERSION = 1
+SEED = 0
+
+
+def analyse(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Return everything that a report says, as JSON types (no NaN): the content of `transience.json`.
+
+    `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in `groups` (runs that
+    differ in seeds alone, two or more) it is the mean over `n` replicas with an interval over replicas. An interval is
+    null where there is none; its upper end is null where it lies beyond training.
+    """
+    analysed = {run.name: _analyse_run(run) for run in runs}
+    groups = [[analysed[run.name] for run in group] for group in group_replicas(runs) if len(group) > 1]
+    return make_json_safe(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "hf_icl_version": metadata.version("hf-icl"),
+            "bootstrap": {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED},
+            "thresholds": {
+                "emerged_rise": measures.EMERGED_RISE,
+                "transient_persistence": measures.TRANSIENT_PERSISTENCE,
+                "rising_window": measures.RISING_WINDOW,
+                "rising_gain": measures.RISING_GAIN,
+            },
+            "definitions": measures.describe_measures(),
+            "runs": list(analysed.values()),
+            "groups": [_analyse_group(group) for group in groups],
+        }
+    )
+
+
+def _analyse_run(run: RunRecord) -> dict[str, Any]:
+    summary = summarize_history(run.rows, run.chance)
+    found: dict[str, dict[str, Any]] = {}
+    icl_intervals = None
+    for metric, curve in summary.curves.items():
+        if not curve.n_evaluations:
+            continue
+        intervals = _bootstrap(run, metric)
+        icl_intervals = intervals if metric == measures.ICL else icl_intervals
+        values = dataclasses.asdict(curve) | {"crossover_step": summary.crossover_step}
+        ends = intervals.measures if intervals else {}
+        found[metric] = {
+            name: {"value": values[name], "interval": None if values[name] is None else ends.get(name)}
+            for name in measures_of(metric)
+        }
+    if summary.loss_at_end is not None:
+        loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
+        found[measures.TRAIN_LOSS] = {
+            name: {"value": value, "interval": None} for name, value in loss.items()
+        }
+    steps = sorted({row["step"] for row in run.rows})
+    return {
+        "name": run.name,
+        "verdict": summary.verdict,
+        "verdict_shares": icl_intervals.verdicts if icl_intervals else None,
+        "loss_falls": summary.loss_falls,
+        "n_evaluations": len(steps),
+        "first_step": steps[0] if steps else None,
+        "last_step": steps[-1] if steps else None,
+        "measures": found,
+        "chance": dict(run.chance),
+        "n_sequences": dict(run.n_sequences),
+        "config": dict(run.config),
+        "provenance": dict(run.provenance),
+    }
+
+
+def _bootstrap(run: RunRecord, metric: str) -> Intervals | None:
+    n_sequences = run.n_sequences.get(metric.partition("/")[0], 0)
+    steps, hits = stack_hits(run.rows, metric, n_sequences)
+    return bootstrap_curve(steps, hits, run.chance[metric], metric, seed=SEED)
+
+
+def _analyse_group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    for metric in dict.fromkeys(metric for run in runs for metric in run["measures"]):
+        of_runs = [run["measures"].get(metric, {}) for run in runs]
+        for name in dict.fromkeys(name for of_run in of_runs for name in of_run):
+            values = [of_run[name]["value"] if name in of_run else None for of_run in of_runs]
+            mean = bootstrap_replicas(values, seed=SEED)
+            interval = None if mean.low is None else (mean.low, mean.high)
+            found.setdefault(metric, {})[name] = {"value": mean.mean, "interval": interval, "n": mean.n}
+    return {
+        "name": label_group([run["name"] for run in runs]),
+        "runs": [run["name"] for run in runs],
+        "verdicts": dict(Counter(run["verdict"] or "none yet" for run in runs).most_common()),
+        "n_loss_falls": sum(bool(run["loss_falls"]) for run in runs),
+        "measures": found,
+    }
+
+
+def average_curve(
+    runs: Sequence[RunRecord], metric: str, n_points: int = 2000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return steps, mean over replicas, and the low and high end of its 95 % band; None with fewer than two curves.
+
+    Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above `n_points`
+    common steps, every k-th is taken.
+    """
+    curves = [clean_points(*extract_curve(run.rows, metric)) for run in runs]
+    curves = [(steps, values) for steps, values in curves if steps.size]
+    if len(curves) < 2:
+        return None
+    first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    grid = np.unique(np.concatenate([steps for steps, _ in curves]))
+    grid = grid[(grid >= first) & (grid <= last)]
+    if not grid.size:
+        return None
+    grid = grid[:: math.ceil(grid.size / n_points)]
+    values = np.stack([np.interp(grid, steps, values) for steps, values in curves])
+    return grid, values.mean(axis=0), *bootstrap_band(values, seed=SEED)
+
+
+def make_json_safe(value: Any) -> Any:
+    """Return the same tree with not-a-number and infinite floats as None and tuples as lists.
+
+    >>> make_json_safe({"a": (1, float("nan"))})
+    {'a': [1, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): make_json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [make_json_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,101 @@
+"""The model card: verdict, table and figure of a report, and how to make the run again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from hf_icl.report.analysis import analyse
+from hf_icl.report.page import flatten, headline_entries
+from hf_icl.report.record import RunRecord
+from hf_icl.report.words import describe_group, describe_run, list_table, title_metric
+from hf_icl.summary import ICL, IWL
+
+TAGS = ["hf-icl", "in-context-learning", "in-weights-learning", "transience", "interpretability"]
+
+
+def render_card(runs: Sequence[RunRecord], *, report: str = "report/") -> str:
+    """Return the text of a README.md for the models of these runs.
+
+    Args:
+        runs: At least one; the card's results are the last ones of the first run.
+        report: Where the report lies, seen from the card; ends with a slash.
+    """
+    document = analyse(runs)
+    entries = headline_entries(document)
+    columns = [*document["groups"], *document["runs"]]
+    template = (resources.files("hf_icl.report") / "card.md").read_text("utf-8")
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
+    return environment.from_string(template).render(
+        header=f"---\n{_make_header(document['runs'][0])}\n---",
+        title=escape_markdown(", ".join(entry["name"] for entry in entries)),
+        verdicts=[_tell(entry) for entry in entries],
+        figure=f"{report}transience.png",
+        report=report,
+        names=[escape_markdown(column["name"]) for column in columns],
+        table=[
+            {"heading": escape_markdown(title_metric(row.metric)), "title": row.title, "cells": row.cells}
+            for row in list_table(columns)
+        ],
+        commands=[_find_command(run) for run in runs],
+        origin=_list_origin(runs),
+        model_id="this/repository" if len(runs) == 1 else "one/of-these",
+    )
+
+
+def escape_markdown(text: object) -> str:
+    """Return text that Markdown shows as it is: no markup, no HTML, no table cells or lines of its own.
+
+    >>> print(escape_markdown("a|b <i>_x_</i>"))
+    a\\|b \\<i\\>\\_x\\_\\</i\\>
+    """
+    return re.sub(r"([\\`*_{}\[\]<>#|!&$~])", r"\\\1", " ".join(str(text).split()))
+
+
+def _tell(entry: dict[str, Any]) -> str:
+    name, verdict = escape_markdown(entry["name"]), entry.get("verdict")
+    if "runs" in entry:
+        return f"**{name}.** {describe_group(entry)}"
+    return f"**{name}: {verdict or 'no verdict yet'}.** {describe_run(entry)}"
+
+
+def _make_header(run: dict[str, Any]) -> str:
+    results = [
+        EvalResult(
+            task_type="other",
+            task_name="in-context against in-weights learning",
+            dataset_type="hf_icl",
+            dataset_name=f"hf_icl sequences, evaluator {metric.partition('/')[0]}",
+            metric_type="accuracy",
+            metric_name=f"{title_metric(metric)}, end of training",
+            metric_value=run["measures"][metric]["final"]["value"],
+        )
+        for metric in (ICL, IWL)
+        if metric in run["measures"]
+    ]
+    named = {"model_name": run["name"], "eval_results": results} if results else {}
+    return ModelCardData(license="apache-2.0", library_name="transformers", tags=TAGS, **named).to_yaml()
+
+
+def _find_command(run: RunRecord) -> str:
+    """Return the command that makes a run, on one line and unable to close the card's code block."""
+    command = str(run.provenance.get("command") or "hf-icl run config.yaml")
+    return " ".join(command.split()).replace("```", "")
+
+
+def _list_origin(runs: Sequence[RunRecord]) -> list[str]:
+    facts: dict[str, list[str]] = {}
+    for run in runs:
+        for name, value in flatten(run.provenance).items():
+            if name != "command" and str(value) not in facts.setdefault(name, []):
+                facts[name].append(str(value))
+    return [
+        f"{escape_markdown(name)}: {escape_markdown(', '.join(values))}" for name, values in facts.items()
+    ]

@@ -1,0 +1,201 @@
+"""The figure of a report, for papers: curves over training steps, one line style per run, bands over replicas."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from hf_icl.report.analysis import average_curve
+from hf_icl.report.record import RunRecord, group_replicas, label_group
+from hf_icl.report.words import title_metric
+from hf_icl.summary import CIWL, FLIP_SHARE, ICL, ICL_HOLDOUT, IWL, TRAIN_LOSS, clean_points, extract_curve
+
+METRIC_COLOURS = {
+    ICL: "#0072B2",
+    ICL_HOLDOUT: "#56B4E9",
+    IWL: "#D55E00",
+    CIWL: "#E69F00",
+    FLIP_SHARE: "#009E73",
+    TRAIN_LOSS: "#444444",
+}
+"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+EVENTS = {
+    "onset_step": ("^", "onset"),
+    "peak_step": ("*", "peak"),
+    "half_decay_step": ("v", "half-decay"),
+    "crossover_step": ("X", "crossover"),
+}
+_STYLE = {
+    "font.size": 8,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "hf_icl",  # else element ids differ from one writing to the next
+    "text.parse_math": False,  # names of runs may hold dollar signs
+}
+
+
+def draw_figure(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> Figure:
+    """Return the figure of one or several runs; `document` is what `analyse` returned for them.
+
+    Replicas of one config share axes: one colour per evaluator. With several configs each measure has a panel of its
+    own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; events are marked on the
+    mean's curve, or on the run's if there is one run alone.
+    """
+    groups = group_replicas(runs)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 2.75), layout="constrained")
+        handles = (
+            _draw_one(figure, runs, document) if len(groups) == 1 else _draw_many(figure, groups, document)
+        )
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(len(handles), 5), handlelength=1.8
+        )
+    return figure
+
+
+def render_figure(figure: Figure, kind: str) -> bytes:
+    """Return a figure as the bytes of a "png" (300 dpi) or "svg" file, the same for the same figure."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A run's name may hold signs that the font lacks; a box in a legend is no reason to fail.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _draw_one(figure: Figure, runs: Sequence[RunRecord], document: Mapping[str, Any]) -> list[Line2D]:
+    wide, flip, loss = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
+    drawn = {}
+    for axes, metrics in (
+        (wide, (ICL, ICL_HOLDOUT, IWL, CIWL)),
+        (flip, (FLIP_SHARE,)),
+        (loss, (TRAIN_LOSS,)),
+    ):
+        for metric in metrics:
+            if _draw_curve(axes, runs, document, metric, METRIC_COLOURS[metric]):
+                drawn[metric] = METRIC_COLOURS[metric]
+    _dress(wide, "a", "Accuracy", runs, [m for m in drawn if m not in (FLIP_SHARE, TRAIN_LOSS)])
+    _dress(flip, "b", "In-context share, labels flipped", runs, [FLIP_SHARE])
+    _dress(loss, "c", "Training loss", runs, [])
+    lines = [Line2D([], [], color=colour, label=title_metric(metric)) for metric, colour in drawn.items()]
+    return lines + _event_handles()
+
+
+def _draw_many(
+    figure: Figure, groups: Sequence[Sequence[RunRecord]], document: Mapping[str, Any]
+) -> list[Line2D]:
+    panels = figure.subplots(1, 4)
+    titles = ("ICL accuracy", "In-context share, flipped", "IWL accuracy", "Training loss")
+    handles = []
+    for index, group in enumerate(groups):
+        colour = GROUP_COLOURS[index % len(GROUP_COLOURS)]
+        style = ("-", "--", ":", "-.")[index // len(GROUP_COLOURS) % 4]
+        for axes, metric in zip(panels, (ICL, FLIP_SHARE, IWL, TRAIN_LOSS), strict=True):
+            _draw_curve(axes, group, document, metric, colour, style)
+        label = label_group([run.name for run in group])
+        label = label if len(label) <= 40 else label[:39] + "…"
+        # matplotlib hides labels that start with an underscore
+        handles.append(Line2D([], [], color=colour, linestyle=style, label=f" {label}"))
+    runs = [run for group in groups for run in group]
+    for letter, axes, title, metric in zip(
+        "abcd", panels, titles, (ICL, FLIP_SHARE, IWL, TRAIN_LOSS), strict=True
+    ):
+        _dress(axes, letter, title, runs, [metric])
+    return handles + _event_handles()
+
+
+def _draw_curve(
+    axes: Axes,
+    runs: Sequence[RunRecord],
+    document: Mapping[str, Any],
+    metric: str,
+    colour: str,
+    style: str = "-",
+) -> bool:
+    """Draw one metric of replicas; return whether there was anything to draw."""
+    curves = [clean_points(*extract_curve(run.rows, metric)) for run in runs]
+    curves = [(steps, values) for steps, values in curves if steps.size]
+    mean = average_curve(runs, metric)
+    for steps, values in curves:
+        marker = "o" if steps.size == 1 else ""
+        width, alpha = (1.4, 1) if mean is None else (0.5, 0.45)
+        axes.plot(
+            steps, values, color=colour, linestyle=style, lw=width, alpha=alpha, marker=marker, ms=3,
+            solid_joinstyle="round",
+        )  # fmt: skip
+    if mean is not None:
+        steps, values, low, high = mean
+        axes.plot(steps, values, color=colour, linestyle=style, lw=1.4)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    if len(curves) == 1 or mean is not None:
+        _mark_events(axes, runs, document, metric, colour, curves[0] if mean is None else mean[:2])
+    return bool(curves)
+
+
+def _mark_events(axes, runs, document, metric, colour, curve) -> None:
+    """Mark a run's events, or the replicas' mean ones, where they lie on the curve that stands for them."""
+    names = {run.name for run in runs}
+    entries = [group for group in document["groups"] if names == set(group["runs"])]
+    entries = entries or [run for run in document["runs"] if run["name"] in names]
+    wanted = ("crossover_step",) if metric == FLIP_SHARE else ("onset_step", "peak_step", "half_decay_step")
+    wanted = wanted if metric in (ICL, FLIP_SHARE) else ("onset_step",) if metric == IWL else ()
+    for name in wanted:
+        entry = entries[0]["measures"].get(metric, {}).get(name)
+        if entry is None or entry["value"] is None:
+            continue
+        marker = EVENTS[name][0]
+        axes.plot(
+            entry["value"], np.interp(entry["value"], *curve), marker=marker, ms=9 if marker == "*" else 6,
+            color=colour, markeredgecolor="white", markeredgewidth=0.7, zorder=5, clip_on=False,
+        )  # fmt: skip
+
+
+def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metrics: Sequence[str]) -> None:
+    axes.set_title(title, fontsize=8, loc="left")
+    axes.text(
+        -0.02, 1.02, letter, transform=axes.transAxes, ha="right", va="bottom", weight="bold", fontsize=9
+    )
+    axes.set_xlabel("Training step")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(_format_tick))
+    axes.set_xlim(left=0)
+    if "loss" in title:
+        if all(line.get_ydata().min() > 0 for line in axes.lines) and axes.lines:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        return
+    axes.set_ylim(0, 1.02)
+    for level in sorted({run.chance[metric] for run in runs for metric in metrics if metric in run.chance}):
+        axes.axhline(level, color="0.6", lw=0.7, ls=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            "chance", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            fontsize=6, color="0.45", xytext=(0, 1), textcoords="offset points",
+        )  # fmt: skip
+
+
+def _format_tick(step: float, _position: int) -> str:
+    return f"{step / 1e6:g}M" if step >= 1e6 else f"{step / 1e3:g}k" if step >= 1e3 else f"{step:g}"
+
+
+def _event_handles() -> list[Line2D]:
+    return [
+        Line2D([], [], color="0.35", marker=marker, ls="", ms=7 if marker == "*" else 5, label=label)
+        for marker, label in EVENTS.values()
+    ]

@@ -1,0 +1,260 @@
+"use strict";
+// The chart of a transience report. Names come from users: they only ever become text nodes and attributes.
+const data = JSON.parse(document.getElementById("data").textContent);
+const find = (id) => document.getElementById(id);
+const DASHES = ["", "7 4", "2 3", "10 3 2 3", "5 2", "1 4"];
+const STRATEGIES = "strategies";
+const GLYPHS = {
+  onset_step: "M0,-6L6,5L-6,5Z",
+  peak_step: "M0,-7L2,-2.2L7,-2.2L3,1L4.5,6L0,3L-4.5,6L-3,1L-7,-2.2L-2,-2.2Z",
+  half_decay_step: "M0,6L6,-5L-6,-5Z",
+  crossover_step: "M-5.5,-3.5L-3.5,-5.5L0,-2L3.5,-5.5L5.5,-3.5L2,0L5.5,3.5L3.5,5.5L0,2L-3.5,5.5L-5.5,3.5L-2,0Z",
+};
+const state = { view: data.views[0].name, log: false, cursor: null, evaluators: new Set(), series: new Set() };
+let scale = null; // of the last drawing: from step to pixel and back
+
+function make(name, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+function html(name, attributes = {}, ...children) {
+  const element = Object.assign(document.createElement(name), attributes);
+  element.append(...children);
+  return element;
+}
+
+// ---- what is shown ----
+const colour = (evaluator) => `var(--c${data.evaluators.findIndex((e) => e.name === evaluator) % 8})`;
+const shownSeries = () => data.series.filter((s) => state.series.has(s.name));
+const metricOf = (evaluator) => (state.view === STRATEGIES ? evaluator.primary : `${evaluator.name}/${state.view}`);
+const known = (metric) => data.series.some((s) => s.curves[metric]);
+function shownMetrics() {
+  return data.evaluators.filter((e) => state.evaluators.has(e.name) && known(metricOf(e)))
+    .map((e) => ({ metric: metricOf(e), colour: colour(e.name) }));
+}
+function shownCurves(metrics) {
+  const lists = shownSeries().map((series) => metrics.filter((m) => series.curves[m.metric])
+    .map((m) => ({ ...m, series, ...series.curves[m.metric] })));
+  return lists.flat().map((c) => (state.log ? withoutZero(c) : c)).filter((c) => c.steps.length);
+}
+function withoutZero(curve) {
+  const from = curve.steps.findIndex((s) => s > 0);
+  if (from === 0) return curve;
+  const cut = (list) => (list && from > 0 ? list.slice(from) : list && []);
+  return { ...curve, steps: cut(curve.steps), values: cut(curve.values), low: cut(curve.low), high: cut(curve.high) };
+}
+const allSteps = (curves) => [...new Set(curves.flatMap((c) => c.steps))].sort((a, b) => a - b);
+
+function place(steps, step) { // index of the first step at or after this one
+  let [low, high] = [0, steps.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[middle] < step) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+function valueAt({ steps, values }, step) { // exact at an evaluation, else linear between two; null outside
+  const i = place(steps, step);
+  if (steps[i] === step) return { value: values[i], exact: true };
+  if (i === 0 || i === steps.length) return null;
+  const share = (step - steps[i - 1]) / (steps[i] - steps[i - 1]);
+  return { value: values[i - 1] + share * (values[i] - values[i - 1]), exact: false };
+}
+const writeValue = (v) => (Math.abs(v) >= 0.1 || v === 0 ? v.toFixed(3) : v.toPrecision(3));
+const writeStep = (s) => Math.round(s).toLocaleString("en-US");
+const writeTick = (t) => (t >= 1e6 ? `${t / 1e6}M` : t >= 1e3 ? `${t / 1e3}k` : String(+t.toPrecision(6)));
+
+// ---- scales ----
+function linearTicks(low, high, count) {
+  const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
+  const unit = [1, 2, 5, 10].find((u) => u * power >= raw) * power;
+  const ticks = [];
+  for (let i = Math.ceil(low / unit); i * unit <= high + unit * 1e-9; i++) ticks.push(i * unit);
+  return ticks;
+}
+function logTicks(low, high) {
+  const factors = Math.log10(high / low) > 3 ? [1] : Math.log10(high / low) > 1.5 ? [1, 3] : [1, 2, 5];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+    ticks.push(...factors.map((f) => f * 10 ** power).filter((t) => t >= low * 0.999 && t <= high * 1.001));
+  }
+  return ticks;
+}
+function makeScale(low, high, from, to, log, count) {
+  if (log && high <= low) [low, high] = [low / 2, high * 2];
+  if (!log && high <= low) [low, high] = [low - 0.5, high + 0.5];
+  const warp = log ? Math.log : (v) => v, unwarp = log ? Math.exp : (v) => v;
+  const [a, b] = [warp(low), warp(high)];
+  return {
+    to: (v) => from + ((warp(v) - a) / (b - a)) * (to - from),
+    back: (pixel) => unwarp(a + ((pixel - from) / (to - from)) * (b - a)),
+    ticks: log ? logTicks(low, high) : linearTicks(low, high, count),
+  };
+}
+
+// ---- drawing ----
+function draw() {
+  const width = Math.max(280, find("plot").clientWidth), narrow = width < 520;
+  const left = 44, right = width - 14, heights = { top: narrow ? 260 : 340, gap: 46, loss: 120 };
+  const metrics = shownMetrics(), top = shownCurves(metrics);
+  const loss = shownCurves([{ metric: data.loss, colour: "var(--ink)" }]);
+  const steps = allSteps([...top, ...loss]);
+  const total = 24 + heights.top + (loss.length ? heights.gap + heights.loss : 0) + 40;
+  const svg = make("svg", { viewBox: `0 0 ${width} ${total}`, height: total, tabindex: 0, role: "slider",
+    "aria-label": "Curves over training steps; arrow keys move the reading step" });
+  if (!steps.length) {
+    svg.append(make("text", { x: left, y: 60 }, "Nothing to show: choose an evaluator and a run."));
+    scale = { steps, svg };
+  } else {
+    const x = makeScale(steps[0], steps.at(-1), left, right, state.log, narrow ? 4 : 8);
+    const frame = { x, from: left, to: right };
+    const title = data.views.find((v) => v.name === state.view).title;
+    drawPanel(svg, { ...frame, at: 24, height: heights.top, title, isLoss: state.view === "loss" }, top, metrics);
+    drawPanel(svg, { ...frame, at: 24 + heights.top + heights.gap, height: heights.loss, title: data.lossTitle, isLoss: true }, loss, []);
+    svg.append(make("text", { x: (left + right) / 2, y: total - 6, "text-anchor": "middle" }, "Training step"));
+    scale = { x, steps, svg, curves: [...top, ...loss], bottom: total - 40 };
+  }
+  svg.addEventListener("pointermove", moveTo);
+  svg.addEventListener("pointerdown", moveTo);
+  svg.addEventListener("keydown", moveBy);
+  const focused = find("plot").contains(document.activeElement);
+  find("plot").replaceChildren(svg);
+  if (focused) svg.focus();
+  showCursor();
+}
+function drawPanel(svg, { x, from, to, at, height, title, isLoss }, curves, metrics) {
+  if (isLoss && !curves.length) return;
+  const values = curves.flatMap((c) => [...c.values, ...(c.low || []), ...(c.high || [])]);
+  const [low, high] = isLoss ? [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] : [0, 1];
+  const y = makeScale(low, high, at + height, at, isLoss && low > 0, 5);
+  svg.append(make("text", { class: "title", x: 4, y: at - 10 }, title));
+  for (const tick of y.ticks) {
+    svg.append(make("line", { class: "grid", x1: from, x2: to, y1: y.to(tick), y2: y.to(tick) }));
+    svg.append(make("text", { x: from - 6, y: y.to(tick) + 4, "text-anchor": "end" }, writeTick(tick)));
+  }
+  for (const tick of x.ticks) {
+    svg.append(make("line", { class: "grid", x1: x.to(tick), x2: x.to(tick), y1: at, y2: at + height }));
+    svg.append(make("text", { class: "xtick", x: x.to(tick), y: at + height + 16, "text-anchor": "middle" }, writeTick(tick)));
+  }
+  const levels = new Set(shownSeries().flatMap((s) => metrics.map((m) => s.chance[m.metric])).filter((l) => l !== undefined));
+  for (const level of levels) svg.append(make("line", { class: "chance", x1: from, x2: to, y1: y.to(level), y2: y.to(level) }));
+  const marked = shownSeries().some((s) => s.isMean) ? (s) => s.isMean : () => shownSeries().length <= 3;
+  for (const curve of curves) drawCurve(svg, x, y, curve);
+  for (const curve of curves) {
+    curve.y = y;
+    if (marked(curve.series)) drawEvents(svg, x, y, curve);
+  }
+}
+function drawCurve(svg, x, y, { steps, values, low, high, colour, series, metric }) {
+  const point = (i, list) => `${x.to(steps[i]).toFixed(1)},${y.to(list[i]).toFixed(1)}`;
+  const line = (list) => steps.map((_, i) => point(i, list));
+  const thin = !series.isMean && shownSeries().some((s) => s.isMean);
+  if (low) svg.append(make("path", { class: "band", fill: colour, d: `M${line(high).join("L")}L${line(low).reverse().join("L")}Z` }));
+  svg.append(make("path", { class: "curve", "data-metric": metric, "data-series": series.name, d: `M${line(values).join("L")}`,
+    stroke: colour, "stroke-width": thin ? 1 : 2, "stroke-dasharray": series.dash, "stroke-opacity": thin ? 0.6 : 1 }));
+  if (steps.length === 1) svg.append(make("circle", { cx: x.to(steps[0]), cy: y.to(values[0]), r: 4, fill: colour }));
+}
+function drawEvents(svg, x, y, curve) {
+  for (const [name, step] of Object.entries(curve.series.events[curve.metric] || {})) {
+    const found = valueAt(curve, step);
+    if (!found) continue;
+    const label = `${curve.series.name}: ${data.titles[curve.metric] || curve.metric}, ${name.replaceAll("_", " ")} ${writeStep(step)}`;
+    svg.append(make("path", { class: "event", d: GLYPHS[name], fill: curve.colour,
+      transform: `translate(${x.to(step)},${y.to(found.value)})` }, make("title", {}, label)));
+  }
+}
+
+// ---- reading values ----
+function nearest(steps, step) {
+  const i = place(steps, step);
+  if (i === 0) return steps[0];
+  if (i === steps.length) return steps.at(-1);
+  return scale.x.to(steps[i]) - scale.x.to(step) < scale.x.to(step) - scale.x.to(steps[i - 1]) ? steps[i] : steps[i - 1];
+}
+function moveTo(event) {
+  if (!scale.x) return;
+  const box = scale.svg.getBoundingClientRect();
+  const pixel = ((event.clientX - box.left) / box.width) * scale.svg.viewBox.baseVal.width;
+  state.cursor = nearest(scale.steps, scale.x.back(pixel));
+  showCursor();
+}
+function moveBy(event) {
+  const last = scale.steps.length - 1, i = place(scale.steps, state.cursor);
+  const to = { ArrowLeft: i - 1, ArrowDown: i - 1, ArrowRight: i + 1, ArrowUp: i + 1, PageDown: i - 10, PageUp: i + 10, Home: 0, End: last };
+  if (!(event.key in to) || last < 0) return;
+  event.preventDefault();
+  state.cursor = scale.steps[Math.min(last, Math.max(0, to[event.key]))];
+  showCursor();
+}
+function showCursor() {
+  const { svg, steps, x, curves, bottom } = scale;
+  svg.querySelectorAll(".cursor, .dot").forEach((old) => old.remove());
+  if (steps.length) {
+    state.cursor = state.cursor === null ? steps.at(-1) : nearest(steps, state.cursor);
+    const at = x.to(state.cursor);
+    svg.append(make("line", { class: "cursor", x1: at, x2: at, y1: 24, y2: bottom }));
+    for (const curve of curves) {
+      const found = valueAt(curve, state.cursor);
+      if (found) svg.append(make("circle", { class: "dot", cx: at, cy: curve.y.to(found.value), r: 3.2, fill: curve.colour }));
+    }
+    const range = { "aria-valuemin": steps[0], "aria-valuemax": steps.at(-1), "aria-valuenow": state.cursor,
+      "aria-valuetext": `step ${writeStep(state.cursor)}` };
+    for (const [key, value] of Object.entries(range)) svg.setAttribute(key, value);
+  }
+  find("step").textContent = steps.length ? writeStep(state.cursor) : "–";
+  for (const cell of document.querySelectorAll("#values td")) cell.textContent = readCell(cell.dataset.metric, cell.dataset.series);
+}
+function readCell(metric, name) {
+  const curve = data.series.find((s) => s.name === name).curves[metric];
+  const found = curve && state.cursor !== null && valueAt(curve, state.cursor);
+  return found ? (found.exact ? "" : "≈ ") + writeValue(found.value) : "–";
+}
+
+// ---- controls ----
+function toggle(set, name, label, sample) {
+  const box = html("input", { type: "checkbox", checked: set.has(name) });
+  box.addEventListener("change", () => { if (box.checked) set.add(name); else set.delete(name); update(); });
+  return html("label", {}, box, sample, label);
+}
+function drawSample(stroke, dash, width) {
+  const line = make("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": width, "stroke-dasharray": dash });
+  return make("svg", { class: "sample", viewBox: "0 0 26 10", "aria-hidden": "true" }, line);
+}
+function fillReadout() {
+  const series = shownSeries();
+  const line = (metric, head) => html("tr", {}, html("th", { scope: "row" }, head), ...series.map((s) => {
+    const cell = html("td");
+    Object.assign(cell.dataset, { metric, series: s.name });
+    return cell;
+  }));
+  find("columns").replaceChildren(html("tr", {}, html("th", { scope: "col" }, "Curve"), ...series.map((s) => html("th", { scope: "col" }, s.name))));
+  const rows = data.evaluators.filter((e) => known(metricOf(e)))
+    .map((e) => line(metricOf(e), toggle(state.evaluators, e.name, state.view === STRATEGIES ? e.title : e.label, drawSample(colour(e.name), "", 3))));
+  if (known(data.loss)) rows.push(line(data.loss, html("span", {}, data.lossTitle)));
+  find("values").replaceChildren(...rows);
+}
+function update() {
+  const focus = document.activeElement.closest && document.activeElement.closest("#values tr");
+  const index = focus ? [...find("values").rows].indexOf(focus) : -1;
+  fillReadout();
+  if (index >= 0) find("values").rows[index].querySelector("input").focus();
+  draw();
+}
+function start() {
+  for (const evaluator of data.evaluators) if (evaluator.shown) state.evaluators.add(evaluator.name);
+  data.series.forEach((series, i) => {
+    series.dash = series.isMean ? "" : DASHES[i % DASHES.length];
+    if (series.shown) state.series.add(series.name);
+    find("runs").append(toggle(state.series, series.name, series.name, drawSample("currentColor", series.dash, series.isMean ? 3 : 1.5)));
+  });
+  find("runs").hidden = data.series.length < 2;
+  find("view").append(...data.views.map((view) => html("option", { value: view.name }, view.title)));
+  find("view").addEventListener("change", (event) => { state.view = event.target.value; update(); });
+  find("log").addEventListener("change", (event) => { state.log = event.target.checked; update(); });
+  find("explorer").hidden = false;
+  update();
+  new ResizeObserver(draw).observe(find("plot"));
+}
+start();

@@ -1,0 +1,57 @@
+"""What a report knows of one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """One run, as a report sees it.
+
+    Attributes:
+        name: What the run is called; unique within a report.
+        config: The resolved config, JSON types only.
+        provenance: Where the numbers come from: seed, versions, commit, machine, command; JSON types only.
+        rows: The history (docs/architecture.md), in any order; of equal steps the last row counts.
+        chance: Chance level by metric name.
+        n_sequences: Evaluation sequences by evaluator name.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    chance: Mapping[str, float]
+    n_sequences: Mapping[str, int]
+
+
+def group_replicas(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Return the runs in groups whose configs differ in seeds alone, in order of first appearance.
+
+    >>> a, b, c = (RunRecord(n, {"seed": s, "width": w}, {}, [], {}, {}) for n, s, w in [("a", 0, 8), ("b", 1, 8), ("c", 0, 9)])
+    >>> [[run.name for run in group] for group in group_replicas([a, b, c])]
+    [['a', 'b'], ['c']]
+    """
+    groups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(_without_seeds(run.config), sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
+def label_group(names: Sequence[str]) -> str:
+    """Return what a group of replicas is called.
+
+    >>> label_group(["seed-0", "seed-1", "seed-2"])
+    'seed-0 … seed-2 (3 replicas)'
+    """
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} replicas)"
+
+
+def _without_seeds(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
+    return [_without_seeds(item) for item in value] if isinstance(value, list | tuple) else value
