@@ -186,9 +186,9 @@ class Task:
 
     def collate(self, rows: Sequence[SequenceBatch | Mapping[str, Any]]) -> dict[str, Tensor]:
         """Data collator for a stock `Trainer`: takes rows of `dataset()`, or of `load_dataset("hf_icl", …)`."""
-        from hf_icl.data import batch_from_rows  # that module builds on this one
-
         if not isinstance(rows[0], SequenceBatch):
+            from hf_icl.data import batch_from_rows  # that module builds on this one
+
             rows = [batch_from_rows(rows, seed=self.seed, stream=stream_of("training"))]
         return self.to("cpu").encode(rows[0] if len(rows) == 1 else SequenceBatch.cat(rows))
 

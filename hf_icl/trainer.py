@@ -79,7 +79,8 @@ class TransienceTrainer(Trainer):
         self.task = task
         self.regularization = regularization or Regularization()
         self.regularized = set(self.regularization.select(model))
-        super().__init__(model=model, args=args)
+        # `evaluate` below needs no dataset, but `Trainer` refuses an evaluation strategy without one.
+        super().__init__(model=model, args=args, eval_dataset=task.dataset(1))
         self.transience = TransienceCallback(task, schedule=schedule, log=self.log)
         for callback in [self.transience, *(callbacks or []), ManifestCallback()]:
             self.add_callback(callback)

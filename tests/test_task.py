@@ -25,9 +25,9 @@ def test_encoded_exemplars_are_those_of_the_bank(task):
 
 
 def test_dataset_stream_and_sampler_give_the_same_sequences(task):
-    whole = task.encode(task.sampler().draw(0, 24))
-    rows = [task.dataset(24)[i] for i in range(24)]
-    fetched = task.dataset(24).__getitems__(list(range(24)))
+    whole = task.encode(task.sampler().draw(0, 32))
+    rows = [task.dataset(32)[i] for i in range(32)]
+    fetched = task.dataset(32).__getitems__(list(range(32)))
     stream = iter(SequenceStream(task, 8, torch.device("cpu"), lambda: 1, n_ahead=2))
     for name, values in whole.items():
         assert torch.equal(task.collate(rows)[name], values)
