@@ -30,19 +30,21 @@ class AliasTable:
     def __init__(
         self, weights: torch.Tensor, values: torch.Tensor, device: str | torch.device = "cpu"
     ) -> None:
-        n_bits = (len(weights) - 1).bit_length()
+        n_bits = max(1, (len(weights) - 1).bit_length())
         self.shift = 32 - n_bits
         limits, aliases = _fill_buckets(_round_weights(weights).tolist(), n_buckets=1 << n_bits)
         own = torch.arange(1 << n_bits).clamp_(max=len(weights) - 1)  # an empty bucket is all its alias's
         pairs = torch.stack((values[own], values[torch.tensor(aliases)]), dim=1)
-        self._limits = torch.tensor(limits).to(device)
-        self._pairs = pairs.flatten().to(device)
+        self._last_own = (torch.tensor(limits) - 1).to(
+            device, torch.int32
+        )  # half the bytes, fewer cache misses
+        self._pairs = pairs.flatten().to(device, torch.int32)
 
     def draw(self, words: torch.Tensor) -> torch.Tensor:
         """Return the values, int64 (batch,), of words (batch,) in [0, 2^32)."""
         bucket = words >> self.shift
-        is_alias = (words & ((1 << self.shift) - 1)) >= self._limits.index_select(0, bucket)
-        return self._pairs.index_select(0, bucket.mul_(2).add_(is_alias))
+        is_alias = (words & ((1 << self.shift) - 1)) > self._last_own.index_select(0, bucket)
+        return self._pairs.index_select(0, bucket.mul_(2).add_(is_alias)).to(torch.int64)
 
 
 def _round_weights(weights: torch.Tensor) -> torch.Tensor:

@@ -59,16 +59,16 @@ class PlaceOrder:
         return order.T.contiguous()
 
 
-def _list_orders(items: list[int]) -> list[list[int]]:
-    """List the distinct orders of sorted items."""
-    if not items:
-        return [[]]
-    orders = []
-    for item in dict.fromkeys(items):
-        rest = items.copy()
-        rest.remove(item)
-        orders += [[item, *order] for order in _list_orders(rest)]
-    return orders
+def _list_orders(items: Sequence[int]) -> list[list[int]]:
+    """List the distinct orders of sorted items, each row the next greater one after the row before."""
+    row = list(items)
+    rows = [row.copy()]
+    while (rise := next((i for i in range(len(row) - 2, -1, -1) if row[i] < row[i + 1]), None)) is not None:
+        swap = next(i for i in range(len(row) - 1, rise, -1) if row[i] > row[rise])
+        row[rise], row[swap] = row[swap], row[rise]
+        row[rise + 1 :] = row[:rise:-1]
+        rows.append(row.copy())
+    return rows
 
 
 def _tell_apart(row: list[int], alike: Sequence[int]) -> list[int]:

@@ -12,8 +12,8 @@ from hf_icl.philox import check_key, word_columns
 from hf_icl.plan import Layout, SequencePlan
 from hf_icl.sequences import SequenceBatch, SequenceSpec
 
-CHUNK_ROWS = 16_384  # on a CPU, so that a chunk's columns stay in the cache
-DEVICE_CHUNK_ROWS = 1 << 20
+CHUNK_WORDS = 1 << 18  # on a CPU, so that a chunk's columns stay in the cache
+DEVICE_CHUNK_WORDS = 1 << 26
 
 
 class Sampler:
@@ -101,7 +101,8 @@ class Sampler:
     def _draw(self, index: torch.Tensor) -> SequenceBatch:
         out = torch.empty(4, len(index), self.n_context + 1, dtype=torch.int64, device=self.device)
         noise = torch.empty(len(index) if self.has_noise else 0, device=self.device)
-        step = CHUNK_ROWS if self.device.type == "cpu" else DEVICE_CHUNK_ROWS
+        chunk_words = CHUNK_WORDS if self.device.type == "cpu" else DEVICE_CHUNK_WORDS
+        step = chunk_words // max(plan.n_words for plan in self._plans)
         for start in range(0, len(index), step):
             chunk = slice(start, start + step)
             self._draw_chunk(index[chunk], out[:, chunk], noise[chunk])
