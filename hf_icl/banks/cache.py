@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,19 +28,17 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         BankError: If the disk is full or the folder cannot be written.
     """
-    draft = None
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "w+b") as file:
+        with open(draft, "x+b") as file:
             yield file
-        os.replace(draft, path)
-        draft = None
+        draft.replace(path)
     except OSError as error:
         raise BankError(
             f"{path}: cannot be written ({error.strerror or error}). "
             f"Make room, or set {CACHE_VARIABLE} to a folder that can be written."
         ) from error
     finally:
-        if draft is not None:
-            os.unlink(draft)
+        if draft.exists():
+            draft.unlink()

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import http.client
 import io
+import itertools
 import json
 import re
 import urllib.request
@@ -29,6 +30,7 @@ ARCHIVES = ("images_background", "images_evaluation")
 TIMEOUT_S = 60
 CHUNK_BYTES = 1 << 20
 CACHE_FORMAT = 1
+RESTORE_HINT = "Fetch the archive again, or extract it again in full."
 DOWNLOAD_HINT = "Try again, or give as source a folder that holds both archives."
 
 
@@ -172,7 +174,7 @@ def _check_complete(archives: Sequence[_Archive]) -> int:
         if not archive.members:
             rule = f"no drawings at {archive.path.stem}/<Alphabet>/<characterNN>/<number>_<drawing>.png"
             raise BankError(f"{archive.path}: {rule}. Fetch the archive again, as its authors published it.")
-        _check_no_gap(archive)
+        _check_folders(archive)
     n_drawings = Counter(
         len(files) for archive in archives for files in archive.members.values()
     ).most_common(1)[0][0]
@@ -183,11 +185,12 @@ def _check_complete(archives: Sequence[_Archive]) -> int:
                     f"{archive.path}: {name} holds {len(files)} drawings, the other characters {n_drawings}. "
                     "Fetch the archive again; for unequal classes of your own use a bank of kind features."
                 )
+    _check_serials(archives)
     return n_drawings
 
 
-def _check_no_gap(archive: _Archive) -> None:
-    """Characters of an alphabet are numbered from 01, and those of an archive without a gap in their files' names."""
+def _check_folders(archive: _Archive) -> None:
+    """The characters of an alphabet are numbered from 01 without a gap."""
     numbers: dict[str, set[int]] = {}
     for name in archive.members:
         alphabet, character = name.split("/")
@@ -195,17 +198,25 @@ def _check_no_gap(archive: _Archive) -> None:
             numbers.setdefault(alphabet, set()).add(int(match[1]))
     for alphabet, present in numbers.items():
         if lost := set(range(1, max(present))) - present:
-            _raise_missing(archive, f"{alphabet}/character{min(lost):02d}")
-    firsts = [PurePosixPath(files[0]).name.split("_")[0] for files in archive.members.values() if files]
-    serials = {int(first) for first in firsts if first.isdecimal()}
-    if len(serials) == len(firsts) and (lost := set(range(min(serials), max(serials))) - serials):
-        _raise_missing(archive, f"the character drawn in {min(lost):04d}_01.png")
+            raise BankError(f"{archive.path}: {alphabet}/character{min(lost):02d} is missing. {RESTORE_HINT}")
 
 
-def _raise_missing(archive: _Archive, what: str) -> None:
-    raise BankError(
-        f"{archive.path}: {what} is missing. Fetch the archive again, or extract it again in full."
-    )
+def _check_serials(archives: Sequence[_Archive]) -> None:
+    """The serials that begin the names of drawings, one for each character of both archives, have no gap."""
+    firsts = [
+        (archive, PurePosixPath(files[0]).name) for archive in archives for files in archive.members.values()
+    ]
+    owners = {
+        int(number): archive for archive, name in firsts if (number := name.partition("_")[0]).isdecimal()
+    }
+    if len(owners) < len(firsts):
+        return  # not the authors' names
+    for serial, following in itertools.pairwise(sorted(owners)):
+        if following != serial + 1:
+            paths = " or ".join(dict.fromkeys(str(owners[number].path) for number in (serial, following)))
+            raise BankError(
+                f"{paths}: the character drawn in {serial + 1:04d}_01.png is missing. {RESTORE_HINT}"
+            )
 
 
 def _decode_into(cached: Path, paths: Sequence[Path], size: int | None, progress: bool) -> None:
