@@ -82,6 +82,13 @@ class TrainingConfig(Config):
     threads: int | None = pydantic.Field(None, ge=1, description="CPU threads; null: torch's choice.")
     arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
 
+    @pydantic.field_validator("keep_best")
+    @classmethod
+    def _check_metric(cls, name: str | None) -> str | None:
+        if name is not None and not name.endswith(("/accuracy", "/probability", "/context_accuracy", "/loss")):
+            raise ConfigError("", name, "not the name of a metric", "For example icl/accuracy or train/loss.")
+        return name
+
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
         if self.schedule == "constant" and self.warmup_steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -30,6 +31,7 @@ from hf_icl.trainer import TransienceTrainer
 CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
 RUN_SCHEMA = 1
+MODEL_FILES = ("config.json", "model*.safetensors", "model*.json")
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub", "numpy")
 
 
@@ -124,14 +126,19 @@ class Run:
         if self.config.training.threads:
             torch.set_num_threads(self.config.training.threads)
         checkpoint = find_checkpoint(self.folder, remove_broken=True)
-        display = LiveDisplay(console or Console(quiet=True), self.history)
-        trainer = self._build_trainer(display)
-        if checkpoint is not None and step_of(checkpoint) >= self.config.training.steps:
-            trainer.model = ICLModel.from_pretrained(checkpoint)
-        else:
+        if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
+            display = LiveDisplay(console or Console(quiet=True), self.history)
+            trainer = self._build_trainer(display)
             with display:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        trainer.save_model(str(self.folder))
+        self._keep_final_model()
+
+    def _keep_final_model(self) -> None:
+        """Copy the last checkpoint's model to the run folder, and mark the run as finished."""
+        last = find_checkpoint(self.folder)
+        for pattern in MODEL_FILES:
+            for path in last.glob(pattern):
+                shutil.copyfile(path, self.folder / path.name)
         mark_whole(self.folder)
 
     def _build_trainer(self, display: LiveDisplay) -> TransienceTrainer:
@@ -163,6 +170,10 @@ class Run:
             there = ", ".join(sorted(path.name for path in self.folder.glob("checkpoint-*"))) or "none"
             raise RunError(f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}.")
         return ICLModel.from_pretrained(folder)
+
+    def build_task(self) -> Task:
+        """Return the run's task: bank, training sequences, evaluators."""
+        return build_task(self.config)
 
     def record(self) -> RunRecord:
         """Return what a report needs to know of this run.
