@@ -174,7 +174,7 @@ class SequencePlan:
             else 1 + (self.has_distractor or spec.query == "absent")
         )
         if len(pool) < n_needed:
-            rule = f"a sequence needs {n_needed} different classes"
+            rule = f"too few classes: a sequence needs {n_needed} different ones"
             raise ConfigError("classes", found, rule, "Take a bank with more classes, or a shorter context.")
         if self.n_exemplars < 1:
             rule = "the pool holds no exemplars"
@@ -238,7 +238,7 @@ def least_acceptance(weights: torch.Tensor, labels: torch.Tensor, n_others: int)
 
 
 def _describe(spec: SequenceSpec, pool: torch.Tensor) -> str:
-    return f"{spec.classes} ({len(pool)} classes)"
+    return f"{spec.classes} ({len(pool)} in the pool)"
 
 
 def _find_pool(pools: Mapping, field: str, name: str):

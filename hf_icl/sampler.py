@@ -68,6 +68,7 @@ class Sampler:
         for spec, bursty, weight in self._list_parts():
             self._plans.append(self._make_plan(spec, layout, bursty))
             weights.append(weight)
+        self.n_words = max(plan.n_words for plan in self._plans)  # per sequence, redraws aside
         self._choice = AliasTable(torch.tensor(weights), torch.arange(len(weights)), self.device)
 
     def _list_parts(self) -> Iterator[tuple[SequenceSpec, bool, float]]:
@@ -102,7 +103,7 @@ class Sampler:
         out = torch.empty(4, len(index), self.n_context + 1, dtype=torch.int64, device=self.device)
         noise = torch.empty(len(index) if self.has_noise else 0, device=self.device)
         chunk_words = CHUNK_WORDS if self.device.type == "cpu" else DEVICE_CHUNK_WORDS
-        step = chunk_words // max(plan.n_words for plan in self._plans)
+        step = max(1, chunk_words // self.n_words)
         for start in range(0, len(index), step):
             chunk = slice(start, start + step)
             self._draw_chunk(index[chunk], out[:, chunk], noise[chunk])
