@@ -1,0 +1,115 @@
+"""Writes a task as Parquet with a card, which plain `load_dataset(folder)` reads without any code of ours."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from hf_icl.banks.base import track
+from hf_icl.data.card import SplitFacts, describe_for_parquet, write_card
+from hf_icl.data.config import DatasetConfig
+from hf_icl.data.tables import Range, SequenceTables
+from hf_icl.errors import ConfigError
+from hf_icl.task import Task
+
+FILE_BYTES = 1 << 28  # of rows in memory; the files are smaller
+CARD = "README.md"
+
+
+def export_parquet(
+    task: Task,
+    folder: str | Path,
+    *,
+    n_sequences: int = 100_000,
+    with_exemplars: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Write a task's training sequences and evaluators as Parquet, beside a card that lists them.
+
+    The files are `<config>/<split>-00000-of-0000N.parquet`, the configuration called after the bank. The rows equal
+    those of `load_dataset("hf_icl", …)` with the same settings. The folder appears once it is complete.
+
+    Args:
+        task: What to write.
+        folder: A new or empty folder.
+        n_sequences: Rows of the split train.
+        with_exemplars: Write the exemplars too, not only their ids.
+        progress: Show a bar on standard error.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: If the folder is not empty or cannot be written, or a setting is out of range.
+    """
+    folder = Path(folder)
+    config = DatasetConfig(
+        task=task.config, n_sequences=n_sequences, with_exemplars=with_exemplars, seed=task.seed
+    )
+    name = re.sub(r"\W+", "_", task.bank.name)
+    tables = SequenceTables(task.to("cpu"), config)
+    with _appear_complete(folder) as draft:
+        (draft / name).mkdir()
+        splits = {split: _write_split(tables, split, draft / name, progress) for split in tables.evaluators}
+        (draft / CARD).write_text(write_card(name, config, tables.features, splits), encoding="utf-8")
+    return folder
+
+
+@contextmanager
+def _appear_complete(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into that takes the final name at the end; on any error, nothing is left behind."""
+    _check_empty(folder)
+    draft = folder.resolve().parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        _check_empty(folder)
+        if folder.exists():
+            folder.rmdir()
+        draft.rename(folder)
+    except OSError as error:
+        rule = f"cannot be written ({error.strerror or error})"
+        raise ConfigError("folder", str(folder), rule, "Make room, or choose another folder.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        rule = "the folder is not empty, and nothing is overwritten"
+        raise ConfigError("folder", str(folder), rule, "Choose a new folder, or empty this one.")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("folder", str(folder), "this is a file", "Choose a new folder.")
+
+
+def _write_split(tables: SequenceTables, split: str, folder: Path, progress: bool) -> SplitFacts:
+    n_rows, n_bytes, n_file_bytes = tables.count_rows(split), 0, 0
+    files = _cut_files(tables, split, n_rows)
+    schema = tables.features.arrow_schema.with_metadata(
+        {"huggingface": json.dumps({"info": {"features": describe_for_parquet(tables.features)}})}
+    )
+    for number, rows in enumerate(files):
+        path = folder / f"{split}-{number:05d}-of-{len(files):05d}.parquet"
+        parts = tables.cut([rows])
+        with pq.ParquetWriter(path, schema) as writer:
+            for part in track(parts, f"Writing {path.name}", show=progress):
+                for table in tables.generate(split, [part]):
+                    writer.write_table(table.cast(schema))
+                    n_bytes += table.nbytes
+        n_file_bytes += path.stat().st_size
+    return SplitFacts(n_rows, n_bytes, n_file_bytes)
+
+
+def _cut_files(tables: SequenceTables, split: str, n_rows: int) -> list[Range]:
+    """Cut a split into files of similar size, judged by its first rows."""
+    sample = next(tables.generate(split, [(0, min(n_rows, 16))]))
+    n_files = -(-n_rows * sample.nbytes // (sample.num_rows * FILE_BYTES))
+    bounds = [n_rows * number // n_files for number in range(n_files + 1)]
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
