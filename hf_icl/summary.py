@@ -189,7 +189,7 @@ def measure_area_lost(curves: Curves) -> np.ndarray:
 def measure_crossover_step(curves: Curves) -> np.ndarray:
     """Step from which the in-context share of answers to flipped labels stays below one half: its last fall through 1/2.
     Linear between evaluations. Missing if the share ends at or above 1/2, or never rose clear of it (by the rule for
-    *emerged*, as an untrained model hovers about 1/2).
+    curves that emerged, as an untrained model hovers about 1/2).
 
     Formula: max { s : v falls through 1/2 at s }, given v(e) < 1/2
 

@@ -93,7 +93,7 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
 
 
 def _bootstrap(run: RunRecord, metric: str) -> Intervals | None:
-    n_sequences = run.n_sequences.get(metric.partition("/")[0], 0)
+    n_sequences = run.n_sequences.get(metric.rpartition("/")[0], 0)
     steps, hits = stack_hits(run.rows, metric, n_sequences)
     return bootstrap_curve(steps, hits, run.chance[metric], metric, seed=SEED)
 

@@ -31,7 +31,7 @@ def render_card(runs: Sequence[RunRecord], *, report: str = "report/") -> str:
     columns = [*document["groups"], *document["runs"]]
     template = (resources.files("hf_icl.report") / "card.md").read_text("utf-8")
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
+        undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, keep_trailing_newline=True
     )
     return environment.from_string(template).render(
         header=f"---\n{_make_header(document['runs'][0])}\n---",
@@ -72,7 +72,7 @@ def _make_header(run: dict[str, Any]) -> str:
             task_type="other",
             task_name="in-context against in-weights learning",
             dataset_type="hf_icl",
-            dataset_name=f"hf_icl sequences, evaluator {metric.partition('/')[0]}",
+            dataset_name=f"hf_icl sequences, evaluator {metric.rpartition('/')[0]}",
             metric_type="accuracy",
             metric_name=f"{title_metric(metric)}, end of training",
             metric_value=run["measures"][metric]["final"]["value"],

@@ -28,6 +28,7 @@ function html(name, attributes = {}, ...children) {
 // ---- what is shown ----
 const colour = (evaluator) => `var(--c${data.evaluators.findIndex((e) => e.name === evaluator) % 8})`;
 const shownSeries = () => data.series.filter((s) => state.series.has(s.name));
+const isThin = (series) => series.mean !== null && state.series.has(series.mean); // stands behind its replicas' mean
 const metricOf = (evaluator) => (state.view === STRATEGIES ? evaluator.primary : `${evaluator.name}/${state.view}`);
 const known = (metric) => data.series.some((s) => s.curves[metric]);
 function shownMetrics() {
@@ -140,20 +141,20 @@ function drawPanel(svg, { x, from, to, at, height, title, isLoss }, curves, metr
   }
   const levels = new Set(shownSeries().flatMap((s) => metrics.map((m) => s.chance[m.metric])).filter((l) => l !== undefined));
   for (const level of levels) svg.append(make("line", { class: "chance", x1: from, x2: to, y1: y.to(level), y2: y.to(level) }));
-  const marked = shownSeries().some((s) => s.isMean) ? (s) => s.isMean : () => shownSeries().length <= 3;
+  const nMarked = shownSeries().filter((s) => !isThin(s)).length;
   for (const curve of curves) drawCurve(svg, x, y, curve);
   for (const curve of curves) {
     curve.y = y;
-    if (marked(curve.series)) drawEvents(svg, x, y, curve);
+    if (nMarked <= 3 && !isThin(curve.series)) drawEvents(svg, x, y, curve);
   }
 }
 function drawCurve(svg, x, y, { steps, values, low, high, colour, series, metric }) {
   const point = (i, list) => `${x.to(steps[i]).toFixed(1)},${y.to(list[i]).toFixed(1)}`;
   const line = (list) => steps.map((_, i) => point(i, list));
-  const thin = !series.isMean && shownSeries().some((s) => s.isMean);
+  const thin = isThin(series);
   if (low) svg.append(make("path", { class: "band", fill: colour, d: `M${line(high).join("L")}L${line(low).reverse().join("L")}Z` }));
   svg.append(make("path", { class: "curve", "data-metric": metric, "data-series": series.name, d: `M${line(values).join("L")}`,
-    stroke: colour, "stroke-width": thin ? 1 : 2, "stroke-dasharray": series.dash, "stroke-opacity": thin ? 0.6 : 1 }));
+    stroke: colour, "stroke-width": thin ? 1 : 2, "stroke-dasharray": thin ? "" : series.dash, "stroke-opacity": thin ? 0.4 : 1 }));
   if (steps.length === 1) svg.append(make("circle", { cx: x.to(steps[0]), cy: y.to(values[0]), r: 4, fill: colour }));
 }
 function drawEvents(svg, x, y, curve) {
@@ -224,6 +225,7 @@ function drawSample(stroke, dash, width) {
 }
 function fillReadout() {
   const series = shownSeries();
+  find("chart").classList.toggle("stacked", series.length > 2);
   const line = (metric, head) => html("tr", {}, html("th", { scope: "row" }, head), ...series.map((s) => {
     const cell = html("td");
     Object.assign(cell.dataset, { metric, series: s.name });
@@ -239,15 +241,18 @@ function update() {
   const focus = document.activeElement.closest && document.activeElement.closest("#values tr");
   const index = focus ? [...find("values").rows].indexOf(focus) : -1;
   fillReadout();
-  if (index >= 0) find("values").rows[index].querySelector("input").focus();
+  for (const s of data.series) s.sample.firstChild.setAttribute("stroke-dasharray", isThin(s) ? "" : s.dash);
+  if (index >= 0) find("values").rows[index]?.querySelector("input")?.focus();
   draw();
 }
 function start() {
   for (const evaluator of data.evaluators) if (evaluator.shown) state.evaluators.add(evaluator.name);
+  const leads = data.series.filter((s) => s.mean === null);
   data.series.forEach((series, i) => {
-    series.dash = series.isMean ? "" : DASHES[i % DASHES.length];
+    series.dash = DASHES[(series.mean === null ? leads.indexOf(series) : leads.length + i) % DASHES.length];
+    series.sample = drawSample("currentColor", series.dash, series.isMean ? 3 : 1.5);
     if (series.shown) state.series.add(series.name);
-    find("runs").append(toggle(state.series, series.name, series.name, drawSample("currentColor", series.dash, series.isMean ? 3 : 1.5)));
+    find("runs").append(toggle(state.series, series.name, series.name, series.sample));
   });
   find("runs").hidden = data.series.length < 2;
   find("view").append(...data.views.map((view) => html("option", { value: view.name }, view.title)));

@@ -77,7 +77,7 @@ def collect_data(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> tupl
     n_curves = max(1, len(metrics) * (len(runs) + len(groups)))
     limit = min(POINTS_PER_CURVE, max(100, POINTS_PER_PAGE // n_curves))
     entries = {entry["name"]: entry for entry in (*document["groups"], *document["runs"])}
-    series, longest = [], 0
+    series, means, longest = [], {}, 0
     for group in groups:
         found = {metric: average_curve(group, metric, limit) for metric in metrics}
         name = label_group([run.name for run in group])
@@ -86,6 +86,7 @@ def collect_data(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> tupl
             for metric, mean in found.items() if mean is not None
         }  # fmt: skip
         series.append(_make_series(f"Mean of {name}", entries[name], group[0].chance, curves, is_mean=True))
+        means |= {run.name: f"Mean of {name}" for run in group}
     for run in runs:
         curves = {}
         for metric in metrics:
@@ -95,11 +96,11 @@ def collect_data(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> tupl
                 curves[metric] = {
                     k: _plain(v) for k, v in zip(("steps", "values"), thin(steps, values, limit), strict=True)
                 }
-        series.append(_make_series(run.name, entries[run.name], run.chance, curves))
+        series.append(_make_series(run.name, entries[run.name], run.chance, curves, mean=means.get(run.name)))
     for index, one in enumerate(series):
         one["shown"] = index < max(6, len(groups))
     evaluators = _list_evaluators(metrics)
-    measures = dict.fromkeys(metric.partition("/")[2] for metric in metrics)
+    measures = dict.fromkeys(metric.rpartition("/")[2] for metric in metrics)
     views = [{"name": "strategies", "title": "Strategies: accuracy (flip: in-context share)"}]
     views += [
         {"name": name, "title": name.replace("_", " ").capitalize() + ", all evaluators"} for name in measures
@@ -129,18 +130,25 @@ def thin(steps: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray,
     return steps[index], values[index]
 
 
-def _make_series(name, entry, chance, curves, *, is_mean=False) -> dict[str, Any]:
+def _make_series(name, entry, chance, curves, *, is_mean=False, mean=None) -> dict[str, Any]:
     events = {
         metric: {name: found[name]["value"] for name in names if found.get(name, {}).get("value") is not None}
         for metric, names in _EVENTS.items()
         if (found := entry["measures"].get(metric, {}))
     }
-    return {"name": name, "curves": curves, "chance": dict(chance), "events": events, "isMean": is_mean}
+    return {
+        "name": name,
+        "curves": curves,
+        "chance": dict(chance),
+        "events": events,
+        "isMean": is_mean,
+        "mean": mean,
+    }
 
 
 def _list_evaluators(metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Return the evaluators that have an accuracy or another measure, the known ones first, in a fixed order of colours."""
-    found = {metric.partition("/")[0] for metric in metrics}
+    found = {metric.rpartition("/")[0] for metric in metrics}
     first = [name for name in EVALUATORS if name in found]
     names = first + sorted(found - set(first))
     any_known = bool(set(_SHOWN_FIRST) & found)

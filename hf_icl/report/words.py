@@ -60,7 +60,7 @@ def title_metric(metric: str) -> str:
         return "Training loss"
     if metric == ICL_HOLDOUT:
         return "ICL accuracy, held-out classes"
-    evaluator, _, measure = metric.partition("/")
+    evaluator, _, measure = metric.rpartition("/")
     return f"{EVALUATORS.get(evaluator, evaluator)} {measure.replace('_', ' ')}".strip()
 
 

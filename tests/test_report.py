@@ -1,0 +1,333 @@
+"""The files of a report: what they hold, and that they are written whole or not at all. All histories are synthetic."""
+
+import dataclasses
+import io
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from hf_icl.errors import RunError
+from hf_icl.report import analyse, render_card, write_report
+from hf_icl.report.analysis import average_curve
+from hf_icl.report.figures import draw_figure, render_figure
+from hf_icl.report.page import collect_data, thin
+from hf_icl.report.record import group_replicas
+from hf_icl.report.words import describe_group, describe_run, format_measure, list_table
+from hf_icl.summary import FLIP_SHARE, ICL, IWL, summarize_history
+from tests.report_histories import LAST_STEP, make_run
+
+FILES = {"transience.json", "history.parquet", "transience.png", "transience.svg", "index.html"}
+HOSTILE = "_$\\frac</script><img src=x onerror=alert(1)>|`字"
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return [make_run(f"seed-{seed}", seed=seed, n_rows=40, n_sequences=200) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def other():
+    return make_run(HOSTILE, seed=7, fades=False, width=128, n_rows=30, n_sequences=200)
+
+
+@pytest.fixture(scope="module")
+def folder(runs, other, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "made" / "on request"
+    assert write_report([*runs, other], folder) == folder / "index.html"
+    return folder
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """For tests of other files: drawing takes most of a report's time."""
+    monkeypatch.setattr("hf_icl.report.write.render_figure", lambda figure, kind: kind.encode())
+
+
+def read(folder):
+    return json.loads((folder / "transience.json").read_text())
+
+
+def check(value, shape, path="document"):
+    """Check JSON against a shape: a type or tuple of types, None for null, {name: shape}, {str: shape}, or [shape]."""
+    if isinstance(shape, dict):
+        assert isinstance(value, dict), path
+        if set(shape) != {str}:
+            assert set(value) == set(shape), path
+        for key, item in value.items():
+            check(item, shape.get(key, shape.get(str)), f"{path}.{key}")
+    elif isinstance(shape, list):
+        assert isinstance(value, list), path
+        for index, item in enumerate(value):
+            check(item, shape[0], f"{path}[{index}]")
+    elif shape is not object:
+        assert isinstance(value, shape) and not isinstance(value, bool) or shape is bool, f"{path}: {value!r}"
+
+
+NUMBER = (int, float, type(None))
+SCHEMA_1 = {
+    "schema_version": int,
+    "hf_icl_version": str,
+    "bootstrap": {"level": float, "n_resamples": int, "seed": int},
+    "thresholds": {str: float},
+    "definitions": [{"name": str, "words": str, "formula": str}],
+    "runs": [
+        {
+            "name": str,
+            "verdict": str,
+            "verdict_shares": {str: float},
+            "loss_falls": bool,
+            "n_evaluations": int,
+            "first_step": int,
+            "last_step": int,
+            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None))}}},
+            "chance": {str: float},
+            "n_sequences": {str: int},
+            "config": {str: object},
+            "provenance": {str: object},
+        }
+    ],
+    "groups": [
+        {
+            "name": str,
+            "runs": [str],
+            "verdicts": {str: int},
+            "n_loss_falls": int,
+            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None)), "n": int}}},
+        }
+    ],
+}
+
+
+def test_files(folder):
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_json_keeps_to_its_schema(folder, runs, other):
+    document = read(folder)
+    assert document["schema_version"] == 1
+    check(document, SCHEMA_1)
+    assert [run["name"] for run in document["runs"]] == [run.name for run in [*runs, other]]
+    assert [group["runs"] for group in document["groups"]] == [[run.name for run in runs]]
+    assert (
+        document["runs"][0]["provenance"] == runs[0].provenance
+        and document["runs"][0]["config"] == runs[0].config
+    )
+    defined = {definition["name"] for definition in document["definitions"]}
+    assert defined == set(document["runs"][0]["measures"][FLIP_SHARE])
+
+
+def test_json_holds_the_summaries(folder, runs):
+    document = read(folder)
+    for run, entry in zip(runs, document["runs"], strict=False):
+        summary = summarize_history(run.rows, run.chance)
+        assert entry["verdict"] == summary.verdict == "transient"
+        assert entry["measures"][FLIP_SHARE]["crossover_step"]["value"] == summary.crossover_step
+        for metric in (ICL, IWL):
+            for name, found in entry["measures"][metric].items():
+                assert found["value"] == getattr(summary.curves[metric], name)
+                if found["interval"] is not None and None not in found["interval"]:
+                    assert found["interval"][0] <= found["interval"][1]
+        low, high = entry["measures"][ICL]["final"]["interval"]
+        assert low < summary.curves[ICL].final < high
+    peaks = [entry["measures"][ICL]["peak"]["value"] for entry in document["runs"][:3]]
+    group = document["groups"][0]["measures"][ICL]["peak"]
+    assert group["value"] == pytest.approx(np.mean(peaks)) and group["n"] == 3
+    assert min(peaks) <= group["interval"][0] <= group["value"] <= group["interval"][1] <= max(peaks)
+    assert document["groups"][0]["verdicts"] == {"transient": 3}
+
+
+def test_parquet_equals_the_rows(folder, runs, other):
+    table = parquet.read_table(folder / "history.parquet").to_pylist()
+    rows = [(run.name, row) for run in [*runs, other] for row in run.rows]
+    assert len(table) == len(rows)
+    for line, (name, row) in zip(table, rows, strict=True):
+        assert line == {"run": name, "step": row["step"], "sequences": row["sequences"]} | row["metrics"]
+
+
+def test_parquet_leaves_unmeasured_values_empty(runs, tmp_path, no_figures):
+    extra = runs[0].rows[0] | {"metrics": {"mine/accuracy": 0.5, "icl/accuracy": math.nan}}
+    write_report([dataclasses.replace(runs[0], rows=[*runs[0].rows, extra])], tmp_path)
+    lines = parquet.read_table(tmp_path / "history.parquet").to_pylist()
+    assert lines[-1]["mine/accuracy"] == 0.5 and lines[0]["mine/accuracy"] is None
+    assert lines[-1]["train/loss"] is None and math.isnan(lines[-1]["icl/accuracy"])
+
+
+def test_figures(folder):
+    image = Image.open(folder / "transience.png")
+    assert image.width >= 2000 and len(image.convert("RGB").getcolors(1 << 20)) > 100
+    image.close()
+    svg = ElementTree.parse(folder / "transience.svg").getroot()
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+    assert not svg.findall(".//{http://www.w3.org/2000/svg}script")
+    assert not [name for node in svg.iter() for name in node.attrib if name.startswith("on")]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_events_are_marked_where_they_are(runs, other, count):
+    chosen = [*runs, other][:count]
+    document = analyse(chosen)
+    figure = draw_figure(chosen, document)
+    entry = (document["groups"] or document["runs"])[0]["measures"]
+    marks = {
+        line.get_xdata()[0]
+        for axes in figure.axes
+        for line in axes.lines
+        if line.get_marker() in ("^", "*", "v", "X")
+    }
+    for metric, name in [
+        (ICL, "onset_step"),
+        (ICL, "peak_step"),
+        (ICL, "half_decay_step"),
+        (IWL, "onset_step"),
+    ]:
+        assert entry[metric][name]["value"] in marks
+    assert entry[FLIP_SHARE]["crossover_step"]["value"] in marks
+    assert len(figure.axes) == (4 if count == 4 else 3)
+
+
+def test_same_runs_same_bytes(runs, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        write_report(runs[:1], folder)
+    for name in FILES:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_failed_report_leaves_the_old_one_whole(runs, tmp_path, monkeypatch, no_figures):
+    write_report(runs[:1], tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write_bytes, written = type(tmp_path).write_bytes, []
+
+    def fill_disk(path, content):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(type(tmp_path), "write_bytes", fill_disk)
+    with pytest.raises(RunError, match="cannot be written .No space left on device"):
+        write_report(runs, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_bad_input(runs, tmp_path, no_figures):
+    with pytest.raises(RunError, match="no run to report on"):
+        write_report([], tmp_path)
+    with pytest.raises(RunError, match="Several runs are called seed-0"):
+        write_report([runs[0], runs[0]], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file: the report cannot be written"):
+        write_report(runs[:1], tmp_path / "file")
+
+
+@pytest.mark.parametrize("n_rows", [0, 1])
+def test_a_run_that_has_hardly_begun(runs, tmp_path, n_rows):
+    young = dataclasses.replace(runs[0], rows=runs[0].rows[:n_rows])
+    draw_figure([young, runs[1]], analyse([young, runs[1]]))
+    write_report([young], tmp_path)
+    run = read(tmp_path)["runs"][0]
+    assert run["verdict"] is None and run["n_evaluations"] == n_rows
+    text = describe_run(run)
+    assert text.startswith("No verdict" if n_rows else "Nothing has been measured")
+    assert text in (tmp_path / "index.html").read_text()
+    assert text in render_card([young])
+
+
+def test_a_history_without_the_standard_evaluators(tmp_path, no_figures):
+    rows = [{"step": s, "sequences": s, "metrics": {"mine/accuracy": s / 10}, "hits": {}} for s in range(11)]
+    run = dataclasses.replace(make_run(n_rows=3), rows=rows, chance={"mine/accuracy": 0.0}, n_sequences={})
+    write_report([run], tmp_path)
+    measures = read(tmp_path)["runs"][0]["measures"]
+    assert measures["mine/accuracy"]["onset_step"] == {"value": 5.0, "interval": None}
+    assert "mine accuracy" in (tmp_path / "index.html").read_text()
+
+
+def test_words(runs, other):
+    document = analyse([*runs, other])
+    text = describe_run(document["runs"][0])
+    peak = format_measure(document["runs"][0], ICL, "peak")
+    assert text.startswith(f"ICL peaked at {peak} (chance 0.0312) at step ")
+    assert (
+        re.search(r"had lost half of its rise by step 1\d,\d{3} \[", text)
+        and "The training loss still fell" in text
+    )
+    assert "half of its rise" not in describe_run(document["runs"][3])
+    assert describe_group(document["groups"][0]).startswith(
+        "Of 3 replicas, ICL is transient in 3. On average"
+    )
+    flat = dataclasses.replace(
+        runs[0], rows=[{"step": s, "sequences": s, "metrics": {ICL: 0.05}, "hits": {}} for s in (0, 1)]
+    )
+    assert describe_run(analyse([flat])["runs"][0]) == (
+        "ICL never emerged: its best accuracy was 0.05 at step 0 (chance 0.0312)."
+    )
+
+
+def test_missing_measures_are_told(runs, other):
+    """A half-decay that one of two replicas lacks is averaged over the other alone, and the cell says so."""
+    never_fades = dataclasses.replace(other, name="b", config=runs[0].config)
+    document = analyse([runs[0], never_fades])
+    row = next(row for row in list_table(document["groups"]) if row.measure == "half_decay_step")
+    assert row.cells[0].endswith("(1 of 2)")
+    open_end = {"measures": {ICL: {"half_decay_step": {"value": 900.0, "interval": [800.0, None]}}}}
+    assert format_measure(open_end, ICL, "half_decay_step") == "900 [800, later]"
+
+
+def test_groups_do_not_mix_configs(runs, other):
+    assert [len(group) for group in group_replicas([runs[0], other, *runs[1:]])] == [3, 1]
+
+
+def test_average_of_replicas_with_other_steps():
+    def run(name, points):
+        rows = [{"step": s, "metrics": {ICL: v}} for s, v in points]
+        return dataclasses.replace(make_run(name, n_rows=3), rows=rows)
+
+    steps, mean, low, high = average_curve([run("a", [(0, 0), (20, 1)]), run("b", [(10, 0), (30, 1)])], ICL)
+    assert steps.tolist() == [10, 20]  # what both cover
+    assert mean.tolist() == pytest.approx([0.25, 0.75])
+    assert (low <= mean).all() and (mean <= high).all()
+    assert average_curve([run("a", [(0, 0)]), run("b", [])], ICL) is None
+    assert average_curve([run("a", [(0, 0)]), run("b", [(5, 1)])], ICL) is None
+
+
+def test_long_histories_are_thinned_with_their_extremes(runs):
+    values = np.random.default_rng(0).random(50_000)
+    values[[12_345, 40_000]] = 2, -1
+    steps, kept = thin(np.arange(50_000), values, 2000)
+    assert len(steps) <= 2002 and (np.diff(steps) > 0).all()
+    assert kept.max() == 2 and kept.min() == -1 and (values[steps] == kept).all()
+    rows = [
+        {"step": s, "sequences": s, "metrics": {ICL: v}, "hits": {}} for s, v in enumerate(values.tolist())
+    ]
+    long = dataclasses.replace(runs[0], rows=rows, n_sequences={})
+    data, limit = collect_data([long], analyse([long]))
+    assert limit == 2000 and len(data["series"][0]["curves"][ICL]["steps"]) <= 2002
+    assert collect_data(runs, analyse(runs))[1] is None
+
+
+def test_card(runs, other, tmp_path):
+    text = render_card([*runs, other])
+    card = ModelCard(text)
+    assert card.data.license == "apache-2.0" and "in-context-learning" in card.data.tags
+    final = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert final["ICL accuracy, end of training"] == runs[0].rows[-1]["metrics"][ICL]
+    assert (
+        "hf-icl run default seed=0" in text and "![Curves over training steps](report/transience.png)" in text
+    )
+    assert "<img" not in re.sub(r"```.*?```", "", card.text, flags=re.S).replace("\\<img", "")
+    lines = [line for line in card.text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1  # as many cells in each line
+
+
+def test_figure_bytes_are_what_they_are_called(runs):
+    figure = draw_figure(runs[:1], analyse(runs[:1]))
+    assert Image.open(io.BytesIO(render_figure(figure, "png"))).format == "PNG"
+    assert runs[0].rows[-1]["step"] == LAST_STEP

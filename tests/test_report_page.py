@@ -1,0 +1,238 @@
+"""The page in a real browser, from a file, with no network. All histories are synthetic."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from hf_icl.report import analyse
+from hf_icl.report.page import render_page
+from hf_icl.summary import FLIP_SHARE, ICL, IWL
+from tests.report_histories import make_run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+HOSTILE = '</script><img src=x onerror="window.hacked=1"><b>\'\u2028${1}{{7*7}}'
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Return a function that writes runs' page and opens it; at the end, nothing may have gone wrong in it."""
+    troubles, contexts = [], []
+
+    def open_page(runs, **options):
+        path = tmp_path / "index.html"
+        path.write_text(render_page(runs, analyse(runs)), "utf-8")
+        contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on(
+            "request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None
+        )
+        page.goto(path.as_uri())
+        return page
+
+    open_page.troubles = troubles
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def small(name="one", **options):
+    return make_run(name, n_rows=20, n_sequences=64, **options)
+
+
+def cell(page, metric, series):
+    return page.locator(f'#values td[data-metric="{metric}"][data-series="{series}"]').inner_text()
+
+
+def hover_step(page, step):
+    """Move the mouse to where the chart shows this step, by the ticks of its axis."""
+    box = page.locator("#plot svg").bounding_box()
+    pixel = page.evaluate("step => scale.x.to(step)", step)
+    page.mouse.move(box["x"] + pixel, box["y"] + 120)
+
+
+def axis_labels(page):
+    return list(dict.fromkeys(page.locator("#plot .xtick").all_text_contents()))
+
+
+def curves(page):
+    return page.eval_on_selector_all(
+        "#plot .curve", "all => all.map(c => [c.dataset.series, c.dataset.metric])"
+    )
+
+
+def test_hover_shows_the_numbers_of_that_step(open_page):
+    run = small()
+    page = open_page([run])
+    assert page.locator("#step").inner_text() == "32,000"
+    for row in run.rows[10:]:
+        hover_step(page, row["step"] + 1)  # near it is enough
+        assert page.locator("#step").inner_text() == f"{row['step']:,}"
+        for metric in (ICL, IWL, FLIP_SHARE):
+            value = row["metrics"][metric]
+            assert float(cell(page, metric, "one")) == pytest.approx(value, abs=6e-4)
+    assert page.locator("#plot .dot").count() == 5
+
+
+def test_arrow_keys_read_values_too(open_page):
+    run = small()
+    page = open_page([run])
+    page.locator("#plot svg").focus()
+    for key, index in [
+        ("Home", 0),
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("End", -1),
+        ("ArrowUp", -1),
+    ]:
+        page.keyboard.press(key)
+        assert page.locator("#step").inner_text() == f"{run.rows[index]['step']:,}"
+    assert page.locator("#plot svg").get_attribute("aria-valuetext") == "step 32,000"
+
+
+def test_log_steps_change_the_axis(open_page):
+    page = open_page([small()])
+    linear, width = axis_labels(page), page.evaluate("scale.x.to(1000)")
+    assert linear[:3] == ["0", "5k", "10k"]
+    page.get_by_label("Log steps").check()
+    assert axis_labels(page) == ["100", "1k", "10k"]
+    # step 1,000 moves from 3 % of the axis to the middle: log(1000 / 20) / log(32000 / 20) = 0.53
+    left, right = page.evaluate("[scale.x.to(20), scale.x.to(32000)]")
+    assert (page.evaluate("scale.x.to(1000)") - left) / (right - left) == pytest.approx(0.53, abs=0.005)
+    assert width < left + 0.1 * (right - left)
+    page.locator("#plot svg").focus()
+    page.keyboard.press("Home")
+    assert page.locator("#step").inner_text() == "20"  # step 0 has no place on a log axis
+    page.get_by_label("Log steps").uncheck()
+    assert axis_labels(page) == linear
+
+
+def test_evaluators_and_measures_are_chosen(open_page):
+    page = open_page([small()])
+    shown = {metric for _, metric in curves(page)}
+    assert shown == {ICL, "icl_holdout/accuracy", IWL, FLIP_SHARE, "train/loss"}
+    page.get_by_label("CIWL accuracy").check()
+    page.get_by_label("IWL accuracy", exact=True).uncheck()
+    assert {metric for _, metric in curves(page)} == shown - {IWL} | {"ciwl/accuracy"}
+    assert page.evaluate("document.activeElement.type") == "checkbox"  # the keyboard stays where it was
+    page.locator("#view").select_option("probability")
+    assert {metric for _, metric in curves(page)} == {"icl/probability", "train/loss"}
+    page.locator("#view").select_option("loss")
+    assert [metric for _, metric in curves(page)] == ["icl/loss", "train/loss"]
+
+
+def test_two_runs_compare(open_page):
+    first, second = small("first"), small("second", seed=1, fades=False, width=128)
+    page = open_page([first, second])
+    hover_step(page, 32_000)
+    for run in (first, second):
+        assert float(cell(page, ICL, run.name)) == pytest.approx(run.rows[-1]["metrics"][ICL], abs=6e-4)
+    dashes = page.eval_on_selector_all(
+        f'#plot .curve[data-metric="{ICL}"]', "all => all.map(c => c.getAttribute('stroke-dasharray'))"
+    )
+    assert len(set(dashes)) == 2
+    page.get_by_label("first").uncheck()
+    assert {series for series, _ in curves(page)} == {"second"}
+    page.get_by_label("second").uncheck()
+    assert curves(page) == [] and "Nothing to show" in page.locator("#plot").inner_text()
+    page.get_by_label("first").check()
+    assert {series for series, _ in curves(page)} == {"first"}
+
+
+def test_replicas_have_a_mean_with_a_band(open_page):
+    runs = [small(f"seed-{seed}", seed=seed) for seed in range(3)]
+    page = open_page(runs)
+    mean = "Mean of seed-0 … seed-2 (3 replicas)"
+    hover_step(page, 32_000)
+    expected = sum(run.rows[-1]["metrics"][ICL] for run in runs) / 3
+    assert float(cell(page, ICL, mean)) == pytest.approx(expected, abs=6e-4)
+    assert page.locator("#plot .band").count() == 5
+    page.get_by_label(mean).uncheck()
+    assert page.locator("#plot .band").count() == 0
+
+
+def test_values_between_evaluations_are_marked(open_page):
+    first, second = small("first"), small("second", width=128)
+    rows = [row | {"step": row["step"] + 400} for row in second.rows]
+    page = open_page([first, dataclasses.replace(second, rows=rows)])
+    step = first.rows[-2]["step"]
+    hover_step(page, step)
+    assert page.locator("#step").inner_text() == f"{step:,}"
+    assert cell(page, ICL, "second").startswith("≈") and not cell(page, ICL, "first").startswith("≈")
+    page.locator("#plot svg").focus()
+    page.keyboard.press("Home")
+    assert cell(page, ICL, "second") == "–"  # not measured yet
+
+
+def test_hostile_names_and_values_do_not_run(open_page):
+    run = small(HOSTILE)
+    rows = [row | {"metrics": row["metrics"] | {f"{HOSTILE}/accuracy": 0.5}} for row in run.rows]
+    hostile = dataclasses.replace(
+        run, rows=rows, config={"seed": 0, "note": HOSTILE}, provenance={HOSTILE: HOSTILE},
+        chance=run.chance | {f"{HOSTILE}/accuracy": 0.1},
+    )  # fmt: skip
+    page = open_page([hostile, small("plain", width=8)])
+    assert page.evaluate("window.hacked") is None
+    assert (
+        page.locator("img").count() == 0 and page.locator("main b").count() == 4
+    )  # our own, in the definitions
+    assert page.locator("#columns th").nth(1).inner_text().startswith("</script><img src=x")
+    assert page.locator("#values tr").filter(has_text="<b>'").count() == 1
+    # even if someone got markup into the page, it could neither run nor load anything
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<i onclick=\"window.hacked=2\">x</i>')")
+    page.locator("body > i").click()
+    assert page.evaluate("window.hacked") is None
+    assert "Content Security Policy" in open_page.troubles.pop()
+
+
+def test_phone_and_dark_scheme(open_page):
+    page = open_page([small(f"a-run-with-a-rather-long-name-{i}", seed=i) for i in range(4)],
+                     viewport={"width": 375, "height": 800}, color_scheme="dark")  # fmt: skip
+    assert page.evaluate("document.documentElement.scrollWidth") == 375  # nothing sticks out
+    assert page.locator("#plot svg").bounding_box()["width"] <= 375
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="light")
+    assert (dark, page.evaluate("getComputedStyle(document.body).backgroundColor")) == (
+        "rgb(20, 23, 27)", "rgb(255, 255, 255)",
+    )  # fmt: skip
+
+
+def test_a_run_that_has_hardly_begun(open_page):
+    run = small()
+    page = open_page([dataclasses.replace(run, rows=[])])
+    assert "Nothing to show" in page.locator("#plot").inner_text()
+    page = open_page([dataclasses.replace(run, rows=run.rows[:1])])
+    page.get_by_label("Log steps").check()  # step 0 alone: nothing is left
+    assert "Nothing to show" in page.locator("#plot").inner_text()
+    page.get_by_label("Log steps").uncheck()
+    assert page.locator("#step").inner_text() == "0"
+
+
+def test_thinned_curves_say_so(open_page):
+    run = small()
+    rows = [{"step": s, "sequences": s, "metrics": {ICL: float(s % 7 == 0)}, "hits": {}} for s in range(5000)]
+    page = open_page([dataclasses.replace(run, rows=rows, n_sequences={})])
+    assert "more than 2,000 evaluations" in page.locator("#thinned").inner_text()
+    assert len(json.loads(page.locator("#data").text_content())["series"][0]["curves"][ICL]["steps"]) <= 2002
+
+
+def test_without_scripts_the_numbers_stand(open_page):
+    page = open_page([small()], java_script_enabled=False)
+    assert "This chart needs JavaScript" in page.locator("noscript").inner_text()
+    assert "half-decay, step" in page.locator(".numbers").inner_text()
