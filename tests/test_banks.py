@@ -435,13 +435,11 @@ def test_a_bank_of_ones_own_needs_no_file():
 
 def naive_blur(image, sigma):
     size = len(image)
-    reach = np.arange(-40, 41)
-    total = np.exp(-(reach**2) / (2 * sigma**2)).sum() ** 2
     blurred = np.zeros((size, size))
     for i in range(size):
         for j in range(size):
             y, x = np.mgrid[:size, :size]
-            blurred[i, j] = (image * np.exp(-((y - i) ** 2 + (x - j) ** 2) / (2 * sigma**2))).sum() / total
+            blurred[i, j] = (image * np.exp(-((y - i) ** 2 + (x - j) ** 2) / (2 * sigma**2))).sum()
     return blurred
 
 

@@ -177,7 +177,7 @@ def test_feature_map_gives_vectors(source, augment):
 
 def test_augmented_features_belong_to_their_images(source):
     """The features of a class are a fixed map of its images: equal inner products up to that map, class by class."""
-    settings = {"n_classes": 64, "n_holdout_classes": 32, "augment": True}
+    settings = {"n_classes": 64, "n_holdout_classes": 32, "augment": True, "n_exemplars": 2}
     mapped = load_bank(
         small(source, size=6, feature_map=BlurPCAConfig(sigma=0.5, n_components=36), **settings)
     )
@@ -295,6 +295,13 @@ def test_broken_archives_say_which_file_and_what_to_do(tmp_path, files, cache, d
     with pytest.raises(BankError, match=message):
         open_drawings(str(folder))
     assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_drawings_that_are_not_square(tmp_path, files):
+    file = io.BytesIO()
+    PIL.Image.new("1", (6, 7)).save(file, "png")
+    with pytest.raises(BankError, match=r"must be square and of one size, and this is 7×6"):
+        open_drawings(str(write_zips(tmp_path / "source", dict.fromkeys(files, file.getvalue()))))
 
 
 def test_an_archive_that_is_missing(source):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import pydantic
@@ -69,16 +68,15 @@ def fit_features(
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Blur square uint8 images (n, size, size) by a Gaussian of `sigma` pixels, paper all around them.
 
+    The kernel is 1 at its centre: whoever blurs sets the scale afterwards.
+
     >>> image = torch.zeros(1, 5, 5, dtype=torch.uint8)
     >>> image[0, 2, 2] = 255
-    >>> blurred = blur(image, 1.0)[0]
-    >>> round(float(blurred[2, 1] / blurred[2, 2]), 4) == round(math.exp(-1 / 2), 4)
-    True
+    >>> [round(value, 4) for value in blur(image, 1.0)[0, 2, :3].tolist()]
+    [0.1353, 0.6065, 1.0]
     """
     places = torch.arange(images.shape[-1])
     kernel = torch.exp(-((places[:, None] - places) ** 2) / (2 * sigma**2))
-    reach = torch.arange(-math.ceil(8 * sigma), math.ceil(8 * sigma) + 1)
-    kernel = kernel / torch.exp(-(reach**2) / (2 * sigma**2)).sum()
     return torch.cat([kernel @ (part.float() / PIXEL_LEVELS) @ kernel for part in images.split(CHUNK_ROWS)])
 
 

@@ -155,7 +155,7 @@ def _open_archive(path: Path, archive: str) -> _Archive:
 def _group_members(names: Sequence[str], archive: str) -> dict[str, list[str]]:
     """Return the drawings of each character, both sorted by name; an empty folder is a character without any."""
     members: dict[str, list[str]] = {}
-    for name in sorted(names):
+    for name in sorted(names, key=lambda name: name.split("/")):
         parts = PurePosixPath(name).parts
         if len(parts) < 3 or parts[0] != archive or any(part.startswith(".") for part in parts):
             continue
@@ -165,7 +165,7 @@ def _group_members(names: Sequence[str], archive: str) -> dict[str, list[str]]:
         )
         if is_folder or is_drawing:
             members.setdefault("/".join(parts[1:3]), []).extend([name] * is_drawing)
-    return dict(sorted(members.items()))
+    return members
 
 
 def _check_complete(archives: Sequence[_Archive]) -> int:
