@@ -11,7 +11,9 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     GPT2Model,
+    GPTNeoXConfig,
     LlamaConfig,
+    OPTConfig,
     T5Config,
     Trainer,
     TrainingArguments,
@@ -27,7 +29,8 @@ from hf_icl.models import (
     ICLModel,
     parameter_groups,
 )
-from hf_icl.models.transformer import POSITIONS, make_sinusoidal_table, rotate
+from hf_icl.models.transformer import make_sinusoidal_table, rotate
+from hf_icl.models.transformer_config import POSITIONS
 
 N_LABELS, N_CONTEXT, DIM, BATCH = 6, 3, 5, 4
 GPT2 = {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 16, "vocab_size": 7}
@@ -202,8 +205,9 @@ def test_a_place_sees_itself_and_earlier_places_only(kind, places):
 
 
 @pytest.mark.parametrize("places", ("interleaved", "paired"))
-def test_every_exemplar_and_label_reaches_the_logits(places):
-    model = make_model(places=places)
+@pytest.mark.parametrize("kind", ("learned", "gpt2", "llama"))
+def test_every_exemplar_and_label_reaches_the_logits(kind, places):
+    model = make_model(kind, places=places)
     batch = make_batch()
     exemplars = batch["exemplars"].requires_grad_()
     model(**batch).loss.backward()
@@ -388,6 +392,16 @@ def test_accumulated_batches_train_like_one_big_batch(tmp_path):
     assert torch.equal(loaded(**make_batch()).logits, one.model(**make_batch()).logits)
 
 
+def test_uneven_batches_of_one_step_weigh_by_their_sequences(tmp_path):
+    batch = make_batch(batch=48)
+    rows = [{name: tensor[i] for name, tensor in batch.items()} for i in range(48)]
+    one, losses_one = train(tmp_path, "whole", 48, 1, rows)
+    two, losses_two = train(tmp_path, "uneven", 32, 2, rows)  # 32 + 16 sequences a step
+    assert losses_two == pytest.approx(losses_one, rel=1e-5)
+    for name, parameter in one.model.named_parameters():
+        torch.testing.assert_close(parameter, two.model.get_parameter(name), msg=name)
+
+
 def test_label_smoothing_of_the_trainer_works(tmp_path):
     batch = make_batch(batch=32)
     rows = [{name: tensor[i] for name, tensor in batch.items()} for i in range(32)]
@@ -415,6 +429,20 @@ def test_groups_hold_every_parameter_once(kind, tie_labels):
     assert all("norm" in name or "ln_" in name for name in groups["norm"])
     assert len(groups["norm"]) == {"learned": 10, "gpt2": 10, "llama": 5}[kind]
     assert len(groups["embeddings"]) == {"learned": 2, "gpt2": 2, "llama": 1}[kind]
+
+
+def test_other_decoders_work_and_fall_into_the_groups():
+    neox = GPTNeoXConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=7
+    )
+    opt = OPTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32, word_embed_proj_dim=16
+    )
+    for backbone, n_mlp, n_attention in ((neox, 4, 4), (opt, 4, 8)):
+        model = make_model(backbone)
+        model(**make_batch()).loss.backward()
+        groups = parameter_groups(model)
+        assert (len(groups["mlp"]), len(groups["attention"]), groups["other"]) == (n_mlp, n_attention, [])
 
 
 def test_groups_of_the_resnet_are_the_encoders():
@@ -459,6 +487,8 @@ BAD_BACKBONES = [
     ({"positions": "absolute"}, "learned, sinusoidal, rotary, none"),
     ({"positions": "rotary", "d_model": 24}, "even head width"),
     ({"positions": "sinusoidal", "d_model": 3, "n_heads": 3}, "even width"),
+    ({"mlp_ratio": "four"}, "mlp_ratio = 'four'"),
+    ({"layer_norm": "no"}, "layer_norm = 'no'"),
     ({"max_time": 1}, "max_time = 1"),
     ({"max_places": 0}, "max_places = 0"),
     ({"n_layer": 2}, "Did you mean n_layers?"),
@@ -478,9 +508,12 @@ BAD_LEARNERS = [
     ({"n_context": 0}, "n_context = 0"),
     ({"num_labels": 5}, "Did you mean n_labels?"),
     ({"encoder": "conv"}, "linear, embedding, resnet"),
-    ({"places": "pairs"}, "interleaved, paired"),
+    ({"places": "pairs"}, "paired, interleaved"),
     ({"label_init_std": -1.0}, "label_init_std = -1.0"),
     ({"exemplar_shape": ()}, "linear exemplars need a size"),
+    ({"label_init_std": "small"}, "label_init_std = 'small'"),
+    ({"tie_labels": 2}, "tie_labels = 2"),
+    ({"exemplar_shape": 64}, "exemplar_shape = 64"),
     ({"exemplar_shape": (3, 0)}, "positive whole numbers"),
     ({"n_ids": 3}, "n_ids = 3"),
     ({"encoder": "embedding", "exemplar_shape": ()}, "need its number of rows"),

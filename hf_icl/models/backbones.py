@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from hf_icl.errors import ConfigError
-from hf_icl.models.checks import require
-from hf_icl.models.transformer import CausalTransformerConfig
+from hf_icl.models.transformer_config import CausalTransformerConfig
 
 
 def read_backbone_config(backbone: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
@@ -31,7 +30,8 @@ def read_backbone_config(backbone: PretrainedConfig | dict[str, Any] | None) -> 
         "must be a PretrainedConfig, or a dict with a model_type",
         'For example {"model_type": "gpt2"}.',
     )
-    require(bool(kind), "backbone", backbone, rule, hint)
+    if not kind:
+        raise ConfigError("backbone", backbone, rule, hint)
     try:
         return AutoConfig.for_model(**backbone)
     except ConfigError as error:
@@ -71,8 +71,10 @@ def list_backbone_options(backbone: PreTrainedModel) -> dict[str, bool]:
     """
     name, known = type(backbone).__name__, inspect.signature(backbone.forward).parameters
     hint = "Take a decoder such as GPT-2 or Llama, or the native backbone."
-    require("inputs_embeds" in known, "backbone", name, "its forward must take inputs_embeds", hint)
-    require(not backbone.config.is_encoder_decoder, "backbone", name, "must not be an encoder-decoder", hint)
+    if "inputs_embeds" not in known:
+        raise ConfigError("backbone", name, "its forward must take inputs_embeds", hint)
+    if backbone.config.is_encoder_decoder:
+        raise ConfigError("backbone", name, "must not be an encoder-decoder", hint)
     options = {"use_cache": False, "last_place_only": True}
     return {option: value for option, value in options.items() if option in known}
 

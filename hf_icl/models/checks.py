@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_icl.errors import ConfigError
 
 
-def require(holds: bool, field: str, value: object, rule: str, hint: str) -> None:
-    """Raise `ConfigError` unless the rule holds.
+def require(holds: bool, config: object, field: str, rule: str, hint: str = "") -> None:
+    """Raise `ConfigError` about a config's field unless the rule holds.
 
-    >>> require(2 > 1, "n_layers", 2, "must be positive", "Raise it.")
+    >>> from types import SimpleNamespace
+    >>> require(False, SimpleNamespace(n_layers=0), "n_layers", "must be positive", "Raise it.")
+    Traceback (most recent call last):
+        ...
+    hf_icl.errors.ConfigError: n_layers = 0: must be positive. Raise it.
     """
     if not holds:
-        raise ConfigError(field, value, rule, hint)
+        raise ConfigError(field, getattr(config, field), rule, hint)
+
+
+def require_count(config: object, field: str, least: int) -> None:
+    """Raise `ConfigError` unless a config's field is a whole number of at least `least`."""
+    rule = f"must be a whole number of at least {least}"
+    require(is_count(getattr(config, field), least), config, field, rule, f"{least} is the least.")
+
+
+def require_one_of(config: object, field: str, known: tuple) -> None:
+    """Raise `ConfigError` unless a config's field has one of the known values."""
+    value = getattr(config, field)
+    require(
+        value in known, config, field, f"must be one of {', '.join(map(str, known))}", f"Take {known[0]}."
+    )
 
 
 def is_count(value: object, least: int) -> bool:
@@ -25,6 +44,15 @@ def is_count(value: object, least: int) -> bool:
     (True, False, False)
     """
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object, least: float) -> bool:
+    """Say whether a value is a finite number of at least `least`.
+
+    >>> is_number(0.5, 0), is_number(float("nan"), 0), is_number("1", 0)
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
 
 
 def reject_misspelt(
@@ -52,4 +80,5 @@ def reject_misspelt(
         near = (aliases or {}).get(key) or next(
             iter(difflib.get_close_matches(key, known, n=1, cutoff=0.8)), None
         )
-        require(near is None, key, value, "unknown key", f"Did you mean {near}?")
+        if near is not None:
+            raise ConfigError(key, value, "unknown key", f"Did you mean {near}?")

@@ -10,9 +10,9 @@ GROUPS = ("mlp", "attention", "embeddings", "encoder", "head", "norm", "other")
 
 # Parts of a wrapped model by the first word of the parameter's name.
 _WRAPPER_GROUPS = {"label_embedding": "embeddings", "exemplar_encoder": "encoder", "head": "head"}
-# Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, blocks.0.mlp.2, …
-_ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attention|crossattention)([._]|$)")
-_MLP = re.compile(r"(^|[._])(mlp|ffn|feed_forward|fc1|fc2|block_sparse_moe)([._]|$)")
+# Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, layers.0.fc1, blocks.0.mlp.2
+_ATTENTION = re.compile(r"(^|[._])(attn|attention)([._]|$)")
+_MLP = re.compile(r"(^|\.)(mlp|fc1|fc2)(\.|$)")
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ from hf_icl.models.backbones import (
     read_backbone_config,
 )
 from hf_icl.models.encoders import make_encoder
-from hf_icl.models.icl_config import ICLConfig, count_places
+from hf_icl.models.icl_config import ICLConfig, check_reach
 
 ENCODER_OF_BANK = {"vectors": "linear", "images": "resnet", "ids": "embedding"}
 
@@ -195,11 +195,7 @@ class ICLModel(PreTrainedModel):
             raise ConfigError(
                 "context_labels", tuple(context_labels.shape), rule, "The query's goes into labels."
             )
-        n_places = count_places(shape[1] - 1, config.places)
-        limit = getattr(config.backbone, "max_position_embeddings", None)
-        if limit is not None and n_places > limit:
-            rule = f"makes {n_places} {config.places} places, and the backbone's positions reach to {limit}"
-            raise ConfigError("n_context", shape[1] - 1, rule, "Build the backbone for more places.")
+        check_reach(config, shape[1] - 1)
 
 
 def measure_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:

@@ -6,12 +6,13 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from hf_icl.errors import ConfigError
 from hf_icl.models.backbones import read_backbone_config
-from hf_icl.models.checks import is_count, reject_misspelt, require
+from hf_icl.models.checks import is_count, is_number, reject_misspelt, require, require_count, require_one_of
 from hf_icl.models.resnet import BOTTLENECK
 
 ENCODERS = ("linear", "embedding", "resnet")
-LAYOUTS = ("interleaved", "paired")
+LAYOUTS = ("paired", "interleaved")
 
 
 class ICLConfig(PretrainedConfig):
@@ -60,7 +61,9 @@ class ICLConfig(PretrainedConfig):
     ) -> None:
         own = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
         reject_misspelt(kwargs, own, self.attribute_map)
-        own |= {"exemplar_shape": tuple(exemplar_shape), "backbone": read_backbone_config(backbone)}
+        own["backbone"] = read_backbone_config(backbone)
+        if isinstance(exemplar_shape, list):  # JSON has no tuples
+            own["exemplar_shape"] = tuple(exemplar_shape)
         self.backbone = own["backbone"]  # `PretrainedConfig` hands its attention setting down to it
         super().__init__(**kwargs)
         for name, value in own.items():
@@ -68,69 +71,51 @@ class ICLConfig(PretrainedConfig):
         self._check()
 
     def _check(self) -> None:
+        require_count(self, "n_labels", 2)
+        require_count(self, "n_context", 1)
+        require_one_of(self, "encoder", ENCODERS)
+        require_one_of(self, "places", LAYOUTS)
+        require_one_of(self, "tie_labels", (False, True))
         require(
-            is_count(self.n_labels, 2), "n_labels", self.n_labels, "must be a whole number of at least 2", ""
+            is_number(self.label_init_std, 0),
+            self,
+            "label_init_std",
+            "must be 0 or more",
+            "The default is 0.3.",
         )
-        require(
-            is_count(self.n_context, 1),
-            "n_context",
-            self.n_context,
-            "must be a whole number of at least 1",
-            "",
-        )
-        known = f"must be one of {', '.join(ENCODERS)}"
-        require(self.encoder in ENCODERS, "encoder", self.encoder, known, "Vectors take linear.")
-        known = f"must be one of {', '.join(LAYOUTS)}"
-        require(
-            self.places in LAYOUTS, "places", self.places, known, "Paired, the default, has fewer places."
-        )
-        std_ok = self.label_init_std >= 0
-        require(std_ok, "label_init_std", self.label_init_std, "must not be negative", "The default is 0.3.")
-        width = getattr(self.backbone, "hidden_size", None)
-        rule = "its config must have a hidden_size, the width of its places"
-        require(is_count(width, 1), "backbone", self.backbone.model_type, rule, "Take another backbone.")
-        limit, n_places = getattr(self.backbone, "max_position_embeddings", None), self.n_places
-        rule = f"makes {n_places} {self.places} places, and the backbone's positions reach to {limit}"
-        fits = limit is None or n_places <= limit
-        require(
-            fits, "n_context", self.n_context, rule, "Give the backbone more places, or shorten the context."
-        )
+        kind, width = self.backbone.model_type, getattr(self.backbone, "hidden_size", None)
+        if not is_count(width, 1):
+            raise ConfigError(
+                "backbone", kind, "its config must have a hidden_size", "Take another backbone."
+            )
+        check_reach(self, self.n_context)
         self._check_exemplars(width)
 
     def _check_exemplars(self, width: int) -> None:
         shape = self.exemplar_shape
-        sizes_ok = all(is_count(size, 1) for size in shape)
-        require(
-            sizes_ok,
-            "exemplar_shape",
-            shape,
-            "must be positive whole numbers",
-            "For example (64,) or (28, 28).",
-        )
+        sizes_ok = isinstance(shape, tuple) and all(is_count(size, 1) for size in shape)
+        hint = "For example (64,) or (28, 28)."
+        require(sizes_ok, self, "exemplar_shape", "must be a tuple of positive whole numbers", hint)
         if self.encoder == "embedding":
-            rule, hint = (
-                "an exemplar that is an id has shape ()",
-                "Leave the shape empty, or take linear exemplars.",
-            )
-            require(shape == (), "exemplar_shape", shape, rule, hint)
-            rule = "exemplars from a table need its number of rows"
-            require(is_count(self.n_ids, 1), "n_ids", self.n_ids, rule, "Give the number of different ids.")
-            return
-        require(
-            self.n_ids is None, "n_ids", self.n_ids, "only exemplars from a table have ids", "Leave it out."
-        )
-        if self.encoder == "linear":
             require(
-                len(shape) >= 1, "exemplar_shape", shape, "linear exemplars need a size", "For example (64,)."
+                shape == (),
+                self,
+                "exemplar_shape",
+                "an exemplar that is an id has shape ()",
+                "Leave it empty.",
             )
+            rule = "exemplars from a table need its number of rows"
+            require(is_count(self.n_ids, 1), self, "n_ids", rule, "Give the number of different ids.")
+            return
+        require(self.n_ids is None, self, "n_ids", "only exemplars from a table have ids", "Leave it out.")
+        if self.encoder == "linear":
+            require(shape != (), self, "exemplar_shape", "linear exemplars need a size", "For example (64,).")
             return
         rule = "drawings have shape (height, width) or (channels, height, width)"
-        require(len(shape) in (2, 3), "exemplar_shape", shape, rule, "For example (28, 28).")
-        rule, hint = (
-            f"the ResNet needs a width that is a multiple of {BOTTLENECK}",
-            "Change the backbone's width.",
-        )
-        require(width % BOTTLENECK == 0, "backbone.hidden_size", width, rule, hint)
+        require(len(shape) in (2, 3), self, "exemplar_shape", rule, "For example (28, 28).")
+        if width % BOTTLENECK:
+            rule = f"the ResNet needs a width that is a multiple of {BOTTLENECK}"
+            raise ConfigError("backbone.hidden_size", width, rule, "Change the backbone's width.")
 
     @property
     def hidden_size(self) -> int:
@@ -150,3 +135,14 @@ def count_places(n_context: int, layout: str) -> int:
     (5, 3)
     """
     return 2 * n_context + 1 if layout == "interleaved" else n_context + 1
+
+
+def check_reach(config: ICLConfig, n_context: int) -> None:
+    """Raise `ConfigError` if sequences with `n_context` pairs are longer than the backbone's positions reach."""
+    limit = getattr(config.backbone, "max_position_embeddings", None)
+    n_places = count_places(n_context, config.places)
+    if limit is not None and n_places > limit:
+        rule = f"makes {n_places} {config.places} places, and the backbone's positions reach to {limit}"
+        raise ConfigError(
+            "n_context", n_context, rule, "Build the backbone for more places, or shorten the context."
+        )

@@ -1,104 +1,18 @@
-"""The native backbone: a small causal transformer over vectors, as a Hugging Face config and model."""
+"""The native backbone: a small causal transformer over vectors, as a Hugging Face model."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from hf_icl.models.checks import is_count, reject_misspelt, require
+from hf_icl.errors import ConfigError
+from hf_icl.models.transformer_config import CausalTransformerConfig
 
-POSITIONS = ("learned", "sinusoidal", "rotary", "none")
 LEARNED_POSITION_STD = 0.02
 ROTARY_BASE = 10_000.0
-
-
-class CausalTransformerConfig(PretrainedConfig):
-    """Shape of the native backbone. The defaults are those of the laptop regime: 2 layers, 64 wide, 8 heads.
-
-    The Hugging Face names `hidden_size`, `num_hidden_layers`, `num_attention_heads` and `max_position_embeddings`
-    can be read, and mean `d_model`, `n_layers`, `n_heads` and `max_places`.
-
-    Args:
-        n_layers: Blocks, at least 1.
-        d_model: Width of a place; a multiple of `n_heads`.
-        n_heads: Attention heads per layer.
-        mlp_ratio: Width of the MLP's hidden layer over `d_model`. None or 0 leaves the MLPs out: attention only.
-        positions: "learned" (a table, added), "sinusoidal" (fixed, added; needs an even `d_model`), "rotary"
-            (turns queries and keys by their place; needs an even head width; Su et al. 2021, arXiv 2104.09864,
-            base 10,000) or "none".
-        max_time: Base of the sinusoidal frequencies. The papers' models use 30, not the usual 10,000.
-        max_places: Longest sequence, in places, whatever the positions.
-        layer_norm: True puts a LayerNorm before each part and one after the last block; False has none.
-        **kwargs: Handed on to `PretrainedConfig`.
-
-    Raises:
-        ConfigError: If a value breaks its rule, or a keyword looks like a misspelt one.
-
-    >>> CausalTransformerConfig(n_layers=12).num_hidden_layers
-    12
-    >>> CausalTransformerConfig(d_model=60)
-    Traceback (most recent call last):
-        ...
-    hf_icl.errors.ConfigError: d_model = 60: must be a multiple of n_heads = 8. Take 56 or 64.
-    """
-
-    model_type = "hf_icl_transformer"
-    attribute_map = {
-        "hidden_size": "d_model",
-        "num_hidden_layers": "n_layers",
-        "num_attention_heads": "n_heads",
-        "max_position_embeddings": "max_places",
-    }
-
-    def __init__(
-        self,
-        n_layers: int = 2,
-        d_model: int = 64,
-        n_heads: int = 8,
-        mlp_ratio: float | None = 4,
-        positions: str = "learned",
-        max_time: float = 30.0,
-        max_places: int = 64,
-        layer_norm: bool = True,
-        **kwargs,
-    ) -> None:
-        own = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
-        reject_misspelt(kwargs, own, self.attribute_map)
-        super().__init__(**kwargs)
-        for name, value in own.items():
-            setattr(self, name, value)
-        self._check()
-
-    def _check(self) -> None:
-        for name in ("n_layers", "d_model", "n_heads", "max_places"):
-            value = getattr(self, name)
-            require(is_count(value, 1), name, value, "must be a whole number of at least 1", "Raise it.")
-        below = self.d_model - self.d_model % self.n_heads
-        near = " or ".join(str(width) for width in (below, below + self.n_heads) if width)
-        rule = f"must be a multiple of n_heads = {self.n_heads}"
-        require(self.d_model % self.n_heads == 0, "d_model", self.d_model, rule, f"Take {near}.")
-        hint = "Take 4, or None for attention only."
-        ratio_ok = self.mlp_ratio is None or self.mlp_ratio == 0 or self.mlp_ratio * self.d_model >= 1
-        require(ratio_ok, "mlp_ratio", self.mlp_ratio, "must give a hidden layer of at least one unit", hint)
-        known = f"must be one of {', '.join(POSITIONS)}"
-        require(self.positions in POSITIONS, "positions", self.positions, known, "Take learned, the default.")
-        if self.positions == "sinusoidal":
-            hint = "Make d_model even, or take learned positions."
-            require(
-                self.d_model % 2 == 0,
-                "d_model",
-                self.d_model,
-                "sinusoidal positions need an even width",
-                hint,
-            )
-        if self.positions == "rotary":
-            head_width, hint = self.d_model // self.n_heads, "Change d_model or n_heads."
-            rule = f"rotary positions need an even head width, and d_model / n_heads = {head_width}"
-            require(head_width % 2 == 0, "positions", self.positions, rule, hint)
-        require(self.max_time > 1, "max_time", self.max_time, "must be above 1", "The papers' models use 30.")
 
 
 def make_sinusoidal_table(n_places: int, width: int, max_time: float) -> Tensor:
@@ -256,7 +170,6 @@ class CausalTransformerModel(PreTrainedModel):
     config_class = CausalTransformerConfig
     main_input_name = "inputs_embeds"
     _supports_sdpa = True
-    _no_split_modules = ["Block"]
 
     def __init__(self, config: CausalTransformerConfig) -> None:
         super().__init__(config)
@@ -309,7 +222,7 @@ class CausalTransformerModel(PreTrainedModel):
         places, limit = inputs_embeds.shape[1], self.config.max_places
         if places > limit:
             hint = f"Shorten the sequence to {limit} places, or build the model with max_places={places} or more."
-            require(False, "inputs_embeds", tuple(inputs_embeds.shape), f"{places} places > {limit}", hint)
+            raise ConfigError("inputs_embeds", tuple(inputs_embeds.shape), f"{places} places > {limit}", hint)
         need_weights = self.config.output_attentions if output_attentions is None else output_attentions
         keep_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         x, turns = self._add_positions(inputs_embeds)
