@@ -24,7 +24,7 @@ from hf_icl.summary import FLIP_SHARE, ICL, IWL, summarize_history
 from tests.report_histories import LAST_STEP, make_run
 
 FILES = {"transience.json", "history.parquet", "transience.png", "transience.svg", "index.html"}
-HOSTILE = "_$\\frac</script><img src=x onerror=alert(1)>|`字"
+HOSTILE = "_$\\frac$</script><img src=x onerror=alert(1)>|`字"
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,9 @@ def open_page(browser, tmp_path):
     def open_page(runs, **options):
         path = tmp_path / "index.html"
         path.write_text(render_page(runs, analyse(runs)), "utf-8")
-        contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options))
+        contexts.append(
+            browser.new_context(**{"viewport": {"width": 1200, "height": 900}, "offline": True} | options)
+        )
         page = contexts[-1].new_page()
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
