@@ -21,7 +21,9 @@ from hf_icl.data.builder import open_tables
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=2_000_000, help="training sequences to prepare")
     parser.add_argument("--stream", type=int, default=200_000, help="training sequences to stream")
     parser.add_argument("--classes", type=int, default=768, help="training classes of the bank")
@@ -42,7 +44,11 @@ def main() -> None:
     }
     settings = {name: value for name, value in vars(words).items() if name != "json"}
     if words.json:
-        print(json.dumps({"settings": settings, "results": {name: round(rate) for name, rate in results.items()}}))
+        print(
+            json.dumps(
+                {"settings": settings, "results": {name: round(rate) for name, rate in results.items()}}
+            )
+        )
         return
     for name, rate in results.items():
         print(f"{name:30} {rate:12,.0f}")

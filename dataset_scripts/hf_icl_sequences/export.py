@@ -16,10 +16,14 @@ from hf_icl.task import Task
 
 def main() -> int:
     """Parse the command line and export; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", help="gaussian, symbolic, omniglot or features")
     parser.add_argument("folder", help="a new or empty folder")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help='as for load_dataset("hf_icl", name, …)')
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help='as for load_dataset("hf_icl", name, …)'
+    )
     words = parser.parse_args()
     try:
         config = parse_arguments(words.name, parse_overrides(words.settings))

@@ -13,16 +13,17 @@ import datasets
 import pyarrow as pa
 import torch
 
-from hf_icl.data.config import BANKS, DatasetConfig, fingerprint_files, fingerprint_sources, parse_arguments
+from hf_icl.data.config import BANKS, DatasetConfig, fingerprint_files, parse_arguments
+from hf_icl.data.sources import NAME, fingerprint_sources
 from hf_icl.data.tables import MAX_TABLE_ROWS, Range, SequenceTables, make_features, make_ranges
 from hf_icl.errors import ConfigError
 from hf_icl.task import Task
 
-NAME = "hf_icl"
 DEFAULT_KIND = "gaussian"
 DESCRIPTION = "Few-shot sequences that show in-context learning appear and fade, one row per sequence."
 HOME_PROCESS = os.getpid()
-IGNORED = ("data_files", "data_dir", "info")  # nothing is read from files, nor from a card beside a loading script
+# Nothing is read from files, nor from a card that lies beside a loading script.
+IGNORED = ("data_files", "data_dir", "info")
 HOST_ARGUMENTS = (
     "base_path", "features", "token", "repo_id", "storage_options", "writer_batch_size", "config_id"
 )  # fmt: skip
@@ -60,7 +61,9 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
     BUILDER_CONFIG_CLASS = SequencesConfig
     BUILDER_CONFIGS = [SequencesConfig(name=kind, version=datasets.Version("1.0.0")) for kind in BANKS]
     DEFAULT_CONFIG_NAME = DEFAULT_KIND
-    DEFAULT_WRITER_BATCH_SIZE = MAX_TABLE_ROWS  # tables are written as they come; cut into 1,000 rows it takes longer
+    DEFAULT_WRITER_BATCH_SIZE = (
+        MAX_TABLE_ROWS  # tables are written as they come; cut into 1,000 rows it takes longer
+    )
 
     def __init__(
         self,
@@ -88,7 +91,9 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         config = self.config.resolved
-        features = open_tables(self.config.settings).features if config.with_exemplars else make_features(config)
+        features = (
+            open_tables(self.config.settings).features if config.with_exemplars else make_features(config)
+        )
         return datasets.DatasetInfo(description=DESCRIPTION, features=features)
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:

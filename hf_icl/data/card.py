@@ -68,7 +68,9 @@ class SplitFacts:
     n_file_bytes: int
 
 
-def write_card(name: str, config: DatasetConfig, features: datasets.Features, splits: Mapping[str, SplitFacts]) -> str:
+def write_card(
+    name: str, config: DatasetConfig, features: datasets.Features, splits: Mapping[str, SplitFacts]
+) -> str:
     """Return the text of README.md, YAML header included.
 
     Args:
@@ -102,7 +104,9 @@ def write_card(name: str, config: DatasetConfig, features: datasets.Features, sp
         name=name,
         n_context=config.task.train_specs[0].n_context,
         splits="\n".join(_describe_split(split, facts) for split, facts in splits.items()),
-        columns="\n".join(f"| `{column}` | {kind} | {text} |" for column, kind, text in _list_columns(features)),
+        columns="\n".join(
+            f"| `{column}` | {kind} | {text} |" for column, kind, text in _list_columns(features)
+        ),
         settings=yaml.safe_dump(_hide_folders(config.to_dict()), sort_keys=False),
     )
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{body}"
@@ -131,7 +135,10 @@ def describe_for_parquet(features: datasets.Features) -> dict[str, Any]:
     def rename(node: Any) -> Any:
         if not isinstance(node, dict):
             return node
-        return {key: "Sequence" if (key, value) == ("_type", "List") else rename(value) for key, value in node.items()}
+        return {
+            key: "Sequence" if (key, value) == ("_type", "List") else rename(value)
+            for key, value in node.items()
+        }
 
     return rename(features.to_dict())
 

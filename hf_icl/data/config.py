@@ -35,9 +35,13 @@ TRAIN_EVALUATOR_SPLIT = "train_eval"  # evaluator `train`, whose sequences are n
 class DatasetConfig(Config):
     """A task, and how much of it to write down."""
 
-    task: TaskConfig = pydantic.Field(default_factory=TaskConfig, description="Bank, sequences and evaluators.")
+    task: TaskConfig = pydantic.Field(
+        default_factory=TaskConfig, description="Bank, sequences and evaluators."
+    )
     n_sequences: int = pydantic.Field(100_000, ge=1, lt=2**63, description="Rows of the split train.")
-    with_exemplars: bool = pydantic.Field(False, description="Whether rows hold the exemplars, not only their ids.")
+    with_exemplars: bool = pydantic.Field(
+        False, description="Whether rows hold the exemplars, not only their ids."
+    )
     seed: int = pydantic.Field(0, ge=0, lt=2**63, description="Seed of sequences and (by default) bank.")
 
     @pydantic.model_validator(mode="after")
@@ -80,7 +84,9 @@ def parse_arguments(kind: str, arguments: Mapping[str, Any]) -> DatasetConfig:
     hf_icl.errors.ConfigError: n_clases = 64: unknown key. Did you mean n_classes?
     """
     if kind not in BANKS:
-        raise ConfigError("name", kind, f"there are {', '.join(BANKS)}", 'For example: load_dataset("hf_icl", "gaussian")')
+        raise ConfigError(
+            "name", kind, f"there are {', '.join(BANKS)}", 'For example: load_dataset("hf_icl", "gaussian")'
+        )
     bank_names = name_fields(kind)
     known = (*bank_names, *SPEC_FIELDS, *TASK_FIELDS, *OWN_FIELDS)
     for name, value in arguments.items():
@@ -99,21 +105,14 @@ def _join_train(train: Any, spec: dict[str, Any]) -> Any:
     if isinstance(train, Sequence) and not isinstance(train, str):
         if spec:
             name, value = next(iter(spec.items()))
-            raise ConfigError(name, value, "train is a mixture of several specs", f"Set {name} in each of them.")
+            raise ConfigError(
+                name, value, "train is a mixture of several specs", f"Set {name} in each of them."
+            )
         return train
     if isinstance(train, Mapping):
         return SequenceSpec(**(dict(train) | spec))
     base = TaskConfig().train if train is None else train
     return base.replace(**spec) if isinstance(base, SequenceSpec) else base
-
-
-def fingerprint_sources() -> str:
-    """Hash the source files that decide what rows are, so that no cache outlives the code that wrote it."""
-    package = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in ("*.py", "banks/*.py", "data/*.py") for path in package.glob(pattern)):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:32]
 
 
 def fingerprint_files(bank: BankConfigBase) -> str:

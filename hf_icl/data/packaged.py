@@ -12,8 +12,7 @@ from importlib import import_module
 
 import datasets
 
-from hf_icl.data.builder import NAME, HfIclSequences
-from hf_icl.data.config import fingerprint_sources
+from hf_icl.data.sources import BUILDER_MODULE, NAME, fingerprint_sources
 
 NO_FILES = {"train": []}
 
@@ -29,7 +28,7 @@ def register() -> None:
     ['gaussian', 'symbolic', 'omniglot', 'features']
     """
     table, factory = find_registry()
-    table[NAME] = (HfIclSequences.__module__, fingerprint_sources())
+    table[NAME] = (BUILDER_MODULE, fingerprint_sources())
     if not hasattr(factory.get_module, "hf_icl"):
         factory.get_module = _without_files(factory.get_module)
 

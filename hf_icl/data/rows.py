@@ -32,4 +32,6 @@ def batch_from_rows(rows: Sequence[Mapping[str, Any]], *, seed: int, stream: int
     noise = stack("noise", np.float32) if "noise" in rows[0] else None
     if noise is not None and not noise.any():
         noise = None  # the column is there for the sake of other splits
-    return SequenceBatch(**{name: stack(name, np.int64) for name in names}, noise=noise, seed=seed, stream=stream)
+    return SequenceBatch(
+        **{name: stack(name, np.int64) for name in names}, noise=noise, seed=seed, stream=stream
+    )

@@ -23,7 +23,9 @@ BAR_RANGE = 2.5  # features between −2.5 and 2.5 times their root mean square 
 CARD_WIDTH = BARS_PER_LINE + 2  # so that four exemplars and a query fit into 80 columns
 
 
-def render_sequences(task: Task, evaluator: str | None = None, *, start: int = 0, count: int = 3) -> RenderableType:
+def render_sequences(
+    task: Task, evaluator: str | None = None, *, start: int = 0, count: int = 3
+) -> RenderableType:
     """Draw sequences for a terminal, each as a row of cards, the query last.
 
     Args:
@@ -45,7 +47,11 @@ def render_sequences(task: Task, evaluator: str | None = None, *, start: int = 0
     exemplars = task.features(batch)
     parts: list[RenderableType] = []
     for row in range(count):
-        parts += [_write_title(evaluator, int(batch.index[row])), _draw_row(task, batch[row : row + 1], exemplars[row]), ""]
+        parts += [
+            _write_title(evaluator, int(batch.index[row])),
+            _draw_row(task, batch[row : row + 1], exemplars[row]),
+            "",
+        ]
     return Group(*parts[:-1])
 
 

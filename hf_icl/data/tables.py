@@ -47,7 +47,9 @@ def make_features(config: DatasetConfig, bank: Bank | None = None) -> datasets.F
     """
     length = _find_length(config)
     columns = {"index": datasets.Value("int64")}
-    columns |= {name: datasets.Sequence(datasets.Value(dtype), length=length) for name, dtype in COLUMNS.items()}
+    columns |= {
+        name: datasets.Sequence(datasets.Value(dtype), length=length) for name, dtype in COLUMNS.items()
+    }
     if _has_noise(config):
         columns["noise"] = datasets.Value("float32")
     if config.with_exemplars:
@@ -109,7 +111,9 @@ class SequenceTables:
 
     def count_rows(self, split: str) -> int:
         """Return the number of rows of a split."""
-        return self.config.n_sequences if self.evaluators[split] is None else self.config.task.n_eval_sequences
+        return (
+            self.config.n_sequences if self.evaluators[split] is None else self.config.task.n_eval_sequences
+        )
 
     def generate(self, split: str, ranges: Sequence[Range]) -> Iterator[pa.Table]:
         """Yield the rows of half-open ranges of indices, in their order.
