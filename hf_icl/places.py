@@ -36,8 +36,6 @@ class PlaceOrder:
         self.places = [slot for slot, n_copies in enumerate(copies) for _ in range(n_copies)]
         self.device = device
         self.listed = None
-        if len(alike) < 2:
-            alike = ()
         kinds = [n for slot, n in enumerate(copies) if slot not in alike] + [len(alike)]
         n_orders = math.factorial(len(self.places)) // math.prod(math.factorial(n) for n in kinds)
         if n_orders <= MAX_LISTED:

@@ -406,6 +406,14 @@ def test_classes_without_labels():
     assert len(draw(1, 4, table, burst=4, labels="remapped"))
 
 
+def test_steep_zipf_bars_different_fillers_only():
+    """At exponent 3, seven of twelve classes leave 0.5 % of the probability, the likeliest alone 17 %."""
+    assert len(draw(100, 12, zipf=3.0, burst=1))
+    with pytest.raises(ConfigError, match=r"here it can fall to 0\.\d\d% "):
+        draw(1, 12, zipf=3.0, burst=1, fillers="different")
+    assert len(draw(100, 12, zipf=3.0, burst=1, n_context=3, fillers="different"))
+
+
 def test_one_label_cannot_be_absent_or_swapped():
     table = torch.zeros(12, 1, dtype=torch.int64)
     for settings in ({"burst": 0, "query": "absent"}, {"labels": "swapped"}):
