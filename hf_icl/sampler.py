@@ -69,7 +69,9 @@ class Sampler:
             self._plans.append(self._make_plan(spec, layout, bursty))
             weights.append(weight)
         self.n_words = max(plan.n_words for plan in self._plans)  # per sequence, redraws aside
-        self._choice = AliasTable(torch.tensor(weights), torch.arange(len(weights)), self.device)
+        self._choice = AliasTable(
+            torch.tensor(weights, dtype=torch.float64), torch.arange(len(weights)), self.device
+        )
 
     def _list_parts(self) -> Iterator[tuple[SequenceSpec, bool, float]]:
         for spec in self.specs:
