@@ -277,7 +277,9 @@ def test_an_argument_of_none_is_not_skipped():
         ("gaussian", {"n_sequences": 0}, "n_sequences = 0: should be greater"),
         ("gaussian", {"evaluators": ["icll"]}, "Did you mean icl"),
         ("gaussian", {"train": [{}, {}], "burst": 1}, "Set burst in each of them"),
-        ("gaussian", {"train": {"bust": 1}}, "Did you mean burst"),
+        ("gaussian", {"train": {"bust": 1}}, "train.bust = 1: unknown key. Did you mean burst"),
+        ("gaussian", {"train": {"n_context": 3}, "burst": 2}, "burst = 2: burst and distractor places"),
+        ("gaussian", {"bank_seed": -1}, "bank_seed = -1: should be greater"),
         ("gaussian", {"train": 3}, "train = 3"),
         (
             "gaussian",
@@ -479,6 +481,13 @@ def test_a_thumbnail_has_the_shape_of_its_image():
     assert [len(line) for line in lines] == [14] * 7
     assert lines[0] == "⠀" * 6 + "⣿⣿" + "⠀" * 6 and lines[3] == "⣿" * 14
     assert draw_exemplar(cross.expand(3, 28, 28)) == draw_exemplar(cross)
+    corner = torch.zeros(28, 28)
+    corner[2, 0] = corner[0, 1] = corner[27, 27] = (
+        1  # the third dot of the left column, the first and last of the right
+    )
+    assert draw_exemplar(corner)[0] == chr(0x2800 + 0x04 + 0x08) and draw_exemplar(corner)[-1] == chr(
+        0x2800 + 0x80
+    )
     assert set(draw_exemplar(torch.zeros(5, 5))) == {"⠀", "\n"}
 
 

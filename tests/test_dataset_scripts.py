@@ -135,7 +135,8 @@ def test_large_splits_are_cut_into_files(tmp_path, monkeypatch):
     assert rows["index"][:] == list(range(1000))
 
 
-def test_a_filled_folder_is_left_alone(tmp_path):
+def test_a_filled_folder_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_write_split", None)  # told before the work, not after it
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("precious")
     with pytest.raises(ConfigError, match="not empty, and nothing is overwritten. Choose a new folder"):

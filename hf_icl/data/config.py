@@ -97,7 +97,13 @@ def parse_arguments(kind: str, arguments: Mapping[str, Any]) -> DatasetConfig:
     task = {name: arguments[name] for name in TASK_FIELDS if name in arguments}
     own = {name: arguments[name] for name in OWN_FIELDS if name in arguments}
     task["train"] = _join_train(task.get("train"), spec)
-    return DatasetConfig(task=TaskConfig(bank=BANKS[kind](**bank), **task), **own)
+    try:
+        bank_config = BANKS[kind](**bank)
+    except ConfigError as error:
+        given = {field: name for name, field in bank_names.items()}
+        error.field = given.get(error.field, error.field)
+        raise
+    return DatasetConfig(task=TaskConfig(bank=bank_config, **task), **own)
 
 
 def _join_train(train: Any, spec: dict[str, Any]) -> Any:
@@ -110,7 +116,10 @@ def _join_train(train: Any, spec: dict[str, Any]) -> Any:
             )
         return train
     if isinstance(train, Mapping):
-        return SequenceSpec(**(dict(train) | spec))
+        try:
+            return SequenceSpec(**(dict(train) | spec))
+        except ConfigError as error:
+            raise (error if error.field in spec else error.within("train")) from None
     base = TaskConfig().train if train is None else train
     return base.replace(**spec) if isinstance(base, SequenceSpec) else base
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def export_parquet(
         folder: A new or empty folder.
         n_sequences: Rows of the split train.
         with_exemplars: Write the exemplars too, not only their ids.
-        progress: Show a bar on standard error.
+        progress: Show a bar on standard error, if that is a terminal.
 
     Returns:
         The folder.
@@ -55,6 +56,7 @@ def export_parquet(
     )
     name = re.sub(r"\W+", "_", task.bank.name)
     tables = SequenceTables(task.to("cpu"), config)
+    progress = progress and sys.stderr.isatty()
     with _appear_complete(folder) as draft:
         (draft / name).mkdir()
         splits = {split: _write_split(tables, split, draft / name, progress) for split in tables.evaluators}
@@ -99,7 +101,7 @@ def _write_split(tables: SequenceTables, split: str, folder: Path, progress: boo
         path = folder / f"{split}-{number:05d}-of-{len(files):05d}.parquet"
         parts = tables.cut([rows])
         with pq.ParquetWriter(path, schema) as writer:
-            for part in track(parts, f"Writing {path.name}", show=progress):
+            for part in track(parts, f"Writing {path.name}", show=progress and len(parts) > 1):
                 for table in tables.generate(split, [part]):
                     writer.write_table(table.cast(schema))
                     n_bytes += table.nbytes
