@@ -77,7 +77,13 @@ class TransienceCallback(TrainerCallback):
             self.measure(args, state, model)
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, metrics=None, **kwargs
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model=None,
+        metrics=None,
+        **kwargs,
     ) -> None:
         """Add what was measured to the trainer's own metrics, which choose the best checkpoint."""
         if metrics is not None:
@@ -94,7 +100,9 @@ class TransienceCallback(TrainerCallback):
         if self.history.last_step == state.global_step:
             return self.history.rows[-1]
         means, hits = self.task.measure(model, batch_size=self.batch_size)
-        sequences = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        sequences = (
+            state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        )
         row = make_row(state.global_step, sequences, means, {name: hit.numpy() for name, hit in hits.items()})
         self.history.append(row)
         state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": {"n_rows": len(self.history.rows)}}

@@ -39,7 +39,9 @@ def is_whole(folder: Path) -> bool:
         sizes = json.loads((folder / MANIFEST_FILE).read_text())
     except (OSError, ValueError):
         return False
-    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
+    )
 
 
 def find_checkpoint(run: str | Path, *, remove_broken: bool = False) -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Annotated
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.errors import ConfigError, HfIclError
+from hf_icl.errors import ConfigError, HfIclError, RunError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +29,9 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a ta
 app.add_typer(data_app, name="data")
 console = Console()
 
-Source = Annotated[str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="A preset (see `hf-icl presets`) or a file.")]
+Source = Annotated[
+    str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="A preset (see `hf-icl presets`) or a file.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]…", help="Settings on top of it.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
@@ -51,8 +53,7 @@ def run(
     config = load_config(source, overrides)
     folder = output or _free_folder(f"{Path(source).stem}-seed{config.seed}")
     command = shlex.join(["hf-icl", "run", source, *overrides])
-    with console.status(f"Preparing {source} …"):
-        made = Run.create(config, folder, command=command)
+    made = Run.create(config, folder, command=command, progress=console.is_terminal)
     _train_and_report(made)
 
 
@@ -81,22 +82,22 @@ def report(
 
     Example: `hf-icl report runs/default-seed* --output runs/report`
     """
-    from hf_icl.report import write_report
     from hf_icl.runs import Run
 
     records = [Run.open(folder).record() for folder in folders]
     target = output or (folders[0] / "report" if len(folders) == 1 else Path("runs/report"))
-    with console.status("Computing intervals and drawing figures …"):
-        written = write_report(records, target)
-    _show_summary(records)
-    console.print(f"Report: {written / 'index.html'}", soft_wrap=True)
+    _write_and_show(records, target)
 
 
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, or a saved ICLModel.")],
-    task: Annotated[str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="A checkpoint of the run, as checkpoint-2000.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A checkpoint of the run, as checkpoint-2000.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the task, for a model; a run has its own.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -104,19 +105,21 @@ def evaluate(
 
     Example: `hf-icl evaluate runs/default-seed0 --checkpoint checkpoint-4000`
     """
-    from hf_icl.models import ICLModel
     from hf_icl.run_config import load_config
     from hf_icl.runs import RUN_FILE, Run, build_task
 
+    _quiet_transformers()
     if (model / RUN_FILE).exists() or task is None:
         opened = Run.open(model)
         net, config = opened.load_model(checkpoint), opened.config
     else:
-        net, config = _load_model(model, ICLModel), load_config(task, [f"seed={seed}"])
+        net, config = _load_model(model), load_config(task, [f"seed={seed}"])
     built = build_task(config)
     means, _ = built.measure(net)
     if as_json:
-        console.print_json(json.dumps({name: {"value": v, "chance": built.chance.get(name)} for name, v in means.items()}))
+        console.print_json(
+            json.dumps({name: {"value": v, "chance": built.chance.get(name)} for name, v in means.items()})
+        )
         return
     table = Table("metric", "value", "chance", title=str(model))
     for name, value in means.items():
@@ -127,7 +130,9 @@ def evaluate(
 
 @app.command()
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Print this preset with every default written out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print this preset with every default written out.")
+    ] = None,
 ) -> None:
     """List the presets, or print one as YAML to start from.
 
@@ -148,7 +153,9 @@ def presets(
 def show(
     source: Source = "default",
     overrides: Overrides = None,
-    evaluator: Annotated[str | None, typer.Option(help="An evaluator, such as icl; default: training sequences.")] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="An evaluator, such as icl; default: training sequences.")
+    ] = None,
     start: Annotated[int, typer.Option(help="Index of the first sequence.", min=0)] = 0,
     count: Annotated[int, typer.Option("--count", "-n", help="How many.", min=1)] = 3,
 ) -> None:
@@ -162,9 +169,11 @@ def show(
     from hf_icl.runs import build_task
 
     source, overrides = _sort_words(source, overrides)
-    task = build_task(load_config(source, overrides))
+    task = build_task(load_config(source, overrides), progress=console.is_terminal)
     if evaluator is not None and evaluator not in task.specs:
-        raise ConfigError("evaluator", evaluator, "this task has no such evaluator", suggest(evaluator, task.specs))
+        raise ConfigError(
+            "evaluator", evaluator, "this task has no such evaluator", suggest(evaluator, task.specs)
+        )
     console.print(render_sequences(task, evaluator, start=start, count=count))
 
 
@@ -174,7 +183,9 @@ def export(
     overrides: Overrides = None,
     output: Annotated[Path, typer.Option(help="An empty or new folder.")] = Path("export"),
     n_sequences: Annotated[int, typer.Option("--count", "-n", help="Training sequences.", min=1)] = 100_000,
-    with_exemplars: Annotated[bool, typer.Option(help="Write the exemplars too, not only their indices.")] = False,
+    with_exemplars: Annotated[
+        bool, typer.Option(help="Write the exemplars too, not only their indices.")
+    ] = False,
 ) -> None:
     """Write a task as Parquet that plain `load_dataset(FOLDER)` reads, without hf_icl.
 
@@ -185,9 +196,28 @@ def export(
     from hf_icl.runs import build_task
 
     source, overrides = _sort_words(source, overrides)
-    task = build_task(load_config(source, overrides))
-    export_parquet(task, output, n_sequences=n_sequences, with_exemplars=with_exemplars)
+    task = build_task(load_config(source, overrides), progress=console.is_terminal)
+    export_parquet(
+        task, output, n_sequences=n_sequences, with_exemplars=with_exemplars, progress=console.is_terminal
+    )
     console.print(f"Written to {output}. Read it with: load_dataset({str(output)!r})", soft_wrap=True)
+
+
+def _quiet_transformers() -> None:
+    """Silence what is meant for programmers; the live view shows progress."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _load_model(folder: Path):
+    from hf_icl.models import ICLModel
+
+    try:
+        return ICLModel.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder}: holds neither a run nor a saved ICLModel ({error}).") from error
 
 
 def _sort_words(source: str, overrides: list[str] | None) -> tuple[str, list[str]]:
@@ -202,28 +232,42 @@ def _free_folder(name: str) -> Path:
 
 
 def _train_and_report(made) -> None:
-    from hf_icl.report import write_report
+    from hf_icl.history import write_atomically
+    from hf_icl.report import render_card
 
-    console.print(f"Run folder: {made.folder}  (stop it at any time; continue: hf-icl resume {made.folder})", soft_wrap=True)
+    _quiet_transformers()
+    console.print(
+        f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})",
+        soft_wrap=True,
+    )
     made.train(console)
     record = made.record()
+    _write_and_show([record], made.folder / "report")
+    write_atomically(made.folder / "README.md", render_card([record]).encode())
+
+
+def _write_and_show(records: list, folder: Path) -> None:
+    """Write a report, then say in the terminal what it says."""
+    from hf_icl.report import write_report
+    from hf_icl.report.words import describe_group, describe_run, list_table, title_metric
+
     with console.status("Computing intervals and drawing figures …"):
-        written = write_report([record], made.folder / "report")
-    _show_summary([record])
-    console.print(f"Report: {written / 'index.html'}", soft_wrap=True)
-
-
-def _show_summary(records) -> None:
-    from hf_icl.report import summary_table
-
-    console.print(summary_table(records))
+        page = write_report(records, folder)
+    document = json.loads((folder / "transience.json").read_text())
+    for group in document["groups"]:
+        console.print(describe_group(group), highlight=False)
+    table = Table("", *(run["name"] for run in document["runs"]), box=None)
+    for row in list_table(document["runs"]):
+        table.add_row(f"{title_metric(row.metric)}, {row.title}", *row.cells)
+    for run in document["runs"]:
+        console.print(f"[bold]{escape(run['name'])}[/]: {escape(describe_run(run))}", highlight=False)
+    console.print(table)
+    console.print(f"Report: {page}", soft_wrap=True)
 
 
 def main() -> None:
     """Run the command line; the entry point of `hf-icl`."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are for programmers
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the live view shows progress
     try:
         app()
     except HfIclError as error:
@@ -231,20 +275,14 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _fail(f"{error.filename or 'a file'}: the disk is full. Free some space, then continue with: hf-icl resume RUN")
+        _fail(
+            f"{error.filename or 'a file'}: the disk is full. Free some space, then continue with: hf-icl resume RUN"
+        )
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. Continue with: hf-icl resume RUN")
         sys.exit(130)
 
 
 def _fail(text: str) -> None:
-    Console(stderr=True).print(f"[bold red]Error[/] {_escape(text)}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(f"[bold red]Error[/] {escape(text)}", soft_wrap=True, highlight=False)
     sys.exit(2)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-

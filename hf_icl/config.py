@@ -51,7 +51,9 @@ class Config(pydantic.BaseModel):
 
 def _first_error(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> ConfigError:
     """Translate what pydantic found: of the members of a union, the one whose reading went furthest is meant."""
-    return max((_translate(model, details) for details in error.errors()), key=lambda found: found.field.count("."))
+    return max(
+        (_translate(model, details) for details in error.errors()), key=lambda found: found.field.count(".")
+    )
 
 
 def _translate(model: type[pydantic.BaseModel], details: Mapping[str, Any]) -> ConfigError:
@@ -77,7 +79,9 @@ def _translate(model: type[pydantic.BaseModel], details: Mapping[str, Any]) -> C
 def _is_union_member(part: str | int, models: list[type[pydantic.BaseModel]]) -> bool:
     """Pydantic names the union member that it tried, by class or `kind`; a reader's YAML has no such level."""
     kinds = {model.model_fields["kind"].default for model in models if "kind" in model.model_fields}
-    return isinstance(part, str) and ("[" in part or part in kinds or part in {model.__name__ for model in models})
+    return isinstance(part, str) and (
+        "[" in part or part in kinds or part in {model.__name__ for model in models}
+    )
 
 
 def _models_in(owner: type[pydantic.BaseModel], field: str) -> list[type[pydantic.BaseModel]]:
@@ -153,7 +157,9 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
         try:
             value = yaml.load(text, Loader=YamlLoader)
         except yaml.YAMLError as error:
-            raise ConfigError(key, text, "the value is not YAML", "Quote the word, or close its brackets.") from error
+            raise ConfigError(
+                key, text, "the value is not YAML", "Quote the word, or close its brackets."
+            ) from error
         for part in reversed(key.split(".")):
             value = {part: value}
         tree = merge(tree, value)

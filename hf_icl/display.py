@@ -16,9 +16,9 @@ from hf_icl.history import History, Row
 
 CURVES = {
     "ICL": ("icl/accuracy", "cyan"),
-    "ICL, holdout": ("icl_holdout/accuracy", "blue"),
+    "ICL holdout": ("icl_holdout/accuracy", "blue"),
     "IWL": ("iwl/accuracy", "magenta"),
-    "in context when flipped": ("flip/context_accuracy", "yellow"),
+    "flip": ("flip/context_accuracy", "yellow"),
     "loss": ("train/loss", "white"),
 }
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -61,7 +61,9 @@ class LiveDisplay(TrainerCallback):
         """Start the clock."""
         self.started, self.first_step = time.monotonic(), state.global_step
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
         """Draw, a few times a second at most."""
         now = time.monotonic()
         if now - self.drawn < REFRESH_S and state.global_step < state.max_steps:
@@ -90,7 +92,11 @@ class LiveDisplay(TrainerCallback):
 
     def line(self, row: Row, n_steps: int, speed: float) -> str:
         """Return one evaluation as one line of text."""
-        shown = [f"{label} {row['metrics'][name]:.3f}" for label, (name, _) in CURVES.items() if name in row["metrics"]]
+        shown = [
+            f"{label} {row['metrics'][name]:.3f}"
+            for label, (name, _) in CURVES.items()
+            if name in row["metrics"]
+        ]
         return f"step {row['step']:>7,} / {n_steps:,}  {speed:5.0f} steps/s  " + "  ".join(shown)
 
 

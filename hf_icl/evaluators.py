@@ -53,7 +53,9 @@ class Evaluator:
             levels |= {"context_accuracy": level, "context_probability": level}
         return {f"{self.name}/{measure}": level for measure, level in levels.items()}
 
-    def results(self, predict: Callable[[SequenceBatch], Tensor], *, batch_size: int = 512) -> dict[str, Tensor]:
+    def results(
+        self, predict: Callable[[SequenceBatch], Tensor], *, batch_size: int = 512
+    ) -> dict[str, Tensor]:
         """Score every sequence.
 
         Args:

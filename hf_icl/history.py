@@ -116,7 +116,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"{path}: could not be written ({error.strerror}). What was there before is whole.") from error
+        raise RunError(
+            f"{path}: could not be written ({error.strerror}). What was there before is whole."
+        ) from error
 
 
 def _encode(row: Row) -> bytes:

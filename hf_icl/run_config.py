@@ -32,17 +32,23 @@ class ModelConfig(Config):
     d_model: int = pydantic.Field(64, ge=2, description="Width of the residual stream.")
     n_heads: int = pydantic.Field(8, ge=1, description="Attention heads; must divide d_model.")
     mlp_ratio: float = pydantic.Field(4.0, ge=0, description="MLP width over d_model; 0 is attention-only.")
-    positions: Literal["learned", "sinusoidal", "rotary", "none"] = pydantic.Field("learned", description="Positions.")
-    max_time: float = pydantic.Field(30.0, gt=0, description="Longest wavelength of sinusoidal positions, in places.")
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = pydantic.Field(
+        "learned", description="Positions."
+    )
+    max_time: float = pydantic.Field(
+        30.0, gt=0, description="Longest wavelength of sinusoidal positions, in places."
+    )
     layer_norm: bool = pydantic.Field(True, description="LayerNorm before attention, MLP and head.")
     backbone: dict[str, Any] | None = pydantic.Field(
-        None, description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is unused."
+        None,
+        description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is unused.",
     )
     places: Literal["interleaved", "paired"] = pydantic.Field(
         "interleaved", description="Exemplar and label in places of their own, or summed in one."
     )
     encoder: Literal["auto", "resnet"] = pydantic.Field(
-        "auto", description="auto: linear map, or embedding for a bank of ids; resnet: the paper's, for images."
+        "auto",
+        description="auto: linear map, or embedding for a bank of ids; resnet: the paper's, for images.",
     )
     tie_labels: bool = pydantic.Field(False, description="Whether head and label embedding share weights.")
     label_init_std: float = pydantic.Field(0.3, gt=0, description="Initial spread of label embeddings.")
@@ -50,9 +56,13 @@ class ModelConfig(Config):
     @pydantic.model_validator(mode="after")
     def _check_heads(self) -> Self:
         if self.backbone is None and self.d_model % self.n_heads:
-            raise ConfigError("n_heads", self.n_heads, f"n_heads must divide d_model = {self.d_model}", "Try 8.")
+            raise ConfigError(
+                "n_heads", self.n_heads, f"n_heads must divide d_model = {self.d_model}", "Try 8."
+            )
         if self.backbone is not None and "model_type" not in self.backbone:
-            raise ConfigError("backbone", self.backbone, "a backbone needs its model_type", "Add model_type: gpt2.")
+            raise ConfigError(
+                "backbone", self.backbone, "a backbone needs its model_type", "Add model_type: gpt2."
+            )
         return self
 
 
@@ -85,7 +95,9 @@ class TrainingConfig(Config):
     @pydantic.field_validator("keep_best")
     @classmethod
     def _check_metric(cls, name: str | None) -> str | None:
-        if name is not None and not name.endswith(("/accuracy", "/probability", "/context_accuracy", "/loss")):
+        if name is not None and not name.endswith(
+            ("/accuracy", "/probability", "/context_accuracy", "/loss")
+        ):
             raise ConfigError("", name, "not the name of a metric", "For example icl/accuracy or train/loss.")
         return name
 
@@ -93,7 +105,9 @@ class TrainingConfig(Config):
     def _check(self) -> Self:
         if self.schedule == "constant" and self.warmup_steps:
             rule = "schedule constant has no warm-up"
-            raise ConfigError("warmup_steps", self.warmup_steps, rule, "Use constant_with_warmup or inverse_sqrt.")
+            raise ConfigError(
+                "warmup_steps", self.warmup_steps, rule, "Use constant_with_warmup or inverse_sqrt."
+            )
         if self.schedule != "constant" and not self.warmup_steps:
             rule = f"schedule {self.schedule} needs warm-up steps"
             raise ConfigError("warmup_steps", 0, rule, "The paper uses 4000.")
@@ -102,13 +116,17 @@ class TrainingConfig(Config):
             if name not in known:
                 raise unknown_key(f"arguments.{name}", value, known)
             if name in OURS:
-                raise ConfigError(f"arguments.{name}", value, "the run sets this itself", "Use the field of training.")
+                raise ConfigError(
+                    f"arguments.{name}", value, "the run sets this itself", "Use the field of training."
+                )
         return self
 
     def to_arguments(self, output_dir: Path, seed: int) -> TrainingArguments:
         """Return transformers' own arguments."""
         regularization = self.regularization
-        best = dict(eval_strategy="steps", eval_steps=self.checkpoint_every, metric_for_best_model=self.keep_best)
+        best = dict(
+            eval_strategy="steps", eval_steps=self.checkpoint_every, metric_for_best_model=self.keep_best
+        )
         defaults = dict(report_to="none", disable_tqdm=True)
         values = dict(
             output_dir=str(output_dir),
@@ -131,22 +149,34 @@ class TrainingConfig(Config):
         try:
             return TrainingArguments(**defaults | self.arguments | values)
         except (ValueError, TypeError) as error:
-            raise ConfigError("training.arguments", self.arguments, str(error), "See TrainingArguments.") from error
+            raise ConfigError(
+                "training.arguments", self.arguments, str(error), "See TrainingArguments."
+            ) from error
 
 
 class RunConfig(Config):
     """Everything that decides the numbers of a run."""
 
-    seed: int = pydantic.Field(0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank.")
-    task: TaskConfig = pydantic.Field(default_factory=TaskConfig, description="What is learned and what is asked.")
+    seed: int = pydantic.Field(
+        0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank."
+    )
+    task: TaskConfig = pydantic.Field(
+        default_factory=TaskConfig, description="What is learned and what is asked."
+    )
     model: ModelConfig = pydantic.Field(default_factory=ModelConfig, description="The network.")
-    training: TrainingConfig = pydantic.Field(default_factory=TrainingConfig, description="How it is trained.")
-    evaluate: Schedule = pydantic.Field(default_factory=lambda: Schedule(every=500), description="When it is measured.")
+    training: TrainingConfig = pydantic.Field(
+        default_factory=TrainingConfig, description="How it is trained."
+    )
+    evaluate: Schedule = pydantic.Field(
+        default_factory=lambda: Schedule(every=500), description="When it is measured."
+    )
 
 
 def list_presets() -> dict[str, str]:
     """Return the presets' names, each with its first comment line."""
-    files = sorted(path for path in resources.files("hf_icl.presets").iterdir() if path.name.endswith(".yaml"))
+    files = sorted(
+        path for path in resources.files("hf_icl.presets").iterdir() if path.name.endswith(".yaml")
+    )
     return {path.name.removesuffix(".yaml"): path.read_text().splitlines()[0].lstrip("# ") for path in files}
 
 
@@ -178,7 +208,9 @@ def _read_source(source: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError("config file", source, f"not valid YAML: {error}", "") from error
     if not isinstance(tree, dict):
-        raise ConfigError("config file", source, "a config is a mapping of keys to values", "See: hf-icl presets")
+        raise ConfigError(
+            "config file", source, "a config is a mapping of keys to values", "See: hf-icl presets"
+        )
     if "preset" in tree:
         base = str(tree.pop("preset"))
         return merge(_read_source(base), tree)

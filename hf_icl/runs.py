@@ -50,8 +50,16 @@ class Run:
     about: dict[str, Any]
 
     @classmethod
-    def create(cls, config: RunConfig, folder: str | Path, *, command: str = "") -> Self:
+    def create(
+        cls, config: RunConfig, folder: str | Path, *, command: str = "", progress: bool = False
+    ) -> Self:
         """Check that everything can be built, then make the folder.
+
+        Args:
+            config: What decides the numbers.
+            folder: A new or empty folder.
+            command: What was typed, for the record.
+            progress: Show a bar while a bank is fetched or decoded.
 
         Raises:
             ConfigError: If bank, sequences and model do not fit together; nothing is written then.
@@ -62,7 +70,7 @@ class Run:
             raise RunError(
                 f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another --output."
             )
-        task = build_task(config)
+        task = build_task(config, progress=progress)
         build_model(config, task)
         about = {
             "schema": RUN_SCHEMA,
@@ -168,7 +176,9 @@ class Run:
             folder = self.folder / checkpoint
         if folder is None or not is_whole(folder):
             there = ", ".join(sorted(path.name for path in self.folder.glob("checkpoint-*"))) or "none"
-            raise RunError(f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}.")
+            raise RunError(
+                f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}."
+            )
         return ICLModel.from_pretrained(folder)
 
     def build_task(self) -> Task:
@@ -183,7 +193,9 @@ class Run:
         """
         rows = self.history.rows
         if not rows:
-            raise RunError(f"{self.folder}: nothing has been measured yet. Continue it with: hf-icl resume {self.folder}")
+            raise RunError(
+                f"{self.folder}: nothing has been measured yet. Continue it with: hf-icl resume {self.folder}"
+            )
         return RunRecord(
             name=self.folder.name,
             config=self.config.to_dict(),
@@ -194,10 +206,10 @@ class Run:
         )
 
 
-def build_task(config: RunConfig) -> Task:
+def build_task(config: RunConfig, *, progress: bool = False) -> Task:
     """Build bank, sequences and evaluators of a run."""
     with _named("task"):
-        task = Task(config.task, seed=config.seed)
+        task = Task(config.task, seed=config.seed, progress=progress)
         task.evaluators  # noqa: B018  drawn now, so that a spec the bank cannot serve is told before training
     return task
 
@@ -269,7 +281,9 @@ def _find_commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -23,7 +23,9 @@ class Schedule(Config):
     """
 
     every: int | None = pydantic.Field(None, ge=1, description="Every so many steps.")
-    per_decade: int | None = pydantic.Field(None, ge=1, description="So many, evenly spaced on a log axis, per 10×.")
+    per_decade: int | None = pydantic.Field(
+        None, ge=1, description="So many, evenly spaced on a log axis, per 10×."
+    )
     steps: tuple[pydantic.NonNegativeInt, ...] | None = pydantic.Field(None, description="These steps.")
 
     @pydantic.model_validator(mode="before")
@@ -35,7 +37,10 @@ class Schedule(Config):
     def _has_one_field(self) -> Self:
         if sum(value is not None for value in (self.every, self.per_decade, self.steps)) != 1:
             raise ConfigError(
-                "", self.model_dump(exclude_none=True), "set exactly one of every, per_decade, steps", "Try every: 500"
+                "",
+                self.model_dump(exclude_none=True),
+                "set exactly one of every, per_decade, steps",
+                "Try every: 500",
             )
         return self
 

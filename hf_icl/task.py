@@ -20,10 +20,13 @@ from hf_icl.sequences import SequenceBatch, SequenceSpec
 
 STANDARD_EVALUATORS = ("train", "icl", "icl_holdout", "iwl", "ciwl", "flip")
 
+
 class TaskConfig(Config):
     """What is learned and what is asked."""
 
-    bank: BankConfig = pydantic.Field(default_factory=GaussianConfig, description="Where exemplars come from.")
+    bank: BankConfig = pydantic.Field(
+        default_factory=GaussianConfig, description="Where exemplars come from."
+    )
     train: SequenceSpec | tuple[SequenceSpec, ...] = pydantic.Field(
         default_factory=lambda: SequenceSpec(n_context=4, burst=1),
         description="How training sequences are drawn; a list is a mixture by weight.",
@@ -47,7 +50,9 @@ class TaskConfig(Config):
             if name not in STANDARD_EVALUATORS:
                 raise ConfigError("evaluators", name, "no such evaluator", suggest(name, STANDARD_EVALUATORS))
         if taken := set(self.extra_evaluators) & set(STANDARD_EVALUATORS):
-            raise ConfigError("extra_evaluators", sorted(taken), "these names are taken", "Call yours otherwise.")
+            raise ConfigError(
+                "extra_evaluators", sorted(taken), "these names are taken", "Call yours otherwise."
+            )
         longest = self.train_specs[0].n_context
         for name, spec in self.extra_evaluators.items():
             if spec.n_context > longest:
@@ -63,6 +68,7 @@ class Task:
         config: What to learn and to ask; the embedded default if left out.
         seed: Seed of the sequences, and of the bank where its config names none.
         bank: A bank of your own instead of `config.bank`.
+        progress: Show a bar while a bank is fetched or decoded.
 
     Raises:
         ConfigError: If the bank cannot serve the sequences that are asked for.
@@ -73,10 +79,17 @@ class Task:
     {'exemplars': (3, 5, 8), 'context_labels': (3, 4), 'labels': (3,)}
     """
 
-    def __init__(self, config: TaskConfig | None = None, *, seed: int = 0, bank: Bank | None = None) -> None:
+    def __init__(
+        self,
+        config: TaskConfig | None = None,
+        *,
+        seed: int = 0,
+        bank: Bank | None = None,
+        progress: bool = False,
+    ) -> None:
         self.config = config or TaskConfig()
         self.seed = seed
-        self.bank = bank if bank is not None else load_bank(self.config.bank, seed=seed)
+        self.bank = bank if bank is not None else load_bank(self.config.bank, seed=seed, progress=progress)
         self.train_sampler = self.sampler()  # drawn from at once, so that a bad spec fails here
 
     @property
@@ -99,7 +112,11 @@ class Task:
             available.pop("icl_holdout", None)
         for name in self.config.evaluators or ():
             if name not in available:
-                rule = "the bank has fewer than 2 holdout classes" if self.n_context >= 2 else "the context has 1 place"
+                rule = (
+                    "the bank has fewer than 2 holdout classes"
+                    if self.n_context >= 2
+                    else "the context has 1 place"
+                )
                 raise ConfigError("evaluators", name, rule, "Leave the evaluator out, or change the task.")
         chosen = self.config.evaluators or available
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
@@ -117,7 +134,11 @@ class Task:
     @cached_property
     def chance(self) -> dict[str, float]:
         """The level that guessing reaches, by metric name."""
-        return {name: level for evaluator in self.evaluators.values() for name, level in evaluator.chance().items()}
+        return {
+            name: level
+            for evaluator in self.evaluators.values()
+            for name, level in evaluator.chance().items()
+        }
 
     def sampler(self, evaluator: str | None = None, *, device: str | torch.device = "cpu") -> Sampler:
         """Return the sampler of the training sequences, or that of an evaluator.
@@ -127,9 +148,18 @@ class Task:
         specs = self.config.train_specs if evaluator is None else self.specs[evaluator]
         stream = stream_of("training" if evaluator is None else f"evaluator/{evaluator}")
         bank = self.bank
-        return Sampler(
-            specs, bank.labels, bank.class_pools, bank.exemplar_pools, seed=self.seed, stream=stream, device=device
-        )
+        try:
+            return Sampler(
+                specs,
+                bank.labels,
+                bank.class_pools,
+                bank.exemplar_pools,
+                seed=self.seed,
+                stream=stream,
+                device=device,
+            )
+        except ConfigError as error:
+            raise error.within("train" if evaluator is None else f"evaluators.{evaluator}") from error
 
     def features(self, batch: SequenceBatch) -> Tensor:
         """Look up the exemplars of a batch, with the within-class noise that its spec asks for.
@@ -167,7 +197,9 @@ class Task:
         return self
 
     @torch.no_grad()
-    def measure(self, model: torch.nn.Module, *, batch_size: int = 512) -> tuple[dict[str, float], dict[str, Tensor]]:
+    def measure(
+        self, model: torch.nn.Module, *, batch_size: int = 512
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Put all evaluators to a model, in evaluation mode, and leave its mode as it was.
 
         Returns:
@@ -223,7 +255,9 @@ class SequenceStream(torch.utils.data.IterableDataset):
         n_ahead: Batches drawn in one go.
     """
 
-    def __init__(self, task: Task, batch_size: int, device: torch.device, first_batch, n_ahead: int = 64) -> None:
+    def __init__(
+        self, task: Task, batch_size: int, device: torch.device, first_batch, n_ahead: int = 64
+    ) -> None:
         self.task, self.batch_size, self.n_ahead = task, batch_size, n_ahead
         self.device, self.first_batch = device, first_batch
 

@@ -21,17 +21,24 @@ from hf_icl.task import SequenceStream, Task
 class Regularization(Config):
     """What keeps weights small: AdamW's decoupled decay, or the sum of squares added to the mean loss (true L2)."""
 
-    kind: Literal["none", "decay", "l2"] = pydantic.Field("none", description="none, decay (AdamW) or l2 (in the loss).")
-    strength: float = pydantic.Field(0.0, ge=0, description="Decay rate, or coefficient of the sum of squares.")
+    kind: Literal["none", "decay", "l2"] = pydantic.Field(
+        "none", description="none, decay (AdamW) or l2 (in the loss)."
+    )
+    strength: float = pydantic.Field(
+        0.0, ge=0, description="Decay rate, or coefficient of the sum of squares."
+    )
     groups: tuple[Literal["mlp", "attention", "embeddings", "encoder", "head"], ...] | None = pydantic.Field(
-        None, description="Parameter groups to which it applies; null: all weights, biases and norms included."
+        None,
+        description="Parameter groups to which it applies; null: all weights, biases and norms included.",
     )
 
     @pydantic.model_validator(mode="after")
     def _check_strength(self):
         if (self.kind == "none") != (self.strength == 0):
             rule = f"kind {self.kind!r} and this strength contradict each other"
-            raise ConfigError("strength", self.strength, rule, "Set kind to decay or l2, and a strength above 0.")
+            raise ConfigError(
+                "strength", self.strength, rule, "Set kind to decay or l2, and a strength above 0."
+            )
         return self
 
     def select(self, model: torch.nn.Module) -> list[str]:
@@ -43,7 +50,9 @@ class Regularization(Config):
         groups = parameter_groups(model)
         for group in self.groups or ():
             if not groups.get(group):
-                raise ConfigError("regularization.groups", group, "this model has no such parameters", "Leave it out.")
+                raise ConfigError(
+                    "regularization.groups", group, "this model has no such parameters", "Leave it out."
+                )
         return [name for group in self.groups or groups for name in groups[group]]
 
 
@@ -74,7 +83,9 @@ class TransienceTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         if args.max_steps < 1:
-            raise ConfigError("max_steps", args.max_steps, "sequences never run out, so steps must be counted", "")
+            raise ConfigError(
+                "max_steps", args.max_steps, "sequences never run out, so steps must be counted", ""
+            )
         args.ignore_data_skip = True  # the stream itself starts where the checkpoint stopped
         self.task = task
         self.regularization = regularization or Regularization()
@@ -99,12 +110,17 @@ class TransienceTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        """Add `strength` times the sum of squares of the chosen weights to the mean loss."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.regularization.kind == "l2":
             chosen = [p for name, p in model.named_parameters() if name in self.regularized]
-            loss = loss + self.regularization.strength * sum(p.square().sum() for p in chosen)
+            added = self.regularization.strength * sum(p.square().sum() for p in chosen)
+            if (
+                num_items_in_batch is not None
+            ):  # else the trainer itself divides the whole by the number of parts
+                added = added / self.current_gradient_accumulation_steps
+            loss = loss + added
         return (loss, outputs) if return_outputs else loss
 
     def get_decay_parameter_names(self, model) -> list[str]:

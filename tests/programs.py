@@ -15,7 +15,9 @@ TINY = [
 
 def environment(**more: str) -> dict[str, str]:
     """Return an environment without a terminal's colours, offline, on one thread."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "NO_COLOR": "1"} | more
+    return (
+        os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "NO_COLOR": "1"} | more
+    )
 
 
 def hf_icl(*words: str, cwd: Path | None = None, **options) -> subprocess.CompletedProcess[str]:

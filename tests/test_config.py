@@ -43,7 +43,10 @@ class Whole(Config):
         ({"colour": {"kind": "red", "shad": 1}}, "colour.shad = 1: unknown key. Did you mean shade?"),
         ({"colour": {"kind": "green"}}, "colour"),
         ({"items": {"size": 0}}, "items.size = 0: should be greater than or equal to 1."),
-        ({"items": [{"size": 3}, {"size": 2, "part": 3}]}, "items.1.part = 3: must not exceed size = 2. Lower it."),
+        (
+            {"items": [{"size": 3}, {"size": 2, "part": 3}]},
+            "items.1.part = 3: must not exceed size = 2. Lower it.",
+        ),
         ({"items": {"part": 3}}, "items.part = 3: must not exceed size = 2. Lower it."),
         ({"named": {"a": {"sise": 3}}}, "named.a.sise = 3: unknown key. Did you mean size?"),
         ({"colours": 1}, "colours = 1: unknown key. Did you mean colour?"),

@@ -12,7 +12,14 @@ N_LABELS = 8
 
 @pytest.fixture(scope="module")
 def task():
-    bank = {"kind": "gaussian", "n_classes": 64, "n_holdout_classes": 8, "n_exemplars": 4, "dim": 8, "n_labels": N_LABELS}
+    bank = {
+        "kind": "gaussian",
+        "n_classes": 64,
+        "n_holdout_classes": 8,
+        "n_exemplars": 4,
+        "dim": 8,
+        "n_labels": N_LABELS,
+    }
     return Task(TaskConfig(bank=bank, n_eval_sequences=400))
 
 
@@ -35,7 +42,10 @@ def in_weights_answer(task):
 def test_a_perfect_in_context_learner(task):
     means, _ = measure(task.evaluators, in_context_answer)
     assert means["icl/accuracy"] == means["icl_holdout/accuracy"] == means["train/accuracy"] == 1.0
-    assert means["flip/context_accuracy"] == means["flip/accuracy"] == 1.0 and means["flip/in_weights_accuracy"] == 0.0
+    assert (
+        means["flip/context_accuracy"] == means["flip/accuracy"] == 1.0
+        and means["flip/in_weights_accuracy"] == 0.0
+    )
     assert means["iwl/accuracy"] == 0.0
 
 
@@ -63,9 +73,13 @@ def test_chance_levels_by_hand(task):
 
 def test_hits_are_the_primary_metric_per_sequence(task):
     means, hits = measure(task.evaluators, in_context_answer)
-    assert set(hits) == {"train/accuracy", "icl/accuracy", "icl_holdout/accuracy", "iwl/accuracy", "ciwl/accuracy"} | {
-        "flip/context_accuracy"
-    }
+    assert set(hits) == {
+        "train/accuracy",
+        "icl/accuracy",
+        "icl_holdout/accuracy",
+        "iwl/accuracy",
+        "ciwl/accuracy",
+    } | {"flip/context_accuracy"}
     for name, hit in hits.items():
         assert hit.dtype == torch.bool and hit.shape == (400,) and hit.double().mean().item() == means[name]
 
@@ -82,7 +96,9 @@ def test_what_the_standard_sequences_hold(task):
     icl, holdout, iwl, ciwl, flip = (batches[name] for name in ("icl", "icl_holdout", "iwl", "ciwl", "flip"))
     assert (icl.labels <= 1).all() and ((icl.class_ids[:, :-1] == icl.class_ids[:, -1:]).sum(1) == 2).all()
     assert torch.isin(holdout.class_ids, task.bank.class_pools["holdout"]).all()
-    assert (iwl.labels[:, :-1] != iwl.labels[:, -1:]).all() and torch.equal(iwl.labels[:, -1], own[iwl.class_ids[:, -1]])
+    assert (iwl.labels[:, :-1] != iwl.labels[:, -1:]).all() and torch.equal(
+        iwl.labels[:, -1], own[iwl.class_ids[:, -1]]
+    )
     assert (ciwl.class_ids[:, :-1] != ciwl.class_ids[:, -1:]).all()
     assert ((ciwl.labels[:, :-1] == ciwl.labels[:, -1:]).sum(1) == 1).all()
     assert (flip.labels[:, -1] != own[flip.class_ids[:, -1]]).all()

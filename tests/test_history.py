@@ -74,7 +74,11 @@ def test_a_full_disk_leaves_whole_rows_and_says_how_to_go_on(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, len(whole) + 20))
 
     done = subprocess.run([sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True)
-    assert done.returncode != 0 and "a row could not be written" in done.stderr and "hf-icl resume" in done.stderr
+    assert (
+        done.returncode != 0
+        and "a row could not be written" in done.stderr
+        and "hf-icl resume" in done.stderr
+    )
     assert path.read_bytes() == whole
 
 

@@ -293,7 +293,10 @@ def test_only_whole_checkpoints_are_found(tmp_path, undisturbed):
         (["training.warmup_steps=9"], "training.warmup_steps = 9: schedule constant has no warm-up"),
         (["training.arguments.gradient_acumulation_steps=2"], "Did you mean gradient_accumulation_steps?"),
         (["training.arguments.max_steps=2"], "training.arguments.max_steps = 2: the run sets this itself"),
-        (["training.keep_checkpoints=1"], "training.keep_checkpoints = 1: should be greater than or equal to 2"),
+        (
+            ["training.keep_checkpoints=1"],
+            "training.keep_checkpoints = 1: should be greater than or equal to 2",
+        ),
         (["training.keep_best=icl/acuracy"], "training.keep_best"),
         (["model.n_heads=5"], "model.n_heads = 5: n_heads must divide d_model = 64"),
         (["model.backbone={n_layer: 2}"], "a backbone needs its model_type"),

@@ -7,7 +7,14 @@ from hf_icl.errors import ConfigError
 from hf_icl.sequences import SequenceSpec
 from hf_icl.task import SequenceStream, Task, TaskConfig
 
-BANK = {"kind": "gaussian", "n_classes": 32, "n_holdout_classes": 4, "n_exemplars": 4, "dim": 8, "n_labels": 8}
+BANK = {
+    "kind": "gaussian",
+    "n_classes": 32,
+    "n_holdout_classes": 4,
+    "n_exemplars": 4,
+    "dim": 8,
+    "n_labels": 8,
+}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,14 @@ from hf_icl.models import ICLModel, parameter_groups
 from hf_icl.task import Task, TaskConfig
 from hf_icl.trainer import Regularization, TransienceTrainer
 
-BANK = {"kind": "gaussian", "n_classes": 24, "n_holdout_classes": 4, "n_exemplars": 4, "dim": 8, "n_labels": 4}
+BANK = {
+    "kind": "gaussian",
+    "n_classes": 24,
+    "n_holdout_classes": 4,
+    "n_exemplars": 4,
+    "dim": 8,
+    "n_labels": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +30,9 @@ def task():
 
 def build_model(task, **settings):
     set_seed(0)
-    backbone = GPT2Config(n_layer=1, n_embd=16, n_head=2, n_positions=16, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+    backbone = GPT2Config(
+        n_layer=1, n_embd=16, n_head=2, n_positions=16, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
     return ICLModel.from_backbone(backbone, task.bank, n_context=task.n_context, **settings)
 
 
@@ -55,8 +64,15 @@ def weights(model):
 def test_rows_reach_history_log_and_file(tmp_path, task):
     trainer = train(tmp_path, task)
     rows = History(tmp_path / "history.jsonl").rows
-    assert [row["step"] for row in rows] == [0, 4, 8, 12] and [row["sequences"] for row in rows] == [0, 32, 64, 96]
-    logged = {entry["step"]: entry["icl/accuracy"] for entry in trainer.state.log_history if "icl/accuracy" in entry}
+    assert [row["step"] for row in rows] == [0, 4, 8, 12] and [row["sequences"] for row in rows] == [
+        0,
+        32,
+        64,
+        96,
+    ]
+    logged = {
+        entry["step"]: entry["icl/accuracy"] for entry in trainer.state.log_history if "icl/accuracy" in entry
+    }
     assert logged == {row["step"]: row["metrics"]["icl/accuracy"] for row in rows}
     assert rows[-1]["metrics"]["train/loss"] < rows[0]["metrics"]["train/loss"]
 
@@ -74,12 +90,19 @@ def test_a_stock_trainer_measures_the_same_and_reporters_hear_it(tmp_path, task)
     Reporter.seen = []
     args = arguments(tmp_path / "stock", train_sampling_strategy="sequential")
     stock = Trainer(
-        build_model(task), args, train_dataset=task.dataset(96), data_collator=task.collate, callbacks=[Reporter]
+        build_model(task),
+        args,
+        train_dataset=task.dataset(96),
+        data_collator=task.collate,
+        callbacks=[Reporter],
     )
     stock.add_callback(TransienceCallback(task, schedule=4, log=stock.log))
     stock.train()
     thin = train(tmp_path / "thin", task)
-    ours, theirs = History(tmp_path / "thin/history.jsonl").rows, History(tmp_path / "stock/history.jsonl").rows
+    ours, theirs = (
+        History(tmp_path / "thin/history.jsonl").rows,
+        History(tmp_path / "stock/history.jsonl").rows,
+    )
     assert ours == theirs  # same sequences in the same order, so the same numbers
     assert sum("icl/accuracy" in logs for logs in Reporter.seen) == 4
     for name, value in weights(thin.model).items():
@@ -111,7 +134,9 @@ def test_the_best_checkpoint_is_where_icl_peaks(tmp_path, task):
         tmp_path, task, schedule=2, max_steps=20, save_strategy="steps", save_steps=2, save_total_limit=2,
         eval_strategy="steps", eval_steps=2, metric_for_best_model="icl/accuracy",
     )  # fmt: skip
-    values = {row["step"]: row["metrics"]["icl/accuracy"] for row in trainer.transience.history.rows if row["step"]}
+    values = {
+        row["step"]: row["metrics"]["icl/accuracy"] for row in trainer.transience.history.rows if row["step"]
+    }
     assert trainer.state.best_metric == max(values.values())
     assert values[trainer.state.best_global_step] == trainer.state.best_metric
     kept = ICLModel.from_pretrained(tmp_path / f"checkpoint-{trainer.state.best_global_step}")
@@ -124,7 +149,9 @@ def test_a_stock_trainer_keeps_the_best_icl_too(tmp_path, task):
         metric_for_best_model="icl/accuracy",
     )  # fmt: skip
     data = task.dataset(96)
-    trainer = Trainer(build_model(task), args, train_dataset=data, eval_dataset=data, data_collator=task.collate)
+    trainer = Trainer(
+        build_model(task), args, train_dataset=data, eval_dataset=data, data_collator=task.collate
+    )
     trainer.add_callback(TransienceCallback(task, schedule=3))
     trainer.train()
     rows = {row["step"]: row["metrics"]["icl/accuracy"] for row in History(tmp_path / "history.jsonl").rows}
@@ -139,7 +166,10 @@ def test_resuming_gives_the_same_history_and_weights(tmp_path, task, strategy):
         if strategy == "thin":
             return TransienceTrainer(build_model(task), arguments(folder, **settings), task, schedule=3)
         trainer = Trainer(
-            build_model(task), arguments(folder, **settings), train_dataset=task.dataset(96), data_collator=task.collate
+            build_model(task),
+            arguments(folder, **settings),
+            train_dataset=task.dataset(96),
+            data_collator=task.collate,
         )
         trainer.add_callback(TransienceCallback(task, schedule=3, log=trainer.log))
         return trainer
@@ -165,7 +195,9 @@ def test_a_lost_history_is_rebuilt_from_the_checkpoint_and_said(tmp_path, task, 
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
     rows = History(tmp_path / "history.jsonl").rows
     assert [(row["step"], row["metrics"]) for row in rows] == [(row["step"], row["metrics"]) for row in whole]
-    assert "rebuilt from the trainer's log" in caplog.text and rows[0]["hits"] == {} and rows[-1]["hits"] != {}
+    assert (
+        "rebuilt from the trainer's log" in caplog.text and rows[0]["hits"] == {} and rows[-1]["hits"] != {}
+    )
 
 
 def test_a_new_run_in_a_used_folder_sets_the_old_history_aside(tmp_path, task):
@@ -178,12 +210,19 @@ def test_a_new_run_in_a_used_folder_sets_the_old_history_aside(tmp_path, task):
 def test_l2_adds_the_sum_of_squares_to_the_loss(tmp_path, task):
     strength = 0.25
     trainer = TransienceTrainer(
-        build_model(task), arguments(tmp_path), task, regularization=Regularization(kind="l2", strength=strength)
+        build_model(task),
+        arguments(tmp_path),
+        task,
+        regularization=Regularization(kind="l2", strength=strength),
     )
     inputs = task.encode(task.sampler().draw(0, 8))
     plain = trainer.model(**inputs).loss
-    total = sum(float(p.detach().double().square().sum()) for p in trainer.model.parameters() if p.requires_grad)
-    assert trainer.compute_loss(trainer.model, inputs).item() == pytest.approx(plain.item() + strength * total, rel=1e-5)
+    total = sum(
+        float(p.detach().double().square().sum()) for p in trainer.model.parameters() if p.requires_grad
+    )
+    assert trainer.compute_loss(trainer.model, inputs).item() == pytest.approx(
+        plain.item() + strength * total, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["l2", "decay"])
@@ -197,7 +236,9 @@ def test_a_named_group_alone_is_regularised(tmp_path, task, kind, group):
     with_it = weights(train(tmp_path / "a", task, strong, **settings).model)
     without = weights(train(tmp_path / "b", task, None, **settings).model)
     moved = {name for name, value in with_it.items() if not torch.equal(value, without[name])}
-    frozen = {name for name, p in build_model(task).named_parameters() if not p.requires_grad or not p.abs().sum()}
+    frozen = {
+        name for name, p in build_model(task).named_parameters() if not p.requires_grad or not p.abs().sum()
+    }
     assert moved == set(parameter_groups(build_model(task))[group]) - frozen
 
 
@@ -208,7 +249,10 @@ def test_a_group_that_the_model_lacks_is_refused(tmp_path, task):
     model = ICLModel.from_backbone(attention_only, task.bank, n_context=4)
     with pytest.raises(ConfigError, match="no such parameters"):
         TransienceTrainer(
-            model, arguments(tmp_path), task, regularization=Regularization(kind="l2", strength=1e-4, groups=("mlp",))
+            model,
+            arguments(tmp_path),
+            task,
+            regularization=Regularization(kind="l2", strength=1e-4, groups=("mlp",)),
         )
 
 
@@ -220,7 +264,9 @@ def test_contradictory_regularisation_is_refused(fields):
 
 def test_accumulated_batches_are_the_same_sequences(tmp_path, task):
     one = train(tmp_path / "a", task, per_device_train_batch_size=8, optim="sgd")
-    two = train(tmp_path / "b", task, per_device_train_batch_size=4, gradient_accumulation_steps=2, optim="sgd")
+    two = train(
+        tmp_path / "b", task, per_device_train_batch_size=4, gradient_accumulation_steps=2, optim="sgd"
+    )
     for name, value in weights(one.model).items():
         assert torch.allclose(value, dict(two.model.named_parameters())[name], atol=1e-5), name
     rows = [History(tmp_path / folder / "history.jsonl").rows for folder in "ab"]
@@ -231,7 +277,9 @@ def test_inverse_square_root_schedule(tmp_path, task):
     settings = dict(lr_scheduler_type="inverse_sqrt", warmup_steps=4, logging_steps=1, max_steps=16)
     trainer = train(tmp_path, task, **settings)
     rates = {e["step"]: e["learning_rate"] for e in trainer.state.log_history if "learning_rate" in e}
-    assert rates[1] == 0.0 and rates[5] == pytest.approx(1e-2)  # rates are logged as they were before each step
+    assert rates[1] == 0.0 and rates[5] == pytest.approx(
+        1e-2
+    )  # rates are logged as they were before each step
     assert rates[13] / rates[5] == pytest.approx((4 / 12) ** 0.5)
 
 

@@ -1,0 +1,176 @@
+"""The `hf-icl` command, as a person types it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_icl import cli
+from hf_icl.data.packaged import register
+from tests.programs import TINY, environment, hf_icl
+
+QUICK = [*TINY, "training.steps=12", "training.checkpoint_every=4", "evaluate=4"]
+
+
+def call(*words, code=0):
+    """Run a command in this process, errors handled as the entry point handles them."""
+    result = CliRunner().invoke(cli.app, list(map(str, words)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    register()
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = hf_icl("run", "default", *QUICK, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_shows_progress_verdict_and_where_the_report_is(run_folder):
+    folder, done = run_folder
+    assert re.search(r"step +12 / 12 .* ICL 0\.\d{3} .* IWL .* flip .* loss", done.stdout)
+    assert f"Report: {folder}/report/index.html" in done.stdout and "ICL accuracy, peak" in done.stdout
+    assert {"transience.json", "history.parquet", "transience.png", "transience.svg", "index.html"} <= set(
+        os.listdir(folder / "report")
+    )
+    assert "hf-icl run default" in (folder / "README.md").read_text()
+    assert done.stderr == ""
+
+
+def test_a_live_view_is_drawn_where_there_is_a_terminal(run_folder, tmp_path):
+    """A real terminal: `script` gives the process a pseudo-terminal."""
+    if not os.path.exists("/usr/bin/script"):
+        pytest.skip("util-linux `script` is not on this machine")
+    command = f"{sys.executable} -m hf_icl run default {' '.join(QUICK)} --output {tmp_path / 'run'}"
+    done = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        env=environment(TERM="xterm"),
+        capture_output=True,
+        text=True,
+    )
+    assert "steps/s" in done.stdout and "left" in done.stdout and "▁" in done.stdout and "━" in done.stdout
+    assert (tmp_path / "run/report/index.html").exists()
+
+
+def test_reports_of_several_runs(run_folder, tmp_path):
+    folder, _ = run_folder
+    second = tmp_path / "second"
+    assert hf_icl("run", "default", *QUICK, "seed=1", "--output", second).returncode == 0
+    output = call("report", folder, second, "--output", tmp_path / "both")
+    assert "Of 2 replicas" in output
+    document = json.loads((tmp_path / "both/transience.json").read_text())
+    assert [run["name"] for run in document["runs"]] == ["run", "second"]
+
+
+def test_evaluate_agrees_with_the_history(run_folder):
+    folder, _ = run_folder
+    last = json.loads((folder / "history.jsonl").read_text().splitlines()[-1])
+    measured = json.loads(call("evaluate", folder, "--json"))
+    assert {name: entry["value"] for name, entry in measured.items()} == last["metrics"]
+    assert measured["icl/accuracy"]["chance"] == 0.25
+    assert "icl/accuracy" in call("evaluate", folder, "--checkpoint", "checkpoint-8")
+
+
+def test_evaluate_takes_a_saved_model_and_a_task(run_folder, tmp_path):
+    from hf_icl.runs import Run
+
+    folder, _ = run_folder
+    Run.open(folder).load_model().save_pretrained(tmp_path / "model")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((folder / "config.yaml").read_text())
+    assert json.loads(call("evaluate", tmp_path / "model", "--task", mine, "--json")) == json.loads(
+        call("evaluate", folder, "--json")
+    )
+
+
+def test_presets_are_listed_and_printed_in_full():
+    listed = call("presets")
+    for name in ("default", "omniglot-cpu", "transience-omniglot-12l", "coopetition-2l"):
+        assert name in listed
+        assert "training:" in call("presets", name)
+
+
+def test_a_printed_preset_is_a_config_file(tmp_path):
+    from hf_icl.run_config import load_config
+
+    (tmp_path / "mine.yaml").write_text(call("presets", "coopetition-2l"))
+    assert load_config(str(tmp_path / "mine.yaml")) == load_config("coopetition-2l")
+
+
+def test_show_draws_sequences():
+    output = call("data", "show", "default", *TINY, "--evaluator", "icl", "-n", "2")
+    assert "query" in output.lower() and "burst" in output.lower()
+
+
+def test_export_writes_parquet(tmp_path):
+    call("data", "export", *TINY, "--output", tmp_path / "data", "--count", "50")
+    assert list((tmp_path / "data").rglob("train*.parquet")) and (tmp_path / "data/README.md").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "resume", "report", "evaluate", "presets", "data show", "data export"]
+)
+def test_every_command_has_help_with_an_example(command):
+    output = call(*command.split(), "--help")
+    assert "Example: hf-icl" in re.sub(r"[\s`]+", " ", output)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run", "defualt"], "Did you mean default?"),
+        (["run", "default", "task.train.burts=2"], "Did you mean burst?"),
+        (
+            ["run", "default", "task.bank.n_classes=1"],
+            "task.train.classes = 'train (1 in the pool)': too few classes",
+        ),
+        (["run", "default", "task.bank.n_labels=2", "task.bank.labels_per_class=3"], "labels_per_class"),
+        (["run", "default", "task.train={labels: remapped, n_remap: 99}"], "n_remap"),
+        (["resume", "nowhere"], "not a run folder"),
+        (["report", "nowhere"], "not a run folder"),
+        (["evaluate", "nowhere", "--task", "default"], "neither a run nor a saved ICLModel"),
+        (["data", "show", "--evaluator", "iclx"], "Did you mean icl?"),
+    ],
+)
+def test_errors_fit_on_a_screen_and_exit_with_2(tmp_path, monkeypatch, capsys, words, text):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hf-icl", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and text in error and "Traceback" not in error and error.count("\n") < 20
+    assert os.listdir(tmp_path) == []
+
+
+def test_killed_for_real_and_resumed_for_real(tmp_path):
+    """Two processes killed from outside at whatever they are doing; the third finishes with an undisturbed run's bytes."""
+    words = [*TINY, "training.steps=250", "training.checkpoint_every=20", "evaluate=10"]
+    assert hf_icl("run", "default", *words, "--output", tmp_path / "whole").returncode == 0
+    command = ["run", "default", *words, "--output", str(tmp_path / "parts")]
+    for n_rows in (3, 12):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "hf_icl", *command], env=environment(), stdout=subprocess.DEVNULL
+        )
+        history = tmp_path / "parts/history.jsonl"
+        while child.poll() is None and not (history.exists() and history.read_bytes().count(b"\n") >= n_rows):
+            time.sleep(0.002)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        command = ["resume", str(tmp_path / "parts")]
+    done = hf_icl(*command)
+    assert done.returncode == 0, done.stderr
+    for name in ("history.jsonl", "model.safetensors", "report/history.parquet"):
+        if name.endswith("parquet"):
+            assert (tmp_path / "parts" / name).exists()
+        else:
+            assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
