@@ -52,6 +52,7 @@ class ModelConfig(Config):
     )
     tie_labels: bool = pydantic.Field(False, description="Whether head and label embedding share weights.")
     label_init_std: float = pydantic.Field(0.3, gt=0, description="Initial spread of label embeddings.")
+    exemplar_scale: float = pydantic.Field(1.0, gt=0, description="Factor on exemplars before the encoder.")
 
     @pydantic.model_validator(mode="after")
     def _check_heads(self) -> Self:

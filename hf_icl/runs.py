@@ -227,6 +227,7 @@ def build_model(config: RunConfig, task: Task) -> ICLModel:
             encoder=None if model.encoder == "auto" else model.encoder,
             tie_labels=model.tie_labels,
             label_init_std=model.label_init_std,
+            exemplar_scale=model.exemplar_scale,
         )
 
 

@@ -582,3 +582,15 @@ def test_a_bank_decides_the_sizes():
     assert ICLModel.from_backbone(None, Bank("images", (12, 12))).config.encoder == "resnet"
     flat = ICLModel.from_backbone(None, Bank("images", (12, 12)), encoder="linear")
     assert flat.exemplar_encoder.weight.shape == (64, 144)
+
+
+def test_scaled_exemplars_equal_a_model_without_the_scale_on_larger_exemplars():
+    torch.manual_seed(0)
+    plain = ICLModel.from_backbone(None, n_labels=5, n_context=4, exemplar_shape=(8,))
+    scaled = ICLModel.from_backbone(None, n_labels=5, n_context=4, exemplar_shape=(8,), exemplar_scale=2.0)
+    scaled.load_state_dict(plain.state_dict())
+    exemplars, labels = torch.randn(3, 5, 8), torch.randint(5, (3, 4))
+    assert torch.equal(scaled(exemplars, labels).logits, plain(2 * exemplars, labels).logits)
+    assert not torch.equal(scaled(exemplars, labels).logits, plain(exemplars, labels).logits)
+    with pytest.raises(ConfigError, match="exemplar_scale"):
+        ICLModel.from_backbone(None, n_labels=5, n_context=4, exemplar_shape=(8,), exemplar_scale=0.0)

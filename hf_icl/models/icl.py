@@ -173,7 +173,7 @@ class ICLModel(PreTrainedModel):
         """Return what the backbone sees, shape (batch, places, d_model), positions not yet added."""
         batch, n_exemplars = exemplars.shape[:2]
         if exemplars.is_floating_point():
-            exemplars = exemplars.to(self.head.weight.dtype)
+            exemplars = exemplars.to(self.head.weight.dtype) * self.config.exemplar_scale
         vectors = self.exemplar_encoder(exemplars)
         labels = self.label_embedding(context_labels)
         if self.config.places == "paired":

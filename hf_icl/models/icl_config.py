@@ -31,6 +31,8 @@ class ICLConfig(PretrainedConfig):
         tie_labels: The head's weight is the label table itself, and the head has no bias. Untied, the head is a
             linear map with bias of its own.
         label_init_std: Standard deviation at which the label table starts.
+        exemplar_scale: Factor on exemplars before the encoder; nothing for ids. With the encoder's own initial
+            weights it sets how loudly exemplars speak beside labels and positions, and how fast the encoder learns.
         backbone: A `PretrainedConfig`, or a dict with its `model_type` as `config.json` has it. None: the native
             `CausalTransformerConfig` with its defaults.
         **kwargs: Handed on to `PretrainedConfig`.
@@ -56,6 +58,7 @@ class ICLConfig(PretrainedConfig):
         places: str = "paired",
         tie_labels: bool = False,
         label_init_std: float = 0.3,
+        exemplar_scale: float = 1.0,
         backbone: PretrainedConfig | dict[str, Any] | None = None,
         **kwargs,
     ) -> None:
@@ -83,6 +86,8 @@ class ICLConfig(PretrainedConfig):
             "must be 0 or more",
             "The default is 0.3.",
         )
+        positive = is_number(self.exemplar_scale, 0) and self.exemplar_scale > 0
+        require(positive, self, "exemplar_scale", "must be above 0", "The default is 1.")
         kind, width = self.backbone.model_type, getattr(self.backbone, "hidden_size", None)
         if not is_count(width, 1):
             raise ConfigError(
