@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 import yaml
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import AutoConfig, PrinterCallback, set_seed
 
 from hf_icl.callback import HISTORY_FILE
@@ -31,6 +32,7 @@ from hf_icl.trainer import TransienceTrainer
 CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
 RUN_SCHEMA = 1
+SMALLEST_FREE_BYTES = 1 << 16
 MODEL_FILES = ("config.json", "model*.safetensors", "model*.json")
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub", "numpy")
 
@@ -137,9 +139,22 @@ class Run:
         if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
             display = LiveDisplay(console or Console(quiet=True), self.history)
             trainer = self._build_trainer(display)
-            with display:
+            with display, self._explain_full_disk():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         self._keep_final_model()
+
+    @contextlib.contextmanager
+    def _explain_full_disk(self):
+        """Say in one sentence what torch and safetensors say in errors of their own kinds."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if shutil.disk_usage(self.folder).free >= SMALLEST_FREE_BYTES:
+                raise
+            raise RunError(
+                f"{self.folder}: the disk is full ({error}). History and earlier checkpoints are whole. "
+                f"Free some space, then continue with: hf-icl resume {self.folder}"
+            ) from error
 
     def _keep_final_model(self) -> None:
         """Copy the last checkpoint's model to the run folder, and mark the run as finished."""

@@ -12,7 +12,11 @@ from tests.programs import ROOT, environment
 @pytest.mark.parametrize("name", ["stock_trainer"])
 def test_example(tmp_path, name):
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / f"{name}.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True
+        [sys.executable, ROOT / "examples" / f"{name}.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     rows = History(tmp_path / "runs/stock/history.jsonl").rows

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import yaml
 
 from hf_icl import history as history_module
 from hf_icl.checkpoints import find_checkpoint, is_whole
+from hf_icl.config import _models_in
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.history import History
 from hf_icl.run_config import RunConfig, load_config
 from hf_icl.runs import Run
+from hf_icl.sequences import SequenceSpec
 from tests.programs import TINY
 
 SETTINGS = [*TINY, "training.steps=30", "training.checkpoint_every=6", "evaluate=4"]
@@ -328,3 +331,64 @@ def test_a_file_may_build_on_a_preset(tmp_path):
     path.write_text("[1, 2]")
     with pytest.raises(ConfigError, match="a config is a mapping"):
         load_config(str(path))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 300 kB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("words", [["evaluate=1", "training.checkpoint_every=999"], ["evaluate=30"]])
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, words):
+    """First the history fills the disk, then a checkpoint does."""
+    steps = "training.steps=300" if words[0] == "evaluate=1" else "training.steps=30"
+    run = Run.create(small_config(*words, steps), small_disk / "run")
+    filler = small_disk / "filler"
+    filler.write_bytes(b"0" * 170_000)
+    with pytest.raises(RunError, match="hf-icl resume"):
+        run.train()
+    rows = Run.open(run.folder).history.rows
+    assert rows and rows == [
+        json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()
+    ]
+    subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
+    Run.open(run.folder).train()
+    assert run.is_finished and run.history.last_step == run.config.training.steps
+
+
+def list_bounds(model, path=""):
+    """Yield (dotted name, a value just outside) for every bounded number in a config."""
+    for name, field in model.model_fields.items():
+        for nested in _models_in(model, name):
+            if nested not in (model, SequenceSpec) or name == "train":
+                yield from list_bounds(nested, f"{path}{name}.")
+        for bound in field.metadata:
+            for kind, outside in (("ge", -1), ("le", 1), ("gt", 0), ("lt", 0)):
+                limit = getattr(bound, kind, None)
+                if limit is not None:
+                    yield f"{path}{name}", limit + outside
+
+
+BOUNDS = [
+    (name, value)
+    for name, value in list_bounds(RunConfig)
+    if not name.startswith(("task.bank.", "task.extra_evaluators."))
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BOUNDS, ids=[f"{name}={value}" for name, value in BOUNDS])
+def test_every_bounded_setting_is_refused_by_name_just_outside(name, value):
+    with pytest.raises(ConfigError) as error:
+        load_config("default", [f"{name}={value}"])
+    assert name in str(error.value) and "should be" in str(error.value)
