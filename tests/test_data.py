@@ -349,9 +349,9 @@ def test_nothing_comes_from_the_current_folder(tmp_path, monkeypatch, cache):
 
 def test_other_builders_are_left_alone(tmp_path, cache):
     data.register()
-    (tmp_path / "train.csv").write_text("a,b\n1,2\n")
-    files = str(tmp_path / "train.csv")
-    assert datasets.load_dataset("csv", data_files=files, cache_dir=cache)["train"][0] == {"a": 1, "b": 2}
+    (tmp_path / "train.jsonl").write_text('{"a": 1, "b": 2}\n')
+    files = str(tmp_path / "train.jsonl")
+    assert datasets.load_dataset("json", data_files=files, cache_dir=cache)["train"][0] == {"a": 1, "b": 2}
 
 
 def test_both_ways_share_one_cache(cache, monkeypatch):

@@ -318,7 +318,7 @@ def measure_scale(data: Tensor, rows: Tensor) -> float:
 
 def track(items: Sequence | Iterable, description: str, *, show: bool, total: int | None = None) -> Iterable:
     """Iterate with a progress bar on standard error, if it is to be shown."""
+    if not show:  # a disabled bar of rich < 14.3 still writes an empty line at its end
+        return items
     console = rich.console.Console(stderr=True)
-    return rich.progress.track(
-        items, description, total=total, console=console, disable=not show, transient=True
-    )
+    return rich.progress.track(items, description, total=total, console=console, transient=True)
