@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import GPT2Config
 
 from hf_icl.errors import ConfigError
+from hf_icl.models import ICLModel
 from hf_icl.sequences import SequenceSpec
 from hf_icl.task import SequenceStream, Task, TaskConfig
 
@@ -109,3 +111,11 @@ def test_a_bank_that_cannot_serve_the_task_is_told_before_training():
         _ = task.evaluators
     with pytest.raises(ConfigError):
         Task(TaskConfig(bank=BANK | {"n_classes": 1}))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_switches_dropout_off_and_leaves_the_mode_as_it_was(task, training):
+    torch.manual_seed(0)
+    backbone = GPT2Config(n_layer=1, n_embd=16, n_head=2, n_positions=16, embd_pdrop=0.5)
+    model = ICLModel.from_backbone(backbone, task.bank, n_context=task.n_context).train(training)
+    assert task.measure(model)[0] == task.measure(model)[0] and model.training is training

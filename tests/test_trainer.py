@@ -262,10 +262,11 @@ def test_contradictory_regularisation_is_refused(fields):
         Regularization(**fields)
 
 
-def test_accumulated_batches_are_the_same_sequences(tmp_path, task):
-    one = train(tmp_path / "a", task, per_device_train_batch_size=8, optim="sgd")
+@pytest.mark.parametrize("l2", [None, Regularization(kind="l2", strength=0.1)])
+def test_accumulated_batches_are_the_same_step(tmp_path, task, l2):
+    one = train(tmp_path / "a", task, l2, per_device_train_batch_size=8, optim="sgd")
     two = train(
-        tmp_path / "b", task, per_device_train_batch_size=4, gradient_accumulation_steps=2, optim="sgd"
+        tmp_path / "b", task, l2, per_device_train_batch_size=4, gradient_accumulation_steps=2, optim="sgd"
     )
     for name, value in weights(one.model).items():
         assert torch.allclose(value, dict(two.model.named_parameters())[name], atol=1e-5), name
