@@ -65,7 +65,7 @@ class TransienceCallback(TrainerCallback):
             if state.global_step == 0 and state.is_world_process_zero:
                 _set_aside(path)
             self.history = History(path if state.is_world_process_zero else None)
-        self._restore(state)
+        self._restore(args, state)
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)
 
@@ -100,9 +100,7 @@ class TransienceCallback(TrainerCallback):
         if self.history.last_step == state.global_step:
             return self.history.rows[-1]
         means, hits = self.task.measure(model, batch_size=self.batch_size)
-        sequences = (
-            state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        )
+        sequences = _count_sequences(args, state.global_step)
         row = make_row(state.global_step, sequences, means, {name: hit.numpy() for name, hit in hits.items()})
         self.history.append(row)
         state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": {"n_rows": len(self.history.rows)}}
@@ -112,7 +110,7 @@ class TransienceCallback(TrainerCallback):
             state.log_history.append({**means, "step": state.global_step})
         return row
 
-    def _restore(self, state: TrainerState) -> None:
+    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
         """Make the history hold exactly the rows that the checkpoint knows of."""
         self.history.cut_after(state.global_step)
         expected = state.stateful_callbacks.get(STATE_KEY, {}).get("attributes", {}).get("n_rows", 0)
@@ -126,15 +124,18 @@ class TransienceCallback(TrainerCallback):
             expected,
         )
         kept = {row["step"]: row for row in self.history.rows}
-        self.history.restore(kept.get(row["step"], row) for row in _rows_from_log(state, self.task))
+        self.history.restore(kept.get(row["step"], row) for row in _rows_from_log(args, state, self.task))
 
 
-def _rows_from_log(state: TrainerState, task: Task) -> list[Row]:
+def _count_sequences(args: TrainingArguments, step: int) -> int:
+    return step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def _rows_from_log(args: TrainingArguments, state: TrainerState, task: Task) -> list[Row]:
     names = {f"{name}/accuracy" for name in task.specs}
     logged = {entry["step"]: entry for entry in state.log_history if names & set(entry)}
-    per_step = state.train_batch_size or 0
     return [
-        make_row(step, step * per_step, {k: v for k, v in entry.items() if "/" in k}, {})
+        make_row(step, _count_sequences(args, step), {k: v for k, v in entry.items() if "/" in k}, {})
         for step, entry in sorted(logged.items())
     ]
 

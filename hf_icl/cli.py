@@ -109,6 +109,10 @@ def evaluate(
     from hf_icl.runs import RUN_FILE, Run, build_task
 
     _quiet_transformers()
+    if task is None and not (model / RUN_FILE).exists() and (model / "config.json").exists():
+        raise ConfigError(
+            "--task", None, f"{model} is a model, not a run: it does not know its task", "Name a preset."
+        )
     if (model / RUN_FILE).exists() or task is None:
         opened = Run.open(model)
         net, config = opened.load_model(checkpoint), opened.config
@@ -240,7 +244,11 @@ def _train_and_report(made) -> None:
         f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})",
         soft_wrap=True,
     )
-    made.train(console)
+    try:
+        made.train(console)
+    except KeyboardInterrupt:
+        console.print(f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True)
+        raise typer.Exit(130) from None
     record = made.record()
     _write_and_show([record], made.folder / "report")
     write_atomically(made.folder / "README.md", render_card([record]).encode())
@@ -278,9 +286,6 @@ def main() -> None:
         _fail(
             f"{error.filename or 'a file'}: the disk is full. Free some space, then continue with: hf-icl resume RUN"
         )
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped. Continue with: hf-icl resume RUN")
-        sys.exit(130)
 
 
 def _fail(text: str) -> None:

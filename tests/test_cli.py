@@ -152,6 +152,26 @@ def test_errors_fit_on_a_screen_and_exit_with_2(tmp_path, monkeypatch, capsys, w
     assert os.listdir(tmp_path) == []
 
 
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    words = [*TINY, "training.steps=100000", "evaluate=10"]
+    command = [sys.executable, "-m", "hf_icl", "run", "default", *words, "--output", str(tmp_path / "run")]
+    child = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while child.poll() is None and not (tmp_path / "run/history.jsonl").exists():
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and f"hf-icl resume {tmp_path / 'run'}" in out and "Traceback" not in err
+
+
+def test_a_model_needs_its_task_named(run_folder):
+    from hf_icl.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="does not know its task"):
+        call("evaluate", run_folder[0] / "checkpoint-8")
+
+
 def test_killed_for_real_and_resumed_for_real(tmp_path):
     """Two processes killed from outside at whatever they are doing; the third finishes with an undisturbed run's bytes."""
     words = [*TINY, "training.steps=250", "training.checkpoint_every=20", "evaluate=10"]

@@ -194,6 +194,8 @@ def test_a_lost_history_is_rebuilt_from_the_checkpoint_and_said(tmp_path, task, 
     trainer = TransienceTrainer(build_model(task), arguments(tmp_path, **settings), task, schedule=3)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
     rows = History(tmp_path / "history.jsonl").rows
+    keys = ("step", "sequences", "metrics")
+    assert [[row[k] for k in keys] for row in rows] == [[row[k] for k in keys] for row in whole]
     assert [(row["step"], row["metrics"]) for row in rows] == [(row["step"], row["metrics"]) for row in whole]
     assert (
         "rebuilt from the trainer's log" in caplog.text and rows[0]["hits"] == {} and rows[-1]["hits"] != {}
