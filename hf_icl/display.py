@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -23,6 +24,7 @@ CURVES = {
 }
 BLOCKS = "▁▂▃▄▅▆▇█"
 REFRESH_S = 0.2
+LABEL_COLUMNS, MAX_COLUMNS = 24, 72
 
 
 class LiveDisplay(TrainerCallback):
@@ -76,19 +78,18 @@ class LiveDisplay(TrainerCallback):
             self.n_printed = len(self.history.rows)
             self.console.print(self.line(self.history.rows[-1], state.max_steps, speed), highlight=False)
 
-    def render(self, step: int, n_steps: int, speed: float) -> Table:
-        """Return the view: a bar, the speed, and a sparkline per curve."""
-        table = Table.grid(padding=(0, 2))
+    def render(self, step: int, n_steps: int, speed: float) -> Group:
+        """Return the view: step, speed and time left, a bar, and a sparkline per curve (the loss on a log scale)."""
+        width = max(10, min(self.console.width - LABEL_COLUMNS, MAX_COLUMNS))
         left = format_duration((n_steps - step) / speed) if speed else "?"
-        table.add_row("step", f"{step:,} / {n_steps:,}", f"{speed:.0f} steps/s, {left} left")
-        table.add_row("", "", ProgressBar(total=n_steps, completed=step, width=60))
+        table = Table.grid(padding=(0, 2))
         for label, (name, colour) in CURVES.items():
             values = [row["metrics"][name] for row in self.history.rows if name in row["metrics"]]
             if values:
-                top = max(values) if name.endswith("loss") else 1.0
-                line = sparkline(values, width=60, top=top)
-                table.add_row(label, f"[{colour}]{values[-1]:.3f}", f"[{colour}]{line}")
-        return table
+                line = sparkline(spread_log(values) if name.endswith("loss") else values, width=width)
+                table.add_row(f"{label:<12}", f"[{colour}]{values[-1]:6.3f}", f"[{colour}]{line}")
+        head = f"step {step:,} / {n_steps:,} · {speed:.0f} steps/s · {left} left"
+        return Group(head, ProgressBar(total=n_steps, completed=step, width=width + LABEL_COLUMNS), table)
 
     def line(self, row: Row, n_steps: int, speed: float) -> str:
         """Return one evaluation as one line of text."""
@@ -100,8 +101,8 @@ class LiveDisplay(TrainerCallback):
         return f"step {row['step']:>7,} / {n_steps:,}  {speed:5.0f} steps/s  " + "  ".join(shown)
 
 
-def sparkline(values: list[float], *, width: int, top: float = 1.0) -> str:
-    """Draw values between 0 and `top` as blocks, one per value, or one per group where there are more than fit.
+def sparkline(values: list[float], *, width: int) -> str:
+    """Draw values between 0 and 1 as blocks, one per value, or one per group where there are more than fit.
 
     >>> sparkline([0, 0.5, 1], width=10)
     '▁▅█'
@@ -109,8 +110,19 @@ def sparkline(values: list[float], *, width: int, top: float = 1.0) -> str:
     if len(values) > width:
         edges = [round(i * len(values) / width) for i in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
-    levels = [min(max(value / top if top else 0.0, 0.0), 1.0) * (len(BLOCKS) - 1) for value in values]
+    levels = [min(max(value, 0.0), 1.0) * (len(BLOCKS) - 1) for value in values]
     return "".join(BLOCKS[round(level + 1e-9)] for level in levels)
+
+
+def spread_log(values: list[float]) -> list[float]:
+    """Spread positive values from 0 (the least) to 1 (the largest), evenly in their logarithms.
+
+    >>> spread_log([1.0, 0.1, 0.01])
+    [1.0, 0.5, 0.0]
+    """
+    logs = [math.log(max(value, 1e-12)) for value in values]
+    low, high = min(logs), max(logs)
+    return [round((log - low) / (high - low), 9) if high > low else 1.0 for log in logs]
 
 
 def format_duration(seconds: float) -> str:
