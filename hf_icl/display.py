@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -78,7 +78,7 @@ class LiveDisplay(TrainerCallback):
             self.n_printed = len(self.history.rows)
             self.console.print(self.line(self.history.rows[-1], state.max_steps, speed), highlight=False)
 
-    def render(self, step: int, n_steps: int, speed: float) -> Group:
+    def render(self, step: int, n_steps: int, speed: float) -> Table:
         """Return the view: step, speed and time left, a bar, and a sparkline per curve (the loss on a log scale)."""
         width = max(10, min(self.console.width - LABEL_COLUMNS, MAX_COLUMNS))
         left = format_duration((n_steps - step) / speed) if speed else "?"
@@ -89,7 +89,10 @@ class LiveDisplay(TrainerCallback):
                 line = sparkline(spread_log(values) if name.endswith("loss") else values, width=width)
                 table.add_row(f"{label:<12}", f"[{colour}]{values[-1]:6.3f}", f"[{colour}]{line}")
         head = f"step {step:,} / {n_steps:,} · {speed:.0f} steps/s · {left} left"
-        return Group(head, ProgressBar(total=n_steps, completed=step, width=width + LABEL_COLUMNS), table)
+        view = Table.grid()
+        for part in (head, ProgressBar(total=n_steps, completed=step, width=width + LABEL_COLUMNS), table):
+            view.add_row(part)
+        return view
 
     def line(self, row: Row, n_steps: int, speed: float) -> str:
         """Return one evaluation as one line of text."""
