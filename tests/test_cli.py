@@ -156,12 +156,21 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     words = [*TINY, "training.steps=100000", "evaluate=10"]
     command = [sys.executable, "-m", "hf_icl", "run", "default", *words, "--output", str(tmp_path / "run")]
     child = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where a shell started the tests with `&`, Ctrl-C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while child.poll() is None and not (tmp_path / "run/history.jsonl").exists():
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    try:
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
     assert child.returncode == 130 and f"hf-icl resume {tmp_path / 'run'}" in out and "Traceback" not in err
 
 

@@ -241,7 +241,9 @@ def test_a_config_that_cannot_work_leaves_no_folder(tmp_path):
 def test_resuming_with_another_config_is_refused_by_name(tmp_path):
     run = Run.create(small_config(), tmp_path / "run")
     text = (run.folder / "config.yaml").read_text()
-    (run.folder / "config.yaml").write_text(text.replace("learning_rate: 0.001", "learning_rate: 0.01"))
+    now = f"learning_rate: {run.config.training.learning_rate}"
+    assert text.count(now) == 1
+    (run.folder / "config.yaml").write_text(text.replace(now, "learning_rate: 0.5"))
     with pytest.raises(RunError, match="differs .* in training.learning_rate"):
         Run.open(run.folder)
 
