@@ -29,3 +29,8 @@ def test_the_stock_example_is_twelve_lines():
     lines = (ROOT / "examples/stock_trainer.py").read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.startswith('"""')]
     assert len(code) <= 12
+
+
+def test_the_readme_shows_the_example_as_it_is():
+    code = (ROOT / "examples/stock_trainer.py").read_text().split('"""\n', 1)[1].strip()
+    assert code in (ROOT / "README.md").read_text()
