@@ -191,6 +191,14 @@ class Task:
         inputs = self.to(model.device).encode(batch.to(model.device))
         return model(exemplars=inputs["exemplars"], context_labels=inputs["context_labels"]).logits
 
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Raise `ConfigError` if a model that says how many labels its head has, has too few for this task."""
+        n_labels = getattr(getattr(model, "config", None), "n_labels", self.n_labels)
+        if n_labels < self.n_labels:
+            rule = f"the head has fewer labels than the {self.n_labels} of the task's bank"
+            hint = "Build the model with ICLModel.from_backbone(backbone, task.bank), or take another task."
+            raise ConfigError("n_labels", n_labels, rule, hint)
+
     def to(self, device: str | torch.device) -> Self:
         """Move the bank, once, to the device where exemplars are looked up. Returns the task itself."""
         self.bank = self.bank.to(device)
@@ -204,7 +212,11 @@ class Task:
 
         Returns:
             Means by metric name, and per-sequence hits of each evaluator's primary metric.
+
+        Raises:
+            ConfigError: If the model's head has too few labels.
         """
+        self.check_model(model)
         was_training = model.training
         model.eval()
         try:

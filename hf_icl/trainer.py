@@ -86,6 +86,7 @@ class TransienceTrainer(Trainer):
             raise ConfigError(
                 "max_steps", args.max_steps, "sequences never run out, so steps must be counted", ""
             )
+        task.check_model(model)
         args.ignore_data_skip = True  # the stream itself starts where the checkpoint stopped
         self.task = task
         self.regularization = regularization or Regularization()

@@ -295,3 +295,13 @@ def test_the_checkpoint_says_how_many_rows_it_knows(tmp_path, task):
     train(tmp_path, task, schedule=3, save_strategy="steps", save_steps=6)
     state = json.loads((tmp_path / "checkpoint-6/trainer_state.json").read_text())
     assert state["stateful_callbacks"]["TransienceCallback"]["attributes"]["n_rows"] == 3
+
+
+def test_a_head_with_too_few_labels_is_refused_before_training(tmp_path, task):
+    model = build_model(task, n_labels=3)
+    with pytest.raises(ConfigError, match="n_labels = 3: the head has fewer labels than the 4"):
+        TransienceTrainer(model, arguments(tmp_path), task)
+    stock = Trainer(model, arguments(tmp_path), train_dataset=task.dataset(96), data_collator=task.collate)
+    stock.add_callback(TransienceCallback(task))
+    with pytest.raises(ConfigError, match="n_labels = 3"):
+        stock.train()
