@@ -204,7 +204,9 @@ def export(
     export_parquet(
         task, output, n_sequences=n_sequences, with_exemplars=with_exemplars, progress=console.is_terminal
     )
-    console.print(f"Written to {output}. Read it with: load_dataset({str(output)!r})", soft_wrap=True)
+    console.print(
+        f"Written to {output}. Read it with: load_dataset({str(output)!r})", soft_wrap=True, markup=False
+    )
 
 
 def _quiet_transformers() -> None:
@@ -243,11 +245,12 @@ def _train_and_report(made) -> None:
     console.print(
         f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})",
         soft_wrap=True,
+        markup=False,
     )
     try:
         made.train(console)
     except KeyboardInterrupt:
-        console.print(f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True)
+        console.print(f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130) from None
     record = made.record()
     _write_and_show([record], made.folder / "report")
@@ -263,14 +266,14 @@ def _write_and_show(records: list, folder: Path) -> None:
         page = write_report(records, folder)
     document = json.loads((folder / "transience.json").read_text())
     for group in document["groups"]:
-        console.print(describe_group(group), highlight=False)
-    table = Table("", *(run["name"] for run in document["runs"]), box=None)
+        console.print(describe_group(group), highlight=False, markup=False)
+    table = Table("", *(escape(run["name"]) for run in document["runs"]), box=None)
     for row in list_table(document["runs"]):
-        table.add_row(f"{title_metric(row.metric)}, {row.title}", *row.cells)
+        table.add_row(f"{title_metric(row.metric)}, {row.title}", *map(escape, row.cells))
     for run in document["runs"]:
         console.print(f"[bold]{escape(run['name'])}[/]: {escape(describe_run(run))}", highlight=False)
     console.print(table)
-    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 
 def main() -> None:
