@@ -1,6 +1,6 @@
 """Speed of the dataset builder: sequences per second prepared (to Arrow files) and streamed.
 
-Example: OMP_NUM_THREADS=1 python benchmarks/bench_builder.py --count 2000000 --json
+Example: OMP_NUM_THREADS=1 python benchmarks/bench_builder.py --count 2000000 --json rates.json
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import tempfile
 import time
+from pathlib import Path
 
 import datasets
 import torch
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=4, help="exemplars before the query")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--num-proc", type=int, default=1, help="processes that prepare")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rates to a file")
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
     datasets.disable_progress_bars()
@@ -42,14 +43,9 @@ def main() -> None:
         "streamed_numpy_batches_per_s": measure_batches(words.stream, shape, "numpy"),
         "streamed_arrow_batches_per_s": measure_batches(words.stream, shape, "arrow"),
     }
-    settings = {name: value for name, value in vars(words).items() if name != "json"}
     if words.json:
-        print(
-            json.dumps(
-                {"settings": settings, "results": {name: round(rate) for name, rate in results.items()}}
-            )
-        )
-        return
+        settings = {name: value for name, value in vars(words).items() if name != "json"}
+        words.json.write_text(json.dumps({"settings": settings, "results": results}, indent=1))
     for name, rate in results.items():
         print(f"{name:30} {rate:12,.0f}")
 
