@@ -54,6 +54,7 @@ class TransienceCallback(TrainerCallback):
         self.schedule = Schedule(every=schedule) if isinstance(schedule, int) else schedule
         self.log = log
         self.history = history
+        self._opened = False  # whether this callback opened the history itself
         self.batch_size = batch_size
 
     def on_train_begin(
@@ -61,10 +62,11 @@ class TransienceCallback(TrainerCallback):
     ) -> None:
         """Open the history, fresh or cut back to the checkpoint, and measure the untrained model."""
         path = Path(args.output_dir) / HISTORY_FILE
-        if self.history is None:
+        if self.history is None or (self._opened and state.global_step == 0):
             if state.global_step == 0 and state.is_world_process_zero:
                 _set_aside(path)
             self.history = History(path if state.is_world_process_zero else None)
+            self._opened = True
         self._restore(args, state)
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)

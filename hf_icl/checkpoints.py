@@ -28,8 +28,8 @@ class ManifestCallback(TrainerCallback):
 
 def mark_whole(folder: Path) -> None:
     """Write a manifest with the sizes of the files now in `folder`, in one atomic step."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST_FILE]
-    sizes = {path.name: path.stat().st_size for path in files}
+    paths = (path for path in sorted(folder.glob("[!.]*")) if path.is_file() and path.name != MANIFEST_FILE)
+    sizes = {path.name: path.stat().st_size for path in paths}
     write_atomically(folder / MANIFEST_FILE, json.dumps(sizes, indent=1).encode())
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -81,9 +83,12 @@ class Run:
             "chance": task.chance,
             "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
         }
-        text = yaml.safe_dump(config.to_dict(), sort_keys=False)
-        write_atomically(folder / CONFIG_FILE, text.encode())
-        write_atomically(folder / RUN_FILE, json.dumps(about, indent=1).encode())
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
+            draft = Path(making) / folder.name
+            write_atomically(draft / CONFIG_FILE, yaml.safe_dump(about["config"], sort_keys=False).encode())
+            write_atomically(draft / RUN_FILE, json.dumps(about, indent=1).encode())
+            os.replace(draft, folder)
         return cls(folder, config, about)
 
     @classmethod
@@ -135,6 +140,8 @@ class Run:
             return
         if self.config.training.threads:
             torch.set_num_threads(self.config.training.threads)
+        for litter in self.folder.glob(".*.tmp"):  # of a writer killed in mid-file
+            litter.unlink()
         checkpoint = find_checkpoint(self.folder, remove_broken=True)
         if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
             display = LiveDisplay(console or Console(quiet=True), self.history)

@@ -40,7 +40,7 @@ class Schedule(Config):
                 "",
                 self.model_dump(exclude_none=True),
                 "set exactly one of every, per_decade, steps",
-                "Try every: 500",
+                "Set the others to null.",
             )
         return self
 

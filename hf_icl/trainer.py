@@ -117,9 +117,7 @@ class TransienceTrainer(Trainer):
         if self.regularization.kind == "l2":
             chosen = [p for name, p in model.named_parameters() if name in self.regularized]
             added = self.regularization.strength * sum(p.square().sum() for p in chosen)
-            if (
-                num_items_in_batch is not None
-            ):  # else the trainer itself divides the whole by the number of parts
+            if num_items_in_batch is not None:  # else the trainer divides the whole by the number of parts
                 added = added / self.current_gradient_accumulation_steps
             loss = loss + added
         return (loss, outputs) if return_outputs else loss

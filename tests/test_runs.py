@@ -157,7 +157,7 @@ def train_until_killed(folder: Path, trap, when: int) -> None:
 def assert_same_run(folder: Path, undisturbed: Path) -> None:
     for name in CONTENTS:
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    assert is_whole(folder)
+    assert is_whole(folder) and not list(folder.rglob(".*.tmp"))
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,19 @@ def test_killed_again_and_again(tmp_path, undisturbed):
         assert in_a_process(train_until_killed, run.folder, trap, when) == -signal.SIGKILL
     Run.open(run.folder).train()
     assert_same_run(run.folder, undisturbed)
+
+
+def test_killed_while_the_folder_is_made_there_is_none(tmp_path):
+    def make():
+        os.replace = lambda source, target: (
+            die() if Path(target) == tmp_path / "run" else real(source, target)
+        )
+        Run.create(small_config(), tmp_path / "run")
+
+    real = os.replace
+    assert in_a_process(make) == -signal.SIGKILL
+    assert not (tmp_path / "run").exists()
+    Run.create(small_config(), tmp_path / "run")
 
 
 def test_another_seed_gives_another_run(tmp_path, undisturbed):

@@ -209,6 +209,14 @@ def test_a_new_run_in_a_used_folder_sets_the_old_history_aside(tmp_path, task):
     assert (tmp_path / "history.1.jsonl").read_bytes() == old
 
 
+def test_training_twice_with_one_trainer_keeps_the_first_history(tmp_path, task):
+    trainer = train(tmp_path, task)
+    first = (tmp_path / "history.jsonl").read_bytes()
+    trainer.train()
+    assert (tmp_path / "history.1.jsonl").read_bytes() == first
+    assert [row["step"] for row in History(tmp_path / "history.jsonl").rows] == [0, 4, 8, 12]
+
+
 def test_l2_adds_the_sum_of_squares_to_the_loss(tmp_path, task):
     strength = 0.25
     trainer = TransienceTrainer(
