@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pydantic
 import torch
@@ -14,9 +14,11 @@ from hf_icl.banks import Bank, BankConfig, GaussianConfig, load_bank
 from hf_icl.config import Config, suggest
 from hf_icl.errors import ConfigError
 from hf_icl.evaluators import Evaluator, measure, standard_specs
-from hf_icl.philox import normals, stream_of
+from hf_icl.forms import choose_form, look_up
+from hf_icl.philox import stream_of
 from hf_icl.sampler import Sampler
 from hf_icl.sequences import SequenceBatch, SequenceSpec
+from hf_icl.streams import SequenceDataset
 
 STANDARD_EVALUATORS = ("train", "icl", "icl_holdout", "iwl", "ciwl", "flip")
 
@@ -36,6 +38,11 @@ class TaskConfig(Config):
     )
     extra_evaluators: dict[str, SequenceSpec] = pydantic.Field(
         default_factory=dict, description="Evaluators of your own: name to sequence spec."
+    )
+    form: Literal["vectors", "tokens"] | None = pydantic.Field(
+        None,
+        description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language model; "
+        "null: tokens for a bank of kind vocabulary, else vectors.",
     )
     n_eval_sequences: int = pydantic.Field(1000, ge=1, description="Sequences per evaluator, drawn once.")
 
@@ -90,6 +97,7 @@ class Task:
         self.config = config or TaskConfig()
         self.seed = seed
         self.bank = bank if bank is not None else load_bank(self.config.bank, seed=seed, progress=progress)
+        self.form = choose_form(self.config.form, self.bank, self._all_specs())
         self.train_sampler = self.sampler()  # drawn from at once, so that a bad spec fails here
 
     @property
@@ -121,6 +129,9 @@ class Task:
         chosen = self.config.evaluators or available
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
         return {name: available[name] for name in chosen} | own
+
+    def _all_specs(self) -> list[SequenceSpec]:
+        return [*self.config.train_specs, *self.config.extra_evaluators.values()]
 
     @cached_property
     def evaluators(self) -> dict[str, Evaluator]:
@@ -162,42 +173,21 @@ class Task:
             raise error.within("train" if evaluator is None else f"evaluators.{evaluator}") from error
 
     def features(self, batch: SequenceBatch) -> Tensor:
-        """Look up the exemplars of a batch, with the within-class noise that its spec asks for.
-
-        Noise is normal, in units of the bank's root-mean-square feature, and a function of (seed, stream, index,
-        place) alone: x' = (x + noise · scale · z) / sqrt(1 + noise²).
-
-        Returns:
-            float32 (n_sequences, n_context + 1, *shape), or int64 (n_sequences, n_context + 1) for a bank of ids.
-        """
-        exemplars = self.bank.lookup(batch.class_ids, batch.exemplar_ids)
-        if batch.noise is None:
-            return exemplars
-        n_values = exemplars[0].numel()
-        z = normals(batch.index, n_values, seed=batch.seed, stream=batch.stream)
-        noise = batch.noise.view(-1, *[1] * (exemplars.ndim - 1))
-        return (exemplars + noise * self.bank.scale * z.view_as(exemplars)) / (1 + noise.square()).sqrt()
+        """Look up the exemplars of a batch, with its noise; see `hf_icl.forms.look_up`."""
+        return look_up(self.bank, batch)
 
     def encode(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        """Turn a batch of indices into what `ICLModel.forward` takes."""
-        return {
-            "exemplars": self.features(batch),
-            "context_labels": batch.labels[:, :-1],
-            "labels": batch.labels[:, -1],
-        }
+        """Turn a batch of indices into what a model's forward takes, by the task's form."""
+        return self.form.encode(self.bank, batch)
 
     def predict(self, model: torch.nn.Module, batch: SequenceBatch) -> Tensor:
         """Return a model's label logits at the query, shape (n_sequences, n_labels)."""
-        inputs = self.to(model.device).encode(batch.to(model.device))
-        return model(exemplars=inputs["exemplars"], context_labels=inputs["context_labels"]).logits
+        bank = self.to(model.device).bank
+        return self.form.predict(bank, model, batch.to(model.device))
 
     def check_model(self, model: torch.nn.Module) -> None:
-        """Raise `ConfigError` if a model that says how many labels its head has, has too few for this task."""
-        n_labels = getattr(getattr(model, "config", None), "n_labels", self.n_labels)
-        if n_labels < self.n_labels:
-            rule = f"the head has fewer labels than the {self.n_labels} of the task's bank"
-            hint = "Build the model with ICLModel.from_backbone(backbone, task.bank), or take another task."
-            raise ConfigError("n_labels", n_labels, rule, hint)
+        """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about it."""
+        self.form.check_model(self.bank, model)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the bank, once, to the device where exemplars are looked up. Returns the task itself."""
@@ -235,49 +225,3 @@ class Task:
 
             rows = [batch_from_rows(rows, seed=self.seed, stream=stream_of("training"))]
         return self.to("cpu").encode(rows[0] if len(rows) == 1 else SequenceBatch.cat(rows))
-
-
-class SequenceDataset(torch.utils.data.Dataset):
-    """A map-style dataset whose i-th item is the i-th training sequence, drawn when it is asked for."""
-
-    def __init__(self, task: Task, n_sequences: int) -> None:
-        self.task, self.n_sequences = task, n_sequences
-
-    def __len__(self) -> int:
-        return self.n_sequences
-
-    def __getitem__(self, index: int) -> SequenceBatch:
-        if not 0 <= index < self.n_sequences:
-            raise IndexError(f"sequence {index} of {self.n_sequences}")
-        return self.task.train_sampler.draw(index, 1)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[SequenceBatch]:
-        """Draw a whole batch at once; it stays one item, which `Task.collate` takes."""
-        return [self.task.train_sampler.draw_at(torch.as_tensor(indices))]
-
-
-class SequenceStream(torch.utils.data.IterableDataset):
-    """Endless ready batches for the project's Trainer, drawn on the model's device, many steps at a time.
-
-    Args:
-        task: What to draw.
-        batch_size: Sequences per batch.
-        device: Where to draw and to look up exemplars.
-        first_batch: Called when iteration starts; the number of the batch to start from.
-        n_ahead: Batches drawn in one go.
-    """
-
-    def __init__(
-        self, task: Task, batch_size: int, device: torch.device, first_batch, n_ahead: int = 64
-    ) -> None:
-        self.task, self.batch_size, self.n_ahead = task, batch_size, n_ahead
-        self.device, self.first_batch = device, first_batch
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        sampler = self.task.to(self.device).sampler(device=self.device)
-        start, size = self.first_batch() * self.batch_size, self.batch_size
-        while True:
-            drawn = sampler.draw(start, self.n_ahead * size)
-            for offset in range(0, self.n_ahead * size, size):
-                yield self.task.encode(drawn[offset : offset + size])
-            start += self.n_ahead * size

@@ -15,7 +15,8 @@ from hf_icl.config import Config
 from hf_icl.errors import ConfigError
 from hf_icl.models import parameter_groups
 from hf_icl.schedule import Schedule
-from hf_icl.task import SequenceStream, Task
+from hf_icl.streams import SequenceStream
+from hf_icl.task import Task
 
 
 class Regularization(Config):

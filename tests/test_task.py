@@ -7,7 +7,8 @@ from transformers import GPT2Config
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
 from hf_icl.sequences import SequenceSpec
-from hf_icl.task import SequenceStream, Task, TaskConfig
+from hf_icl.streams import SequenceStream
+from hf_icl.task import Task, TaskConfig
 
 BANK = {
     "kind": "gaussian",

@@ -1,6 +1,6 @@
 """Exemplar banks: what sequences point to."""
 
-from hf_icl.banks.base import Bank, assign_labels, make_bank
+from hf_icl.banks.base import Bank, Vocabulary, assign_labels, make_bank
 from hf_icl.banks.cache import find_cache_folder
 from hf_icl.banks.feature_map import BlurPCAConfig
 from hf_icl.banks.features import FeaturesConfig
@@ -16,6 +16,7 @@ __all__ = [
     "GaussianConfig",
     "OmniglotConfig",
     "SymbolicConfig",
+    "Vocabulary",
     "assign_labels",
     "find_cache_folder",
     "load_bank",

@@ -68,6 +68,27 @@ class BankConfigBase(Config):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The tokens of a model's own vocabulary that a bank's exemplars and labels are.
+
+    The tokens of exemplars are the bank's `rows`.
+
+    Attributes:
+        label_tokens: int64 (n_labels,), the token of each label; none of them is an exemplar's.
+        size: Rows of the model's token table.
+        prefix: Tokens that the model's tokenizer puts before every text, such as the one that begins a sequence.
+        names: Text of each token, by its id.
+        spread: Root-mean-square distances by name, such as "within" and "between" classes.
+    """
+
+    label_tokens: Tensor
+    size: int
+    prefix: tuple[int, ...] = ()
+    names: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
+    spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Bank:
     """Exemplars that sequences point to, immutable.
 
@@ -88,6 +109,7 @@ class Bank:
         rows: Row of `data` of each exemplar, int64 (n_classes, n_exemplars); the ids themselves in a bank of ids.
         data: Stored exemplars (n_rows, *shape), float32, or uint8 for 0..1 in steps of 1/255; None for ids.
         variants: Flip or rotation of each class, int64 (n_classes,) in 0..7, see `turn`; None: as stored.
+        vocabulary: For exemplars that are tokens of a model's vocabulary: the other tokens, and what they are called.
 
     >>> bank = make_bank("mine", torch.arange(12.0).reshape(6, 2), torch.arange(6).reshape(3, 2), n_holdout_classes=1)
     >>> bank.lookup(torch.tensor([2, 0]), torch.tensor([1, 0])).tolist()
@@ -109,6 +131,7 @@ class Bank:
     scale: float = 1.0
     class_names: Sequence[str] | None = None
     variants: Tensor | None = dataclasses.field(default=None, repr=False)
+    vocabulary: Vocabulary | None = None
 
     @property
     def n_classes(self) -> int:
@@ -141,6 +164,9 @@ class Bank:
         pools = {name: ids.to(device) for name, ids in self.class_pools.items()}
         optional = {name: getattr(self, name) for name in ("data", "rows", "variants")}
         moved = {name: tensor.to(device) for name, tensor in optional.items() if tensor is not None}
+        if self.vocabulary is not None:
+            tokens = self.vocabulary.label_tokens.to(device)
+            moved["vocabulary"] = dataclasses.replace(self.vocabulary, label_tokens=tokens)
         return dataclasses.replace(self, labels=self.labels.to(device), class_pools=pools, **moved)
 
 
@@ -172,6 +198,7 @@ def make_bank(
     scale: float | None = None,
     class_names: Sequence[str] | None = None,
     variants: Tensor | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Bank:
     """Put a bank together: the last `n_holdout_classes` and exemplars are held out, and labels are given.
 
@@ -187,6 +214,7 @@ def make_bank(
         scale: Root mean square of a feature; measured over the training classes if left out.
         class_names: One per class.
         variants: Flip or rotation of each class, see `turn`.
+        vocabulary: For exemplars that are tokens of a model's vocabulary.
     """
     n_classes, n_exemplars = rows.shape
     n_train = n_classes - n_holdout_classes
@@ -211,6 +239,7 @@ def make_bank(
         rows=rows,
         data=data,
         variants=variants,
+        vocabulary=vocabulary,
     )
 
 
