@@ -96,11 +96,27 @@ class TokenForm:
 
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the label tokens after the query's exemplar; all others are left aside."""
-        options = {"use_cache": False, "logits_to_keep": 1}
-        takes = _parameters(model)
-        options = {name: value for name, value in options.items() if name in takes}
+        options = _without_cache(model) | (
+            {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
+        )
         logits = model(input_ids=self.prompt(bank, batch), **options).logits
         return logits[:, -1, label_tokens(bank)]
+
+    def read_logits(self, bank: Bank, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return label logits from a whole language-model output, wherever padding has put the query.
+
+        Use it as a stock `Trainer`'s `preprocess_logits_for_metrics`, with the bank bound.
+
+        Args:
+            bank: Whose labels are asked for.
+            logits: (n_sequences, places, vocabulary).
+            labels: int64 (n_sequences, places), −100 but for one place, as `encode` gives them, then padded.
+
+        Returns:
+            (n_sequences, n_labels), at the place before the query's label.
+        """
+        places = (labels != IGNORED).int().argmax(1) - 1
+        return logits[torch.arange(len(logits), device=logits.device), places][:, label_tokens(bank)]
 
     def check_model(self, bank: Bank, model: nn.Module) -> None:
         """Refuse models that are no causal language models, or whose vocabulary does not hold the bank's tokens."""
@@ -134,7 +150,7 @@ class TokenForm:
         was_training = model.training
         model.eval()
         try:
-            logits = model(input_ids=prompts).logits[:, 1].float()
+            logits = model(input_ids=prompts, **_without_cache(model)).logits[:, 1].float()
         finally:
             model.train(was_training)
         if not torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-4):
@@ -220,6 +236,10 @@ def fill_token_table(model: nn.Module, bank: Bank) -> None:
     projection = normals(torch.arange(exemplars.shape[1]), width, seed=0, stream=0) / width**0.5
     rows = exemplars @ projection.float()
     table[: len(rows)] = (rows * (table.std().cpu() / rows.std())).to(table)
+
+
+def _without_cache(model: nn.Module) -> dict[str, bool]:
+    return {"use_cache": False} if "use_cache" in _parameters(model) else {}
 
 
 def _parameters(model: nn.Module) -> Any:

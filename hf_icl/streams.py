@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hf_icl.sequences import SequenceBatch
-
 if TYPE_CHECKING:
     from hf_icl.task import Task
 
 
 class SequenceDataset(torch.utils.data.Dataset):
-    """A map-style dataset whose i-th item is the i-th training sequence, drawn when it is asked for."""
+    """A map-style dataset whose i-th item is the i-th training sequence, encoded for the model, drawn when asked for."""
 
     def __init__(self, task: Task, n_sequences: int) -> None:
         self.task, self.n_sequences = task, n_sequences
@@ -23,14 +21,17 @@ class SequenceDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.n_sequences
 
-    def __getitem__(self, index: int) -> SequenceBatch:
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
         if not 0 <= index < self.n_sequences:
             raise IndexError(f"sequence {index} of {self.n_sequences}")
-        return self.task.train_sampler.draw(index, 1)
+        return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[SequenceBatch]:
-        """Draw a whole batch at once; it stays one item, which `Task.collate` takes."""
-        return [self.task.train_sampler.draw_at(torch.as_tensor(indices))]
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Draw and encode a whole batch at once, and hand it out row by row."""
+        batch = self.task.train_sampler.draw_at(torch.as_tensor(indices))
+        inputs = self.task.to("cpu").encode(batch)
+        names, columns = inputs.keys(), (values.unbind() for values in inputs.values())
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 class SequenceStream(torch.utils.data.IterableDataset):

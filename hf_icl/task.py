@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import pydantic
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from hf_icl.banks import Bank, BankConfig, GaussianConfig, load_bank
 from hf_icl.config import Config, suggest
@@ -218,10 +219,10 @@ class Task:
         """Return the first `n_sequences` training sequences as a torch dataset, for a stock `Trainer`."""
         return SequenceDataset(self, n_sequences)
 
-    def collate(self, rows: Sequence[SequenceBatch | Mapping[str, Any]]) -> dict[str, Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Data collator for a stock `Trainer`: takes rows of `dataset()`, or of `load_dataset("hf_icl", …)`."""
-        if not isinstance(rows[0], SequenceBatch):
-            from hf_icl.data import batch_from_rows  # that module builds on this one
+        if "class_ids" not in rows[0]:
+            return default_collate(rows)
+        from hf_icl.data import batch_from_rows  # that module builds on this one
 
-            rows = [batch_from_rows(rows, seed=self.seed, stream=stream_of("training"))]
-        return self.to("cpu").encode(rows[0] if len(rows) == 1 else SequenceBatch.cat(rows))
+        return self.to("cpu").encode(batch_from_rows(rows, seed=self.seed, stream=stream_of("training")))

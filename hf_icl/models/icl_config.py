@@ -146,7 +146,7 @@ def check_reach(config: ICLConfig, n_context: int) -> None:
     """Raise `ConfigError` if sequences with `n_context` pairs are longer than the backbone's positions reach."""
     limit = getattr(config.backbone, "max_position_embeddings", None)
     n_places = count_places(n_context, config.places)
-    if limit is not None and n_places > limit:
+    if limit is not None and 0 < limit < n_places:  # some configs say −1 for no limit
         rule = f"makes {n_places} {config.places} places, and the backbone's positions reach to {limit}"
         raise ConfigError(
             "n_context", n_context, rule, "Build the backbone for more places, or shorten the context."
