@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.errors import ConfigError, HfIclError, RunError
+from hf_icl.errors import ConfigError, HfIclError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,7 +91,7 @@ def report(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, or a saved ICLModel.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, or a saved model.")],
     task: Annotated[
         str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")
     ] = None,
@@ -105,8 +105,9 @@ def evaluate(
 
     Example: `hf-icl evaluate runs/default-seed0 --checkpoint checkpoint-4000`
     """
+    from hf_icl.build import build_task, load_model
     from hf_icl.run_config import load_config
-    from hf_icl.runs import RUN_FILE, Run, build_task
+    from hf_icl.runs import RUN_FILE, Run
 
     _quiet_transformers()
     if task is None and not (model / RUN_FILE).exists() and (model / "config.json").exists():
@@ -117,7 +118,7 @@ def evaluate(
         opened = Run.open(model)
         net, config = opened.load_model(checkpoint), opened.config
     else:
-        net, config = _load_model(model), load_config(task, [f"seed={seed}"])
+        net, config = load_model(model), load_config(task, [f"seed={seed}"])
     built = build_task(config)
     means, _ = built.measure(net)
     if as_json:
@@ -167,10 +168,10 @@ def show(
 
     Example: `hf-icl data show omniglot-cpu --evaluator icl -n 2`
     """
+    from hf_icl.build import build_task
     from hf_icl.config import suggest
     from hf_icl.data import render_sequences
     from hf_icl.run_config import load_config
-    from hf_icl.runs import build_task
 
     source, overrides = _sort_words(source, overrides)
     task = build_task(load_config(source, overrides), progress=console.is_terminal)
@@ -195,9 +196,9 @@ def export(
 
     Example: `hf-icl data export default --count 1000000 --output data/gaussian`
     """
+    from hf_icl.build import build_task
     from hf_icl.data import export_parquet
     from hf_icl.run_config import load_config
-    from hf_icl.runs import build_task
 
     source, overrides = _sort_words(source, overrides)
     task = build_task(load_config(source, overrides), progress=console.is_terminal)
@@ -215,15 +216,6 @@ def _quiet_transformers() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def _load_model(folder: Path):
-    from hf_icl.models import ICLModel
-
-    try:
-        return ICLModel.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder}: holds neither a run nor a saved ICLModel ({error}).") from error
 
 
 def _sort_words(source: str, overrides: list[str] | None) -> tuple[str, list[str]]:

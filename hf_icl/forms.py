@@ -34,7 +34,7 @@ class Form(Protocol):
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return label logits at the query, shape (n_sequences, n_labels)."""
 
-    def check_model(self, bank: Bank, model: nn.Module) -> None:
+    def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
         """Raise `ConfigError` if a model cannot be asked in this form."""
 
 
@@ -53,7 +53,7 @@ class VectorForm:
         """Return the logits of the model's own label head."""
         return model(exemplars=look_up(bank, batch), context_labels=batch.labels[:, :-1]).logits
 
-    def check_model(self, bank: Bank, model: nn.Module) -> None:
+    def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
         """Refuse a model that says how many labels its head has, and has too few; and a bare language model."""
         n_labels = getattr(getattr(model, "config", None), "n_labels", bank.n_labels)
         if n_labels < bank.n_labels:
@@ -118,7 +118,7 @@ class TokenForm:
         places = (labels != IGNORED).int().argmax(1) - 1
         return logits[torch.arange(len(logits), device=logits.device), places][:, label_tokens(bank)]
 
-    def check_model(self, bank: Bank, model: nn.Module) -> None:
+    def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
         """Refuse models that are no causal language models, or whose vocabulary does not hold the bank's tokens."""
         name, takes = type(model).__name__, _parameters(model)
         if "input_ids" not in takes:
@@ -138,6 +138,11 @@ class TokenForm:
                 "Take the model that the bank's vocabulary was read from, or build one with that vocab_size."
             )
             raise ConfigError("model", name, rule, hint)
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+        n_places = 2 * n_context + 2 + len(bank.vocabulary.prefix if bank.vocabulary else ())
+        if 0 < limit < n_places:
+            rule = f"makes {n_places} places of tokens, and the model's positions reach to {limit}"
+            raise ConfigError("n_context", n_context, rule, "Shorten the context, or take another model.")
         self._check_causal(bank, model)
 
     @torch.no_grad()

@@ -25,8 +25,19 @@ OURS = {
 }  # fmt: skip
 
 
+class LoraSettings(Config):
+    """Low-rank adapters instead of full fine-tuning, by peft."""
+
+    rank: int = pydantic.Field(8, ge=1, description="Rank of the adapters.")
+    alpha: float = pydantic.Field(16, gt=0, description="Their scale is alpha / rank.")
+    dropout: float = pydantic.Field(0.0, ge=0, lt=1, description="Dropout before them.")
+    target_modules: tuple[str, ...] | None = pydantic.Field(
+        None, description="Names of the modules that get one; null: every linear map but the head."
+    )
+
+
 class ModelConfig(Config):
-    """The network: our own causal transformer, or any backbone of transformers that takes `inputs_embeds`."""
+    """The network: our own causal transformer, any backbone of transformers, or a pretrained checkpoint."""
 
     n_layers: int = pydantic.Field(2, ge=1, description="Transformer blocks.")
     d_model: int = pydantic.Field(64, ge=2, description="Width of the residual stream.")
@@ -43,6 +54,20 @@ class ModelConfig(Config):
         None,
         description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is unused.",
     )
+    pretrained: str | None = pydantic.Field(
+        None,
+        description="A checkpoint to fine-tune instead, a folder or an id on the Hub; it keeps its tokenizer.",
+    )
+    revision: str | None = pydantic.Field(None, description="Branch, tag or commit of that checkpoint.")
+    dtype: Literal["float32", "bfloat16"] = pydantic.Field(
+        "float32", description="Type of the pretrained weights in memory."
+    )
+    lora: LoraSettings | None = pydantic.Field(
+        None, description="Fit low-rank adapters on a pretrained language model, instead of all its weights."
+    )
+    fill_tokens: bool = pydantic.Field(
+        False, description="In tokens form, start a fresh table of token embeddings from the bank's vectors."
+    )
     places: Literal["interleaved", "paired"] = pydantic.Field(
         "interleaved", description="Exemplar and label in places of their own, or summed in one."
     )
@@ -55,15 +80,25 @@ class ModelConfig(Config):
     exemplar_scale: float = pydantic.Field(1.0, gt=0, description="Factor on exemplars before the encoder.")
 
     @pydantic.model_validator(mode="after")
-    def _check_heads(self) -> Self:
-        if self.backbone is None and self.d_model % self.n_heads:
-            raise ConfigError(
-                "n_heads", self.n_heads, f"n_heads must divide d_model = {self.d_model}", "Try 8."
-            )
+    def _check(self) -> Self:
+        if self.backbone is None and self.pretrained is None and self.d_model % self.n_heads:
+            rule = f"n_heads must divide d_model = {self.d_model}"
+            raise ConfigError("n_heads", self.n_heads, rule, "Try 8.")
         if self.backbone is not None and "model_type" not in self.backbone:
-            raise ConfigError(
-                "backbone", self.backbone, "a backbone needs its model_type", "Add model_type: gpt2."
-            )
+            rule = "a backbone needs its model_type"
+            raise ConfigError("backbone", self.backbone, rule, "Add model_type: gpt2.")
+        if self.backbone is not None and self.pretrained is not None:
+            rule = "a pretrained checkpoint brings its own backbone"
+            raise ConfigError("backbone", self.backbone, rule, "Leave one of the two out.")
+        if self.pretrained is None and self.lora is not None:
+            rule = "LoRA adapts a pretrained model, and none is given"
+            raise ConfigError("lora", self.lora.rank, rule, "Set pretrained, or leave lora out.")
+        if self.pretrained is None and self.revision is not None:
+            rule = "there is no pretrained checkpoint whose revision this could be"
+            raise ConfigError("revision", self.revision, rule, "Set pretrained.")
+        if self.fill_tokens and self.pretrained is not None:
+            rule = "a pretrained table of token embeddings stays as it is"
+            raise ConfigError("fill_tokens", True, rule, "Leave one of the two out.")
         return self
 
 

@@ -18,16 +18,16 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors import SafetensorError
-from transformers import AutoConfig, PrinterCallback, set_seed
+from transformers import PreTrainedModel, PrinterCallback
 
+from hf_icl.build import build_model, build_task, load_model, load_tokenizer
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay
-from hf_icl.errors import ConfigError, RunError
+from hf_icl.errors import RunError
 from hf_icl.history import History, write_atomically
-from hf_icl.models import CausalTransformerConfig, ICLModel
 from hf_icl.report import RunRecord
-from hf_icl.run_config import ModelConfig, RunConfig
+from hf_icl.run_config import RunConfig
 from hf_icl.task import Task
 from hf_icl.trainer import TransienceTrainer
 
@@ -35,7 +35,10 @@ CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
 RUN_SCHEMA = 1
 SMALLEST_FREE_BYTES = 1 << 16
-MODEL_FILES = ("config.json", "model*.safetensors", "model*.json")
+MODEL_FILES = (
+    "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*", "vocab*",
+    "merges.txt", "special_tokens_map.json", "chat_template*",
+)  # fmt: skip
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub", "numpy")
 
 
@@ -181,12 +184,13 @@ class Run:
             schedule=self.config.evaluate,
             regularization=training.regularization,
             callbacks=[display],
+            processing_class=load_tokenizer(self.config),
         )
         trainer.transience.history = display.history
         trainer.remove_callback(PrinterCallback)  # the display says the same, better
         return trainer
 
-    def load_model(self, checkpoint: str | None = None) -> ICLModel:
+    def load_model(self, checkpoint: str | None = None) -> PreTrainedModel:
         """Return the final model, or that of a checkpoint such as `checkpoint-2000`.
 
         Raises:
@@ -201,7 +205,7 @@ class Run:
             raise RunError(
                 f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}."
             )
-        return ICLModel.from_pretrained(folder)
+        return load_model(folder)
 
     def build_task(self) -> Task:
         """Return the run's task: bank, training sequences, evaluators."""
@@ -226,60 +230,6 @@ class Run:
             chance=self.about["chance"],
             n_sequences=self.about["n_sequences"],
         )
-
-
-def build_task(config: RunConfig, *, progress: bool = False) -> Task:
-    """Build bank, sequences and evaluators of a run."""
-    with _named("task"):
-        task = Task(config.task, seed=config.seed, progress=progress)
-        task.evaluators  # noqa: B018  drawn now, so that a spec the bank cannot serve is told before training
-    return task
-
-
-def build_model(config: RunConfig, task: Task) -> ICLModel:
-    """Build a run's untrained model; its weights are a function of the seed alone."""
-    set_seed(config.seed)
-    with _named("model"):
-        model = config.model
-        return ICLModel.from_backbone(
-            backbone_config(model, task),
-            task.bank,
-            n_context=task.n_context,
-            places=model.places,
-            encoder=None if model.encoder == "auto" else model.encoder,
-            tie_labels=model.tie_labels,
-            label_init_std=model.label_init_std,
-            exemplar_scale=model.exemplar_scale,
-        )
-
-
-def backbone_config(model: ModelConfig, task: Task):
-    """Return the transformers config of the backbone that a run asks for."""
-    n_places = task.n_context + 1 if model.places == "paired" else 2 * task.n_context + 1
-    if model.backbone is not None:
-        try:
-            return AutoConfig.for_model(**model.backbone)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError("backbone", model.backbone, f"transformers refuses it: {error}", "") from error
-    return CausalTransformerConfig(
-        n_layers=model.n_layers,
-        d_model=model.d_model,
-        n_heads=model.n_heads,
-        mlp_ratio=model.mlp_ratio,
-        positions=model.positions,
-        max_time=model.max_time,
-        max_places=n_places,
-        layer_norm=model.layer_norm,
-    )
-
-
-@contextlib.contextmanager
-def _named(field: str):
-    """Name the part of the config in which a setting was found wrong."""
-    try:
-        yield
-    except ConfigError as error:
-        raise error.within(field) from error
 
 
 def describe_origin(config: RunConfig, command: str) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class Task:
 
     def check_model(self, model: torch.nn.Module) -> None:
         """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about it."""
-        self.form.check_model(self.bank, model)
+        self.form.check_model(self.bank, model, self.n_context)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the bank, once, to the device where exemplars are looked up. Returns the task itself."""

@@ -7,7 +7,7 @@ from typing import Literal
 import pydantic
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from hf_icl.callback import TransienceCallback
 from hf_icl.checkpoints import ManifestCallback
@@ -65,12 +65,13 @@ class TransienceTrainer(Trainer):
     - `evaluate()` measures the task's evaluators, so `metric_for_best_model="icl/accuracy"` needs no dataset.
 
     Args:
-        model: An `ICLModel`, or any model whose forward takes `Task.encode`'s tensors.
+        model: An `ICLModel`, or for a task in tokens form any causal language model.
         args: As for `Trainer`; `max_steps` must be set, because sequences never run out.
         task: What to train on and what to measure.
         schedule: When to measure.
         regularization: None by default.
         callbacks: As for `Trainer`; they run after the measuring.
+        processing_class: The tokenizer of a pretrained model, saved with it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class TransienceTrainer(Trainer):
         schedule: Schedule | int = 500,
         regularization: Regularization | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
         if args.max_steps < 1:
             raise ConfigError(
@@ -93,7 +95,7 @@ class TransienceTrainer(Trainer):
         self.regularization = regularization or Regularization()
         self.regularized = set(self.regularization.select(model))
         # `evaluate` below needs no dataset, but `Trainer` refuses an evaluation strategy without one.
-        super().__init__(model=model, args=args, eval_dataset=task.dataset(1))
+        super().__init__(model, args, eval_dataset=task.dataset(1), processing_class=processing_class)
         self.transience = TransienceCallback(task, schedule=schedule, log=self.log)
         for callback in [self.transience, *(callbacks or []), ManifestCallback()]:
             self.add_callback(callback)

@@ -138,7 +138,7 @@ def test_every_command_has_help_with_an_example(command):
         (["run", "default", "task.train={labels: remapped, n_remap: 99}"], "n_remap"),
         (["resume", "nowhere"], "not a run folder"),
         (["report", "nowhere"], "not a run folder"),
-        (["evaluate", "nowhere", "--task", "default"], "neither a run nor a saved ICLModel"),
+        (["evaluate", "nowhere", "--task", "default"], "neither a run nor a saved model"),
         (["data", "show", "--evaluator", "iclx"], "Did you mean icl?"),
     ],
 )

@@ -1,0 +1,181 @@
+"""From a run's config to its task and its model: fresh or pretrained, as vectors or as tokens, in full or by LoRA."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from hf_icl.errors import ConfigError, RunError
+from hf_icl.forms import TokenForm, count_tokens, fill_token_table
+from hf_icl.models import CausalTransformerConfig, ICLConfig, ICLModel
+from hf_icl.run_config import LoraSettings, ModelConfig, RunConfig
+from hf_icl.task import Task
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+def build_task(config: RunConfig, *, progress: bool = False) -> Task:
+    """Build bank, sequences and evaluators of a run."""
+    with _named("task"):
+        task = Task(config.task, seed=config.seed, progress=progress)
+        task.evaluators  # noqa: B018  drawn now, so that a spec the bank cannot serve is told before training
+    return task
+
+
+def build_model(config: RunConfig, task: Task) -> PreTrainedModel:
+    """Build a run's model as it is before the first step; fresh weights are a function of the seed alone.
+
+    Returns:
+        An `ICLModel` for a task in vectors form; for one in tokens form a causal language model, which a `PeftModel`
+        wraps where the config asks for LoRA.
+
+    Raises:
+        ConfigError: If the config asks for a model that cannot be had, or that the task cannot use.
+    """
+    set_seed(config.seed)
+    with _named("model"):
+        settings = config.model
+        if isinstance(task.form, TokenForm):
+            model = _build_language_model(settings, task)
+        else:
+            model = _build_icl_model(settings, task)
+        task.check_model(model)
+        return model if settings.lora is None else _add_lora(model, settings.lora)
+
+
+def _build_icl_model(settings: ModelConfig, task: Task) -> ICLModel:
+    if settings.lora is not None:
+        rule = "LoRA is for causal language models, and this task gives vectors"
+        raise ConfigError(
+            "lora", settings.lora.rank, rule, "Leave it out, or take a bank of kind vocabulary."
+        )
+    pretrained = settings.pretrained is not None
+    return ICLModel.from_backbone(
+        _load_pretrained(AutoModel, settings) if pretrained else backbone_config(settings, task.n_context),
+        task.bank,
+        n_context=task.n_context,
+        places=settings.places,
+        encoder=None if settings.encoder == "auto" else settings.encoder,
+        tie_labels=settings.tie_labels,
+        label_init_std=settings.label_init_std,
+        exemplar_scale=settings.exemplar_scale,
+    )
+
+
+def _build_language_model(settings: ModelConfig, task: Task) -> PreTrainedModel:
+    if settings.pretrained is not None:
+        return _load_pretrained(AutoModelForCausalLM, settings)
+    if settings.backbone is None:
+        hint = "Set model.pretrained to a checkpoint, or model.backbone as in {model_type: gpt2, n_layer: 2}."
+        raise ConfigError("backbone", None, "a task in tokens form needs a causal language model", hint)
+    config = backbone_config(
+        settings.replace(backbone=settings.backbone | {"vocab_size": count_tokens(task.bank)}), task.n_context
+    )
+    try:
+        model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        kind = settings.backbone["model_type"]
+        raise ConfigError("backbone", kind, "transformers has no causal language model of it", "") from error
+    if settings.fill_tokens:
+        fill_token_table(model, task.bank)
+    return model
+
+
+def _load_pretrained(auto_class: type, settings: ModelConfig) -> PreTrainedModel:
+    try:
+        return auto_class.from_pretrained(
+            settings.pretrained, revision=settings.revision, dtype=getattr(torch, settings.dtype)
+        )
+    except (OSError, ValueError) as error:
+        hint = "Give a folder, or the id of a model on the Hub that needs no code of its own."
+        raise ConfigError("pretrained", settings.pretrained, f"cannot be loaded ({error})", hint) from error
+
+
+def _add_lora(model: PreTrainedModel, lora: LoraSettings) -> PreTrainedModel:
+    try:
+        import peft
+    except ImportError as error:
+        hint = "Install it: pip install 'hf-icl[lora]'."
+        raise ConfigError("model.lora", lora.rank, "LoRA needs the package peft", hint) from error
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear" if lora.target_modules is None else list(lora.target_modules),
+    )
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError("model.lora", lora.rank, f"peft refuses it: {error}", "") from error
+
+
+def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of a pretrained checkpoint, which a fine-tuned model keeps as it is; None if it has none."""
+    if config.model.pretrained is None:
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(config.model.pretrained, revision=config.model.revision)
+    except (OSError, ValueError, TypeError):  # how transformers says that a checkpoint comes without one
+        return None
+
+
+def load_model(folder: str | Path) -> PreTrainedModel:
+    """Load a model that a run, or anyone, has saved: an `ICLModel`, a causal language model, or a LoRA adapter on one.
+
+    Raises:
+        RunError: If the folder holds none of these.
+    """
+    folder = Path(folder)
+    try:
+        if (folder / ADAPTER_FILE).exists():
+            import peft
+
+            base = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
+            return peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+        is_ours = isinstance(AutoConfig.from_pretrained(folder), ICLConfig)
+        return (ICLModel if is_ours else AutoModelForCausalLM).from_pretrained(folder)
+    except (OSError, ValueError, ImportError) as error:
+        raise RunError(f"{folder}: holds neither a run nor a saved model ({error}).") from error
+
+
+def backbone_config(settings: ModelConfig, n_context: int) -> PretrainedConfig:
+    """Return the transformers config of the backbone that a run asks for."""
+    if settings.backbone is not None:
+        try:
+            return AutoConfig.for_model(**settings.backbone)
+        except (ValueError, TypeError, KeyError) as error:
+            rule = f"transformers refuses it: {error}"
+            raise ConfigError("backbone", settings.backbone, rule, "") from error
+    return CausalTransformerConfig(
+        n_layers=settings.n_layers,
+        d_model=settings.d_model,
+        n_heads=settings.n_heads,
+        mlp_ratio=settings.mlp_ratio,
+        positions=settings.positions,
+        max_time=settings.max_time,
+        max_places=n_context + 1 if settings.places == "paired" else 2 * n_context + 1,
+        layer_norm=settings.layer_norm,
+    )
+
+
+@contextlib.contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Name the part of the config in which a setting was found wrong."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error if error.field.startswith(f"{field}.") else error.within(field) from error
