@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers.pytorch_utils import Conv1D
 
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.forms import TokenForm, count_tokens, fill_token_table
@@ -115,6 +116,9 @@ def _add_lora(model: PreTrainedModel, lora: LoraSettings) -> PreTrainedModel:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
+        fan_in_fan_out=any(
+            isinstance(module, Conv1D) for module in model.modules()
+        ),  # how GPT-2 stores its maps
         target_modules="all-linear" if lora.target_modules is None else list(lora.target_modules),
     )
     try:
