@@ -331,3 +331,31 @@ def test_figure_bytes_are_what_they_are_called(runs):
     figure = draw_figure(runs[:1], analyse(runs[:1]))
     assert Image.open(io.BytesIO(render_figure(figure, "png"))).format == "PNG"
     assert runs[0].rows[-1]["step"] == LAST_STEP
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "code", "base"),
+    [
+        ({}, {}, "model = AutoModel.from_pretrained", None),
+        (
+            {"pretrained": "EleutherAI/pythia-70m"},
+            {"form": "tokens"},
+            "AutoModelForCausalLM",
+            "EleutherAI/pythia-70m",
+        ),
+        ({"pretrained": "/my/model"}, {"bank": {"kind": "vocabulary"}}, "AutoModelForCausalLM", None),
+        (
+            {"pretrained": "/my/model"},
+            {"bank": {"kind": "vocabulary", "vectors": True}},
+            "AutoModel.from",
+            None,
+        ),
+        ({"pretrained": "a/b", "lora": {"rank": 2}}, {"form": "tokens"}, "from peft import", "a/b"),
+    ],
+)
+def test_the_card_says_how_this_model_is_loaded_and_what_it_comes_from(runs, model, task, code, base):
+    card = ModelCard(render_card([dataclasses.replace(runs[0], config={"model": model, "task": task})]))
+    assert code in card.text
+    assert card.data.base_model == base
+    assert card.data.license == (None if model else "apache-2.0")
+    assert card.data.library_name == ("peft" if "lora" in model else "transformers")

@@ -16,6 +16,7 @@ from hf_icl.report.record import RunRecord
 from hf_icl.report.words import describe_group, describe_run, list_table, title_metric
 from hf_icl.summary import ICL, IWL
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TAGS = ["hf-icl", "in-context-learning", "in-weights-learning", "transience", "interpretability"]
 
 
@@ -34,7 +35,7 @@ def render_card(runs: Sequence[RunRecord], *, report: str = "report/") -> str:
         undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, keep_trailing_newline=True
     )
     return environment.from_string(template).render(
-        header=f"---\n{_make_header(document['runs'][0])}\n---",
+        header=f"---\n{_make_header(document['runs'][0], runs[0])}\n---",
         title=escape_markdown(", ".join(entry["name"] for entry in entries)),
         verdicts=[_tell(entry) for entry in entries],
         figure=f"{report}transience.png",
@@ -46,7 +47,8 @@ def render_card(runs: Sequence[RunRecord], *, report: str = "report/") -> str:
         ],
         commands=[_find_command(run) for run in runs],
         origin=_list_origin(runs),
-        model_id="this/repository" if len(runs) == 1 else "one/of-these",
+        licence="that of the model it was fine-tuned from" if _find_base(runs[0]) else "Apache-2.0",
+        loading=_tell_loading(runs[0], "this/repository" if len(runs) == 1 else "one/of-these"),
     )
 
 
@@ -59,6 +61,15 @@ def escape_markdown(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|!&$~])", r"\\\1", " ".join(str(text).split()))
 
 
+def _tell_loading(run: RunRecord, model_id: str) -> str:
+    """Return the code that loads a run's model."""
+    model = run.config.get("model", {})
+    if model.get("lora"):
+        return f'from peft import AutoPeftModelForCausalLM\n\nmodel = AutoPeftModelForCausalLM.from_pretrained("{model_id}")'
+    name, more = ("AutoModelForCausalLM", "") if run.reads_tokens else ("AutoModel", "import hf_icl\n")
+    return f'from transformers import {name}\n{more}\nmodel = {name}.from_pretrained("{model_id}")'
+
+
 def _tell(entry: dict[str, Any]) -> str:
     name, verdict = escape_markdown(entry["name"]), entry.get("verdict")
     if "runs" in entry:
@@ -66,7 +77,13 @@ def _tell(entry: dict[str, Any]) -> str:
     return f"**{name}: {verdict or 'no verdict yet'}.** {describe_run(entry)}"
 
 
-def _make_header(run: dict[str, Any]) -> str:
+def _find_base(run: RunRecord) -> str | None:
+    return run.config.get("model", {}).get("pretrained")
+
+
+def _make_header(run: dict[str, Any], record: RunRecord) -> str:
+    base = _find_base(record)
+    based = {"base_model": base} if base and HUB_ID.fullmatch(base) else {}  # no folder of one's own
     results = [
         EvalResult(
             task_type="other",
@@ -81,7 +98,9 @@ def _make_header(run: dict[str, Any]) -> str:
         if metric in run["measures"]
     ]
     named = {"model_name": run["name"], "eval_results": results} if results else {}
-    return ModelCardData(license="apache-2.0", library_name="transformers", tags=TAGS, **named).to_yaml()
+    library = "peft" if record.config.get("model", {}).get("lora") else "transformers"
+    license_name = {} if base else {"license": "apache-2.0"}  # of a fine-tuned model, the base's
+    return ModelCardData(library_name=library, tags=TAGS, **license_name, **based, **named).to_yaml()
 
 
 def _find_command(run: RunRecord) -> str:

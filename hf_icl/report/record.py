@@ -28,6 +28,14 @@ class RunRecord:
     chance: Mapping[str, float]
     n_sequences: Mapping[str, int]
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the model is a causal language model that reads tokens."""
+        task = self.config.get("task", {})
+        bank = task.get("bank", {})
+        own = "tokens" if bank.get("kind") == "vocabulary" and not bank.get("vectors") else "vectors"
+        return (task.get("form") or own) == "tokens"
+
 
 def group_replicas(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Return the runs in groups whose configs differ in seeds alone, in order of first appearance.
