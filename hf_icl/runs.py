@@ -20,6 +20,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from transformers import AutoConfig, PrinterCallback, set_seed
 
+from hf_icl.banks.facts import describe_bank
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay
@@ -46,7 +47,7 @@ class Run:
     Attributes:
         folder: Where everything lies.
         config: What decides its numbers.
-        about: Versions, commit, chance levels and evaluation sizes, as written when the run was made.
+        about: Versions, commit, chance levels, evaluation sizes and the bank, as written when the run was made.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class Run:
             "provenance": describe_origin(config, command),
             "chance": task.chance,
             "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
+            "bank": describe_bank(task.bank),
         }
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
@@ -225,6 +227,7 @@ class Run:
             rows=rows,
             chance=self.about["chance"],
             n_sequences=self.about["n_sequences"],
+            bank=self.about.get("bank", {}),  # runs made before it was kept
         )
 
 
