@@ -15,7 +15,9 @@ parser = argparse.ArgumentParser(description="Fine-tune any causal language mode
 parser.add_argument("model_id", help="an id on the Hub, or a folder")
 parser.add_argument("--output", default="runs/finetune")
 parser.add_argument("--steps", type=int, default=2000)
-parser.add_argument("--classes", type=int, default=200, help="classes of ten near neighbours in the vocabulary")
+parser.add_argument(
+    "--classes", type=int, default=200, help="classes of ten near neighbours in the vocabulary"
+)
 args = parser.parse_args()
 
 # Classes of tokens whose embeddings lie close together, and label tokens apart from them.

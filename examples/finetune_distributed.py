@@ -18,7 +18,9 @@ parser.add_argument("model_id", help="an id on the Hub, or a folder")
 parser.add_argument("--output", default="runs/finetune-distributed")
 parser.add_argument("--steps", type=int, default=2000)
 parser.add_argument("--batch", type=int, default=32, help="sequences per step, over all devices")
-parser.add_argument("--classes", type=int, default=200, help="classes of ten near neighbours in the vocabulary")
+parser.add_argument(
+    "--classes", type=int, default=200, help="classes of ten near neighbours in the vocabulary"
+)
 parser.add_argument("--cpu", action="store_true")
 args = parser.parse_args()
 

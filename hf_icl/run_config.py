@@ -207,6 +207,20 @@ class RunConfig(Config):
         default_factory=lambda: Schedule(every=500), description="When it is measured."
     )
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _take_vocabulary_from_model(cls, tree: Any) -> Any:
+        """A bank of kind vocabulary that names no checkpoint is that of the model to be fine-tuned."""
+        bank, model = ((tree.get(part) or {}) for part in ("task", "model"))
+        bank = bank.get("bank") if isinstance(bank, dict) else None
+        if not isinstance(bank, dict) or bank.get("kind") != "vocabulary" or "source" in bank:
+            return tree
+        if not isinstance(model, dict) or not model.get("pretrained"):
+            rule = "a bank of kind vocabulary needs a checkpoint"
+            raise ConfigError("task.bank.source", None, rule, "Set it, or model.pretrained for both.")
+        own = {"source": model["pretrained"], "revision": model.get("revision")}
+        return tree | {"task": tree["task"] | {"bank": bank | own}}
+
 
 def list_presets() -> dict[str, str]:
     """Return the presets' names, each with its first comment line."""

@@ -20,6 +20,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PrinterCallback
 
+from hf_icl.banks.facts import describe_bank
 from hf_icl.build import build_model, build_task, load_model, load_tokenizer
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
@@ -49,7 +50,7 @@ class Run:
     Attributes:
         folder: Where everything lies.
         config: What decides its numbers.
-        about: Versions, commit, chance levels and evaluation sizes, as written when the run was made.
+        about: Versions, commit, chance levels, evaluation sizes and the bank, as written when the run was made.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class Run:
             "provenance": describe_origin(config, command),
             "chance": task.chance,
             "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
+            "bank": describe_bank(task.bank),
         }
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
@@ -229,6 +231,7 @@ class Run:
             rows=rows,
             chance=self.about["chance"],
             n_sequences=self.about["n_sequences"],
+            bank=self.about.get("bank", {}),  # runs made before it was kept
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
 import rich.console
@@ -78,14 +78,12 @@ class Vocabulary:
         size: Rows of the model's token table.
         prefix: Tokens that the model's tokenizer puts before every text, such as the one that begins a sequence.
         names: Text of each token, by its id.
-        spread: Root-mean-square distances by name, such as "within" and "between" classes.
     """
 
     label_tokens: Tensor
     size: int
     prefix: tuple[int, ...] = ()
     names: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
-    spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,6 +108,8 @@ class Bank:
         data: Stored exemplars (n_rows, *shape), float32, or uint8 for 0..1 in steps of 1/255; None for ids.
         variants: Flip or rotation of each class, int64 (n_classes,) in 0..7, see `turn`; None: as stored.
         vocabulary: For exemplars that are tokens of a model's vocabulary: the other tokens, and what they are called.
+        exemplar_names: Name of each exemplar by class, where they have names.
+        facts: What else a report tells of it, JSON types only, such as the spread of its classes.
 
     >>> bank = make_bank("mine", torch.arange(12.0).reshape(6, 2), torch.arange(6).reshape(3, 2), n_holdout_classes=1)
     >>> bank.lookup(torch.tensor([2, 0]), torch.tensor([1, 0])).tolist()
@@ -132,6 +132,8 @@ class Bank:
     class_names: Sequence[str] | None = None
     variants: Tensor | None = dataclasses.field(default=None, repr=False)
     vocabulary: Vocabulary | None = None
+    exemplar_names: Sequence[Sequence[str]] | None = dataclasses.field(default=None, repr=False)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def n_classes(self) -> int:

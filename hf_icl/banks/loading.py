@@ -10,14 +10,16 @@ from hf_icl.banks.base import Bank
 from hf_icl.banks.features import FeaturesConfig, load_features
 from hf_icl.banks.generated import GaussianConfig, SymbolicConfig, load_gaussian, load_symbolic
 from hf_icl.banks.omniglot import OmniglotConfig, load_omniglot
+from hf_icl.banks.vocabulary import VocabularyConfig, load_vocabulary
 
 BankConfig = Annotated[
-    GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig, pydantic.Field(discriminator="kind")
+    GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig | VocabularyConfig,
+    pydantic.Field(discriminator="kind"),
 ]
 
 
 def load_bank(
-    config: GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig,
+    config: GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig | VocabularyConfig,
     *,
     seed: int = 0,
     progress: bool = False,
@@ -46,3 +48,5 @@ def load_bank(
             return load_omniglot(config, seed=seed, progress=progress)
         case FeaturesConfig():
             return load_features(config, seed=seed, progress=progress)
+        case VocabularyConfig():
+            return load_vocabulary(config, seed=seed, progress=progress)

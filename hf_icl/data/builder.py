@@ -55,7 +55,7 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
         ConfigError: If an argument is unknown, out of range, or at odds with another.
 
     >>> sorted(HfIclSequences.builder_configs)
-    ['features', 'gaussian', 'omniglot', 'symbolic']
+    ['features', 'gaussian', 'omniglot', 'symbolic', 'vocabulary']
     """
 
     BUILDER_CONFIG_CLASS = SequencesConfig
@@ -136,7 +136,7 @@ def load_dataset(
 
     Args:
         path: "hf_icl", as for `datasets.load_dataset`; may be left out.
-        name: Kind of bank: gaussian (default), symbolic, omniglot or features.
+        name: Kind of bank: gaussian (default), symbolic, omniglot, features or vocabulary.
         split: One split or a slice such as "train[:100]"; None: all. Beside train there is one per evaluator, such
             as icl and iwl; `train_eval` holds the evaluator `train`, fresh sequences of the training distribution.
         streaming: Draw rows while they are read; nothing is written.

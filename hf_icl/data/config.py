@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pydantic
 
-from hf_icl.banks import FeaturesConfig, GaussianConfig, OmniglotConfig, SymbolicConfig
+from hf_icl.banks import FeaturesConfig, GaussianConfig, OmniglotConfig, SymbolicConfig, VocabularyConfig
 from hf_icl.banks.base import BankConfigBase
 from hf_icl.config import Config, unknown_key
 from hf_icl.errors import ConfigError
@@ -22,12 +22,13 @@ BANKS: dict[str, type[BankConfigBase]] = {
     "symbolic": SymbolicConfig,
     "omniglot": OmniglotConfig,
     "features": FeaturesConfig,
+    "vocabulary": VocabularyConfig,
 }
 SPEC_FIELDS = tuple(SequenceSpec.model_fields)
 TASK_FIELDS = ("train", "evaluators", "extra_evaluators", "n_eval_sequences")
 OWN_FIELDS = ("n_sequences", "with_exemplars", "seed")
 # Bank fields of these names are written bank_<name>: they mean something else to a spec, a set, or load_dataset.
-AMBIGUOUS = {*SPEC_FIELDS, *TASK_FIELDS, *OWN_FIELDS, "features", "split"}
+AMBIGUOUS = {*SPEC_FIELDS, *TASK_FIELDS, *OWN_FIELDS, "features", "split", "revision"}
 TRAIN_SPLIT = "train"
 TRAIN_EVALUATOR_SPLIT = "train_eval"  # evaluator `train`, whose sequences are not those of the training split
 
@@ -67,7 +68,7 @@ def parse_arguments(kind: str, arguments: Mapping[str, Any]) -> DatasetConfig:
     """Turn flat keyword arguments into a config.
 
     Args:
-        kind: Kind of bank: gaussian, symbolic, omniglot or features.
+        kind: Kind of bank: gaussian, symbolic, omniglot, features or vocabulary.
         arguments: Fields of the bank (its seed as bank_seed), of the training sequences' spec, of the task (`train`
             as a mapping, or a list of mappings for a mixture; `evaluators`; `extra_evaluators`; `n_eval_sequences`)
             and `n_sequences`, `with_exemplars`, `seed`. What is left out is as in `TaskConfig()`.

@@ -10,6 +10,9 @@ from rich.text import Text
 from torch import Tensor
 from torch.nn import functional
 
+from hf_icl.banks import Bank
+from hf_icl.banks.facts import describe_bank, tell_bank
+from hf_icl.forms import TokenForm
 from hf_icl.sequences import Role, SequenceBatch
 from hf_icl.task import Task
 
@@ -26,7 +29,10 @@ CARD_WIDTH = BARS_PER_LINE + 2  # so that four exemplars and a query fit into 80
 def render_sequences(
     task: Task, evaluator: str | None = None, *, start: int = 0, count: int = 3
 ) -> RenderableType:
-    """Draw sequences for a terminal, each as a row of cards, the query last.
+    """Draw sequences for a terminal, each as a row of cards, the query last, below a line on the bank.
+
+    Where exemplars have names, as tokens do, the classes of a sequence are listed with them; and the tokens of
+    a vocabulary are shown as the text that a model reads.
 
     Args:
         task: Where they come from.
@@ -40,16 +46,19 @@ def render_sequences(
     >>> console = Console(width=60)
     >>> with console.capture() as capture:
     ...     console.print(render_sequences(task, count=1))
-    >>> print(capture.get().splitlines()[0].rstrip())
+    >>> print("\n".join(line.rstrip() for line in capture.get().splitlines()[:2]))
+    9 + 128 holdout classes × 1 exemplar, symbolic
     training sequence 0 · burst · distractor · filler · query
     """
     batch = task.to("cpu").sampler(evaluator).draw(start, count)
     exemplars = task.features(batch)
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [Text(tell_bank(describe_bank(task.bank)), style="dim")]
     for row in range(count):
+        sequence = batch[row : row + 1]
         parts += [
             _write_title(evaluator, int(batch.index[row])),
-            _draw_row(task, batch[row : row + 1], exemplars[row]),
+            _draw_row(task, sequence, exemplars[row]),
+            *_write_names(task.bank, sequence),
             "",
         ]
     return Group(*parts[:-1])
@@ -69,15 +78,45 @@ def _draw_row(task: Task, sequence: SequenceBatch, exemplars: Tensor) -> Columns
 
 
 def _draw_card(task: Task, class_id: int, exemplar_id: int, label: int, role: int, exemplar: Tensor) -> Panel:
-    style = STYLES[Role(role)]
-    name = task.bank.class_names[class_id] if task.bank.class_names is not None else f"class {class_id}"
+    style, bank = STYLES[Role(role)], task.bank
+    name = bank.class_names[class_id] if bank.class_names is not None else f"class {class_id}"
     asked = "answer" if role == Role.QUERY else "label"
+    own = [] if bank.exemplar_names is None else [_fold(repr(bank.exemplar_names[class_id][exemplar_id]))]
+    drawn = [] if bank.vocabulary else [Text(draw_exemplar(exemplar, bank.scale), no_wrap=True)]
     body = Group(
-        Text(draw_exemplar(exemplar, task.bank.scale), no_wrap=True),
+        *drawn,
+        *own,
         Text(f"{name} #{exemplar_id}", style="dim", overflow="fold"),
-        Text.assemble(f"{asked} ", (str(label), style)),
+        Text.assemble(f"{asked} ", (_name_label(bank, label), style), overflow="fold"),
     )
     return Panel(body, title=Role(role).name.lower(), border_style=style, width=CARD_WIDTH, padding=0)
+
+
+def _fold(text: str) -> Text:
+    return Text(text, overflow="fold")
+
+
+def _name_label(bank: Bank, label: int) -> str:
+    """Return a label as text: its token's where it has one, else its number."""
+    if bank.vocabulary is None:
+        return str(label)
+    return repr(bank.vocabulary.names[int(bank.vocabulary.label_tokens[label])])
+
+
+def _write_names(bank: Bank, sequence: SequenceBatch) -> list[Text]:
+    """Say which exemplars form the classes of a sequence, and how a sequence of tokens reads."""
+    if bank.exemplar_names is None:
+        return []
+    lines = [
+        Text.assemble((f"class {class_id}: ", "dim"), " ".join(map(repr, bank.exemplar_names[class_id])))
+        for class_id in dict.fromkeys(sequence.class_ids[0].tolist())
+    ]
+    if bank.vocabulary is not None:
+        tokens = TokenForm().prompt(bank, sequence)[0].tolist()
+        prompt = "".join(bank.vocabulary.names[token] for token in tokens)
+        answer = _name_label(bank, int(sequence.labels[0, -1]))
+        lines.append(Text.assemble(("prompt: ", "dim"), repr(prompt), " → ", (answer, STYLES[Role.QUERY])))
+    return lines
 
 
 def draw_exemplar(exemplar: Tensor, scale: float = 1.0) -> str:

@@ -87,6 +87,7 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
         "measures": found,
         "chance": dict(run.chance),
         "n_sequences": dict(run.n_sequences),
+        "bank": dict(run.bank),
         "config": dict(run.config),
         "provenance": dict(run.provenance),
     }

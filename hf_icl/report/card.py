@@ -11,7 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_icl.report.analysis import analyse
-from hf_icl.report.page import flatten, headline_entries
+from hf_icl.report.page import headline_entries, list_facts
 from hf_icl.report.record import RunRecord
 from hf_icl.report.words import describe_group, describe_run, list_table, title_metric
 from hf_icl.summary import ICL, IWL
@@ -112,7 +112,7 @@ def _find_command(run: RunRecord) -> str:
 def _list_origin(runs: Sequence[RunRecord]) -> list[str]:
     facts: dict[str, list[str]] = {}
     for run in runs:
-        for name, value in flatten(run.provenance).items():
+        for name, value in list_facts(run.provenance, run.bank).items():
             if name != "command" and str(value) not in facts.setdefault(name, []):
                 facts[name].append(str(value))
     return [

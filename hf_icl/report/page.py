@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
+from hf_icl.banks.facts import tell_bank
 from hf_icl.report.analysis import average_curve, make_json_safe
 from hf_icl.report.record import RunRecord, group_replicas, label_group
 from hf_icl.report.words import (
@@ -205,7 +206,13 @@ def _order_table(columns: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     config = yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
-    return {**run, "facts": list(flatten(run["provenance"]).items()), "config_yaml": config}
+    return {**run, "facts": list(list_facts(run["provenance"], run["bank"]).items()), "config_yaml": config}
+
+
+def list_facts(provenance: Mapping[str, Any], bank: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a run's numbers come from, by name: its exemplars, seed, versions, commit, machine, command."""
+    classes = tell_bank(bank)
+    return ({"classes": classes} if classes else {}) | flatten(provenance)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

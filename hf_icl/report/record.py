@@ -19,6 +19,7 @@ class RunRecord:
         rows: The history (docs/architecture.md), in any order; of equal steps the last row counts.
         chance: Chance level by metric name.
         n_sequences: Evaluation sequences by evaluator name.
+        bank: What is known of the exemplars, see `hf_icl.banks.facts`; empty where it was not kept.
     """
 
     name: str
@@ -27,6 +28,7 @@ class RunRecord:
     rows: Sequence[Mapping[str, Any]]
     chance: Mapping[str, float]
     n_sequences: Mapping[str, int]
+    bank: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def reads_tokens(self) -> bool:
