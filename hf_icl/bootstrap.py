@@ -75,7 +75,7 @@ def stack_hits(
 
 
 def bootstrap_curve(
-    steps: np.ndarray, hits: np.ndarray, chance: float, metric: str, *, seed: int = 0
+    steps: np.ndarray, hits: np.ndarray, chance: float, metric: str, *, floor: float = 0.0, seed: int = 0
 ) -> Intervals | None:
     """Return 95 % intervals of a curve's measures over its evaluation sequences.
 
@@ -87,6 +87,7 @@ def bootstrap_curve(
         hits: Whether each sequence was answered right, bool (n_evaluations, n_sequences); same sequences in each row.
         chance: Chance level of the mean of a row, in [0, 1].
         metric: Name, which decides on the measures.
+        floor: What the mean must top to count as emerged; see `summary.find_floor`.
         seed: Seed of the resampling.
 
     Returns:
@@ -106,7 +107,7 @@ def bootstrap_curve(
     peak_index = hits.mean(axis=1).argmax()
     for start in range(0, N_RESAMPLES, block):
         counts = draw_counts(rng, min(block, N_RESAMPLES - start), n_sequences)
-        curves = Curves(steps, _weigh(counts, hits), chance)
+        curves = Curves(steps, _weigh(counts, hits), chance, floor)
         for name, measure in measures_of(metric).items():
             measures[name].append(curves.values[:, peak_index] if name == "peak" else measure(curves))
         verdicts.append(judge(curves))

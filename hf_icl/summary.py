@@ -20,7 +20,7 @@ ICL, ICL_HOLDOUT, IWL, CIWL = "icl/accuracy", "icl_holdout/accuracy", "iwl/accur
 FLIP_SHARE, TRAIN_LOSS = "flip/context_accuracy", "train/loss"
 
 EMERGED_RISE = 0.2
-"""A curve has emerged when its peak covers this share of the way from chance to 1."""
+"""A curve has emerged when its peak covers this share of the way from chance to 1, and tops the floor."""
 TRANSIENT_PERSISTENCE = 0.5
 """An emerged curve is transient when it ends with less than this share of its rise."""
 RISING_WINDOW = 0.1
@@ -39,21 +39,26 @@ class Curves:
         steps: Training steps of the evaluations, shape (n_evaluations,), strictly increasing, at least one.
         values: Finite values, shape (n_curves, n_evaluations); accuracies or probabilities in [0, 1].
         chance: Value of a model that knows nothing, in [0, 1].
+        floor: Value of a model that names any label of the context without matching exemplars; a curve that never
+            tops it has not emerged, however far above chance. The chance level where there is no such strategy.
     """
 
     steps: np.ndarray
     values: np.ndarray
     chance: float
+    floor: float = 0.0
 
     @classmethod
-    def clean(cls, steps: Sequence[float], values: Sequence[float], chance: float) -> Curves | None:
+    def clean(
+        cls, steps: Sequence[float], values: Sequence[float], chance: float, floor: float = 0.0
+    ) -> Curves | None:
         """Return a batch of one curve: finite points only, by rising step, the last of equal steps; None if none is left.
 
         >>> Curves.clean([20, 0, 10, 20], [0.4, 0.1, float("nan"), 0.5], chance=0.1).values.tolist()
         [[0.1, 0.5]]
         """
         steps, values = clean_points(steps, values)
-        return cls(steps, values[None], float(chance)) if steps.size else None
+        return cls(steps, values[None], float(chance), float(floor)) if steps.size else None
 
     @cached_property
     def peak_index(self) -> np.ndarray:
@@ -70,7 +75,7 @@ class Curves:
     @cached_property
     def emerged(self) -> np.ndarray:
         rise = self.peak - self.chance
-        return (rise > 0) & (rise >= EMERGED_RISE * (1 - self.chance))
+        return (rise > 0) & (rise >= EMERGED_RISE * (1 - self.chance)) & (self.peak > self.floor)
 
     def crossing(self, index: np.ndarray, level: np.ndarray) -> np.ndarray:
         """Return the step at which each curve meets `level` between evaluations index − 1 and index; where index
@@ -258,19 +263,24 @@ class CurveSummary:
     verdict: str | None = None
 
 
-def summarize(steps: Sequence[float], values: Sequence[float], chance: float) -> CurveSummary:
+def summarize(
+    steps: Sequence[float], values: Sequence[float], chance: float, floor: float = 0.0
+) -> CurveSummary:
     """Return the measures of one curve.
 
     Args:
         steps: Training steps of the evaluations, in any order; of equal steps the last counts.
         values: As many accuracies or probabilities; None or not-a-number points are left out.
         chance: Value of a model that knows nothing, in [0, 1].
+        floor: Value that the curve must top to count as emerged; see `find_floor`.
 
     >>> summary = summarize([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)
     >>> summary.peak, summary.onset_step, summary.half_decay_step, summary.verdict
     (0.8, 50.0, 250.0, 'transient')
+    >>> summarize([0, 100, 200], [0, 0.4, 0.1], chance=0, floor=0.5).verdict
+    'never emerged'
     """
-    curves = Curves.clean(steps, values, chance)
+    curves = Curves.clean(steps, values, chance, floor)
     if curves is None:
         return CurveSummary(chance=float(chance))
     verdict = judge(curves).item()
@@ -313,7 +323,9 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
     """
     rows = list(rows)
     names = [name for name in chance if name.endswith("/accuracy") or name == FLIP_SHARE]
-    curves = {name: summarize(*extract_curve(rows, name), chance[name]) for name in names}
+    curves = {
+        name: summarize(*extract_curve(rows, name), chance[name], find_floor(name, chance)) for name in names
+    }
     icl, iwl = curves.get(ICL, CurveSummary()), curves.get(IWL, CurveSummary())
     steps, loss = clean_points(*extract_curve(rows, TRAIN_LOSS))
     known = steps.size > 0 and icl.peak_step is not None
@@ -328,6 +340,21 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
         loss_at_end=float(loss[-1]) if loss.size else None,
         loss_falls=bool(loss[-1] < at_peak) if known else None,
     )
+
+
+def find_floor(metric: str, chance: Mapping[str, float]) -> float:
+    """Return what naming any label of the context, without matching exemplars, gives in an accuracy over all labels.
+
+    With remapped labels the right one is always in the context, so a model that only learned to answer with a label
+    that it has just seen is right as often as guessing among those: far above chance, and no in-context learning.
+
+    >>> find_floor("icl/accuracy", {"icl/accuracy": 0.03, "icl/context_accuracy": 0.5})
+    0.5
+    >>> find_floor("iwl/accuracy", {"iwl/accuracy": 0.03})
+    0.0
+    """
+    evaluator, _, measure = metric.rpartition("/")
+    return chance.get(f"{evaluator}/context_accuracy", 0.0) if measure == "accuracy" else 0.0
 
 
 def extract_curve(rows: Iterable[Mapping[str, Any]], metric: str) -> tuple[list[float], list[float]]:

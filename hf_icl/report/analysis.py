@@ -96,7 +96,8 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
 def _bootstrap(run: RunRecord, metric: str) -> Intervals | None:
     n_sequences = run.n_sequences.get(metric.rpartition("/")[0], 0)
     steps, hits = stack_hits(run.rows, metric, n_sequences)
-    return bootstrap_curve(steps, hits, run.chance[metric], metric, seed=SEED)
+    floor = measures.find_floor(metric, run.chance)
+    return bootstrap_curve(steps, hits, run.chance[metric], metric, floor=floor, seed=SEED)
 
 
 def _analyse_group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hf_icl.summary import CIWL, FLIP_SHARE, ICL, ICL_HOLDOUT, IWL, TRAIN_LOSS
+from hf_icl.summary import CIWL, FLIP_SHARE, ICL, ICL_HOLDOUT, IWL, TRAIN_LOSS, find_floor
 
 EVALUATORS = {
     "icl": "ICL",
@@ -122,7 +122,9 @@ def describe_run(run: Mapping[str, Any]) -> str:
     chance = format_value(run["chance"][ICL])
     if run["verdict"] == "never emerged":
         best, step = format_measure(run, ICL, "peak"), format_measure(run, ICL, "peak_step", interval=False)
-        return f"ICL never emerged: its best accuracy was {best} at step {step} (chance {chance})."
+        copying = find_floor(ICL, run["chance"])
+        floor = f"; naming either label of the context gives {format_value(copying)}" if copying else ""
+        return f"ICL never emerged: its best accuracy was {best} at step {step} (chance {chance}{floor})."
     return _describe_course(run, "ICL peaked", f"(chance {chance})") + _describe_loss(run)
 
 
