@@ -15,13 +15,15 @@ import safetensors.torch
 import torch
 import transformers
 from rich.console import Console
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from hf_icl.banks import VocabularyConfig, load_bank, read_embeddings
 from hf_icl.banks.grouping import group_neighbours
+from hf_icl.banks.tokens import find_prefix, name_tokens
 from hf_icl.banks.vocabulary import read_cached
 from hf_icl.data import load_dataset, render_sequences
+from hf_icl.data.config import parse_arguments
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.report import RunRecord, render_card
 from hf_icl.report.analysis import analyse
@@ -174,6 +176,10 @@ class TestReadEmbeddings:
         with pytest.raises(BankError, match="neither a folder nor a name on the Hub"):
             read_embeddings(source)
 
+    def test_a_folder_has_no_revision(self, checkpoint):
+        with pytest.raises(BankError, match="has no revision 'v2'"):
+            read_embeddings(str(checkpoint), "v2")
+
     def test_folder_without_a_model(self, tmp_path):
         with pytest.raises(BankError, match="no config.json"):
             read_embeddings(str(tmp_path))
@@ -224,6 +230,33 @@ class TestGrouping:
         order = generator.permutation(500)
         few, many = (group_neighbours(table, order, count, 4) for count in (30, 120))
         assert np.array_equal(few, many[:30])
+
+
+def make_bpe(words, pre_tokenizer, decoder, template=None):
+    """A tokenizer of whole words, as byte-level and SentencePiece vocabularies spell them."""
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [], ignore_merges=True))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoder
+    if template is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>")
+
+
+class TestTokens:
+    def test_byte_level_tokens_show_their_spaces_and_nothing_comes_first(self):
+        tokenizer = make_bpe(
+            ["<s>", "a", "Ġcat", "cat", "Ċ"],
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
+        assert name_tokens(tokenizer, [2, 3, 4]) == {2: " cat", 3: "cat", 4: "\n"}
+        assert find_prefix(tokenizer) == ()
+
+    def test_sentence_piece_tokens_and_a_start_that_is_also_the_end(self):
+        decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+        words = ["<s>", "▁a", "▁cat", "cat"]
+        tokenizer = make_bpe(words, pre_tokenizers.Metaspace(), decoder, "<s> $A <s>")
+        assert name_tokens(tokenizer, [2, 3]) == {2: " cat", 3: "cat"}
+        assert find_prefix(tokenizer) == (0,)
 
 
 class TestVocabularyBank:
@@ -450,6 +483,13 @@ def test_dataset_of_a_vocabulary(checkpoint):
     assert row["exemplars"] == [int(bank.rows[place]) for place in places]
 
 
+def test_revision_is_not_the_one_of_load_dataset():
+    config = parse_arguments("vocabulary", {"source": "me/tiny", "bank_revision": "v2"})
+    assert config.task.bank.revision == "v2"
+    with pytest.raises(ConfigError, match="revision = 'v2': unknown key"):
+        parse_arguments("vocabulary", {"source": "me/tiny", "revision": "v2"})
+
+
 READ_FROM_HUB = """
 import sys, torch
 from hf_icl.banks import VocabularyConfig, load_bank
@@ -542,7 +582,7 @@ class TestHub:
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             **variables,
         }
         out = tmp_path / "out.pt"
