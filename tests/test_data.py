@@ -320,7 +320,8 @@ def test_a_builder_config_says_all_that_decides_the_rows():
 
 
 def test_names_of_configurations_and_the_default():
-    assert datasets.get_dataset_config_names("hf_icl") == ["gaussian", "symbolic", "omniglot", "features"]
+    kinds = ["gaussian", "symbolic", "omniglot", "features", "vocabulary"]
+    assert datasets.get_dataset_config_names("hf_icl") == kinds
     assert datasets.load_dataset_builder("hf_icl").config.name == "gaussian"
     assert sorted(datasets.load_dataset_builder("hf_icl").info.features) == COLUMNS
 

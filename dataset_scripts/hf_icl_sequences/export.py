@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", help="gaussian, symbolic, omniglot or features")
+    parser.add_argument("name", help="gaussian, symbolic, omniglot, features or vocabulary")
     parser.add_argument("folder", help="a new or empty folder")
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help='as for load_dataset("hf_icl", name, …)'

@@ -173,6 +173,8 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise BankError(f"{source}: a folder, which has no revision {revision!r}. Leave revision out.")
         checkpoint = Checkpoint(source, folder)
     else:
         try:

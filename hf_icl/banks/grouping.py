@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 from torch import Tensor
 
@@ -35,25 +38,29 @@ def group_neighbours(
     >>> group_neighbours(table, np.array([1, 2, 0, 3, 4, 5]), 2, 2).tolist()
     [[1, 0], [2, 3]]
     """
+    groups = itertools.islice(_generate_groups(table, order, group_size), n_groups)
+    return np.stack(list(track(groups, "Grouping tokens", show=progress, total=n_groups)))
+
+
+def _generate_groups(table: np.ndarray, order: np.ndarray, group_size: int) -> Iterator[np.ndarray]:
+    """Yield one group after the other, seeds looked up many at a time."""
     from sklearn.neighbors import NearestNeighbors  # as long to import as all the rest, and seldom needed
 
     rows = np.arange(len(table))  # of the whole table, by row of what is searched
     free = np.ones(len(table), dtype=bool)
     search = NearestNeighbors(algorithm="brute").fit(table)
-    groups = np.empty((n_groups, group_size), dtype=np.int64)
-    n_made = 0
-    for batch in track(np.array_split(order, -(-len(order) // SEEDS_AT_ONCE)), "Grouping", show=progress):
-        seeds = batch[free[batch]][: n_groups - n_made]
+    for start in range(0, len(order), SEEDS_AT_ONCE):
+        seeds = order[start : start + SEEDS_AT_ONCE]
+        seeds = seeds[free[seeds]]
         if not len(seeds):
             continue
         if (~free[rows]).mean() > SHARE_TAKEN:
             table, rows = table[free[rows]], rows[free[rows]]
             search = NearestNeighbors(algorithm="brute").fit(table)
-        own = np.searchsorted(rows, seeds)
+        places = np.searchsorted(rows, seeds)
         n_near = min(2 * group_size + SPARE_NEIGHBOURS, len(rows))
-        for seed, place, near in zip(
-            seeds, own, search.kneighbors(table[own], n_near, return_distance=False), strict=True
-        ):
+        nearest = search.kneighbors(table[places], n_near, return_distance=False)
+        for seed, place, near in zip(seeds, places, nearest, strict=True):
             if not free[seed]:
                 continue  # a group before it in this batch took it
             free[seed] = False
@@ -62,11 +69,7 @@ def group_neighbours(
                 near = search.kneighbors(table[[place]], len(rows), return_distance=False)[0]
                 others = _take_free(rows[near], free, group_size - 1)
             free[others] = False
-            groups[n_made] = [seed, *others]
-            n_made += 1
-        if n_made == n_groups:
-            break
-    return groups
+            yield np.array([seed, *others])
 
 
 def _take_free(rows: np.ndarray, free: np.ndarray, count: int) -> np.ndarray:

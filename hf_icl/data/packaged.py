@@ -25,7 +25,7 @@ def register() -> None:
 
     >>> register()
     >>> datasets.get_dataset_config_names("hf_icl")
-    ['gaussian', 'symbolic', 'omniglot', 'features']
+    ['gaussian', 'symbolic', 'omniglot', 'features', 'vocabulary']
     """
     table, factory = find_registry()
     table[NAME] = (BUILDER_MODULE, fingerprint_sources())

@@ -46,7 +46,8 @@ def render_sequences(
     >>> console = Console(width=60)
     >>> with console.capture() as capture:
     ...     console.print(render_sequences(task, count=1))
-    >>> print("\n".join(line.rstrip() for line in capture.get().splitlines()[:2]))
+    >>> for line in capture.get().splitlines()[:2]:
+    ...     print(line.rstrip())
     9 + 128 holdout classes × 1 exemplar, symbolic
     training sequence 0 · burst · distractor · filler · query
     """
