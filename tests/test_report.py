@@ -88,6 +88,7 @@ SCHEMA_1 = {
             "last_step": int,
             "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None))}}},
             "chance": {str: float},
+            "bank": dict,
             "n_sequences": {str: int},
             "config": {str: object},
             "provenance": {str: object},
@@ -267,7 +268,8 @@ def test_words(runs, other):
         runs[0], rows=[{"step": s, "sequences": s, "metrics": {ICL: 0.05}, "hits": {}} for s in (0, 1)]
     )
     assert describe_run(analyse([flat])["runs"][0]) == (
-        "ICL never emerged: its best accuracy was 0.05 at step 0 (chance 0.0312)."
+        "ICL never emerged: its best accuracy was 0.05 at step 0 (chance 0.0312; naming either label of the context "
+        "gives 0.500)."
     )
 
 
