@@ -80,7 +80,9 @@ class TransienceCallback(TrainerCallback):
         self.sequences += _batch_size(args)
         self._note(state)
         if self.schedule.is_due(state.global_step) or state.global_step >= state.max_steps:
+            wanted = control.should_log
             self.measure(args, state, model)
+            control.should_log = wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
 
     def on_evaluate(
         self,
