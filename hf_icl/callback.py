@@ -82,7 +82,9 @@ class TransienceCallback(TrainerCallback):
         if self.schedule.is_due(state.global_step) or state.global_step >= state.max_steps:
             wanted = control.should_log
             self.measure(args, state, model)
-            control.should_log = wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
+            control.should_log = (
+                wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
+            )
 
     def on_evaluate(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from typing import Literal
 
 import pydantic
@@ -127,8 +129,9 @@ class TransienceTrainer(Trainer):
             named = dict(
                 self.model.named_parameters()
             )  # `model` is wrapped on several devices, names and all
-            squares = sum(named[name].square().sum() for name in sorted(self.regularized))
-            added = self.regularization.strength * _whole(squares)
+            added = self.regularization.strength * _sum_squares(
+                named[name] for name in sorted(self.regularized)
+            )
             if num_items_in_batch is not None:  # else the trainer divides the whole by the number of parts
                 added = added / self.current_gradient_accumulation_steps
             loss = loss + added
@@ -139,6 +142,9 @@ class TransienceTrainer(Trainer):
         return sorted(self.regularized) if self.regularization.kind == "decay" else []
 
 
-def _whole(value: torch.Tensor) -> torch.Tensor:
-    """Return a sum over weights that lie on several devices (FSDP) as one number, the same on all."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+def _sum_squares(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of squares, the same on all devices even where FSDP has dealt some weights out to them."""
+    squares = [weight.square().sum() for weight in weights]
+    parts = [square for square in squares if isinstance(square, DTensor)]
+    total = sum(square for square in squares if not isinstance(square, DTensor))
+    return total + functools.reduce(torch.add, parts).full_tensor() if parts else total

@@ -13,7 +13,7 @@ from transformers import GPT2Config, Trainer, TrainingArguments, set_seed
 from hf_icl.callback import TransienceCallback
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
-from hf_icl.processes import count_processes, map_spread
+from hf_icl.processes import count_processes, map_spread, on_main
 from hf_icl.task import Task, TaskConfig
 from hf_icl.trainer import Regularization, TransienceTrainer
 
@@ -61,7 +61,7 @@ def build_model(task):
     return ICLModel.from_backbone(backbone, task.bank, n_context=task.n_context)
 
 
-def build_trainer(folder, task, name, **more):
+def build_trainer(folder, task, name, model=None, **more):
     kind, n_parts, regularization, settings = TRAININGS[name]
     defaults = dict(
         output_dir=str(folder / name), max_steps=STEPS, learning_rate=0.1, optim="sgd", max_grad_norm=0.0,
@@ -70,7 +70,7 @@ def build_trainer(folder, task, name, **more):
         ddp_find_unused_parameters=False,
     )  # fmt: skip
     args = TrainingArguments(**defaults | settings | more)
-    model = build_model(task)
+    model = model or build_model(task)
     if kind == "thin":
         trainer = Thin(model, args, task, schedule=3, regularization=regularization)
     else:
@@ -84,6 +84,10 @@ def build_trainer(folder, task, name, **more):
     return trainer
 
 
+def losses_of(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
 def describe(trainer):
     """Return what this process saw and ended with."""
     history = [
@@ -91,7 +95,7 @@ def describe(trainer):
     ]
     return {
         "seen": trainer.seen,
-        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "losses": losses_of(trainer),
         "rows": history[0].rows,
         "wrote": history[0].path is not None,
         "best": trainer.state.best_metric,
@@ -119,6 +123,23 @@ def train_all(folder):
     return results
 
 
+def train_sharded(folder):
+    """Return the same for a model whose weights are dealt out to the processes (FSDP2), and save it."""
+    from transformers.distributed import DistributedConfig
+
+    task = Task(TaskConfig(bank=BANK, n_eval_sequences=40))
+    on_main(lambda: build_model(task).save_pretrained(folder / "start"))
+    sharding = DistributedConfig(fsdp_size=count_processes(), fsdp_plan={"backbone.h.*": "free_full_weight"})
+    model = ICLModel.from_pretrained(folder / "start", distributed_config=sharding)
+    saving = dict(
+        save_strategy="steps", save_steps=STEPS, save_only_model=True, output_dir=str(folder / "fsdp")
+    )
+    trainer = build_trainer(folder, task, "l2", model, **saving)
+    trainer.train()
+    kinds = {type(p).__name__ for p in model.parameters()}
+    return {"losses": losses_of(trainer), "rows": trainer.transience.history.rows, "kinds": sorted(kinds)}
+
+
 def main():
     folder = Path(sys.argv[1])
     refused = ""
@@ -127,7 +148,7 @@ def main():
     except ConfigError as error:
         refused = str(error)
     TrainingArguments(str(folder), use_cpu=True).device  # noqa: B018  meets the other processes
-    results = train_all(folder) | {"refused": refused}
+    results = train_all(folder) | {"refused": refused, "fsdp": train_sharded(folder)}
     rank = torch.distributed.get_rank()
     (folder / f"rank{rank}.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()

@@ -5,9 +5,16 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, set_seed
 
+from hf_icl.checkpoints import is_whole
+from hf_icl.forms import count_tokens
+from hf_icl.models import ICLModel
+from hf_icl.task import Task, TaskConfig
+from hf_icl.trainer import TransienceTrainer
 from tests import device_program
-from tests.device_program import BATCH, STEPS, TRAININGS
+from tests.device_program import BANK, BATCH, STEPS, TRAININGS
 from tests.programs import ROOT, environment
 
 
@@ -95,8 +102,45 @@ def test_evaluators_dealt_out_give_the_same_bits(alone, together):
 
 
 def test_processes_that_know_nothing_of_each_other_are_refused(together):
-    import torch
-
     if torch.accelerator.is_available():
         pytest.skip("with a GPU, processes find each other")
     assert all("each would train alone" in result["refused"] for result in together[1])
+
+
+def test_weights_dealt_out_to_the_processes_train_the_same(alone, together):
+    """FSDP2 with L2: losses and rows of one process, and a checkpoint that one process opens."""
+    folder, results = together
+    for result in results:
+        assert "DTensor" in result["fsdp"]["kinds"]
+        assert result["fsdp"]["losses"] == pytest.approx(alone["l2"]["losses"], abs=2e-6)
+        assert result["fsdp"]["rows"] == results[0]["fsdp"]["rows"]
+    task = Task(TaskConfig(bank=BANK, n_eval_sequences=40))
+    checkpoint = folder / f"fsdp/checkpoint-{STEPS}"
+    assert is_whole(checkpoint)
+    model = ICLModel.from_pretrained(checkpoint)
+    assert torch.cat([p.detach().flatten() for p in model.parameters()]).tolist() == pytest.approx(
+        alone["l2"]["weights"], abs=1e-6
+    )
+    assert task.measure(model)[0] == pytest.approx(results[0]["fsdp"]["rows"][-1]["metrics"], abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["vectors", "tokens"])
+def test_bf16_trains_nearly_the_same(tmp_path, form):
+    task = Task(TaskConfig(bank=BANK, n_eval_sequences=40, form=form))
+    rows = {}
+    for bf16 in (False, True):
+        set_seed(0)
+        if form == "vectors":
+            model = device_program.build_model(task)
+        else:
+            size = dict(n_layer=1, n_embd=16, n_head=2, n_positions=16, vocab_size=count_tokens(task.bank))
+            model = GPT2LMHeadModel(GPT2Config(**size, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0))
+        args = TrainingArguments(
+            str(tmp_path / str(bf16)), max_steps=40, learning_rate=3e-3, per_device_train_batch_size=BATCH,
+            report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True, bf16=bf16,
+        )  # fmt: skip
+        trainer = TransienceTrainer(model, args, task, schedule=20)
+        trainer.train()
+        rows[bf16] = [row["metrics"]["train/loss"] for row in trainer.transience.history.rows]
+    assert rows[True] != rows[False] and rows[True] == pytest.approx(rows[False], abs=0.02)
+    assert rows[True][-1] < rows[True][0]
