@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_icl.history import History, Row, make_row
+from hf_icl.processes import check_joined, from_main
 from hf_icl.schedule import Schedule
 from hf_icl.task import Task
 
@@ -56,27 +57,34 @@ class TransienceCallback(TrainerCallback):
         self.history = history
         self._opened = False  # whether this callback opened the history itself
         self.batch_size = batch_size
+        self.sequences = 0  # training sequences seen, over all devices
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
     ) -> None:
         """Open the history, fresh or cut back to the checkpoint, and measure the untrained model."""
-        path = Path(args.output_dir) / HISTORY_FILE
-        if self.history is None or (self._opened and state.global_step == 0):
-            if state.global_step == 0 and state.is_world_process_zero:
-                _set_aside(path)
-            self.history = History(path if state.is_world_process_zero else None)
-            self._opened = True
-        self._restore(args, state)
+        check_joined(args.world_size)
+        if state.is_world_process_zero:
+            self._open(args, state)
+        else:
+            self.history = History()  # in memory alone: one process writes
+        self.history.rows = from_main(self.history.rows)
+        self.sequences = _count_sequences(args, state)
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
     ) -> None:
-        """Measure when the schedule says so, and after the last step."""
+        """Count sequences; measure when the schedule says so, and after the last step."""
+        self.sequences += _batch_size(args)
+        self._note(state)
         if self.schedule.is_due(state.global_step) or state.global_step >= state.max_steps:
+            wanted = control.should_log
             self.measure(args, state, model)
+            control.should_log = (
+                wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
+            )
 
     def on_evaluate(
         self,
@@ -101,21 +109,35 @@ class TransienceCallback(TrainerCallback):
         """Measure now, whatever the schedule says; a step is measured once."""
         if self.history.last_step == state.global_step:
             return self.history.rows[-1]
-        means, hits = self.task.measure(model, batch_size=self.batch_size)
-        sequences = _count_sequences(args, state.global_step)
-        row = make_row(state.global_step, sequences, means, {name: hit.numpy() for name, hit in hits.items()})
+        means, hits = self.task.measure(model, batch_size=self.batch_size, spread=args.world_size > 1)
+        numbers = {name: hit.numpy() for name, hit in hits.items()}
+        row = make_row(state.global_step, self.sequences, means, numbers)
         self.history.append(row)
-        state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": {"n_rows": len(self.history.rows)}}
+        self._note(state)
         if self.log is not None:
             self.log(dict(means))
         else:
             state.log_history.append({**means, "step": state.global_step})
         return row
 
+    def _note(self, state: TrainerState) -> None:
+        """Leave in the trainer's state, and so in its checkpoints, what a resumed training needs to know."""
+        known = {"n_rows": len(self.history.rows), "sequences": self.sequences, "step": state.global_step}
+        state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": known}
+
+    def _open(self, args: TrainingArguments, state: TrainerState) -> None:
+        path = Path(args.output_dir) / HISTORY_FILE
+        if self.history is None or (self._opened and state.global_step == 0):
+            if state.global_step == 0:
+                _set_aside(path)
+            self.history = History(path)
+            self._opened = True
+        self._restore(args, state)
+
     def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
         """Make the history hold exactly the rows that the checkpoint knows of."""
         self.history.cut_after(state.global_step)
-        expected = state.stateful_callbacks.get(STATE_KEY, {}).get("attributes", {}).get("n_rows", 0)
+        expected = _known(state).get("n_rows", 0)
         if len(self.history.rows) >= expected:
             return
         logger.warning(
@@ -129,15 +151,28 @@ class TransienceCallback(TrainerCallback):
         self.history.restore(kept.get(row["step"], row) for row in _rows_from_log(args, state, self.task))
 
 
-def _count_sequences(args: TrainingArguments, step: int) -> int:
-    return step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+def _known(state: TrainerState) -> dict[str, int]:
+    """Return what the checkpoint from which a training resumes knows of this callback."""
+    return state.stateful_callbacks.get(STATE_KEY, {}).get("attributes", {})
+
+
+def _batch_size(args: TrainingArguments) -> int:
+    """Return sequences per optimizer step, over all devices."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def _count_sequences(args: TrainingArguments, state: TrainerState) -> int:
+    """Return the training sequences seen so far, whatever number of devices saw those before the checkpoint."""
+    known = _known(state)
+    return known.get("sequences", 0) + (state.global_step - known.get("step", 0)) * _batch_size(args)
 
 
 def _rows_from_log(args: TrainingArguments, state: TrainerState, task: Task) -> list[Row]:
     names = {f"{name}/accuracy" for name in task.specs}
     logged = {entry["step"]: entry for entry in state.log_history if names & set(entry)}
+    per_step = _count_sequences(args, state) / max(state.global_step, 1)
     return [
-        make_row(step, _count_sequences(args, step), {k: v for k, v in entry.items() if "/" in k}, {})
+        make_row(step, round(step * per_step), {k: v for k, v in entry.items() if "/" in k}, {})
         for step, entry in sorted(logged.items())
     ]
 

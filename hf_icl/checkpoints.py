@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_icl.history import write_atomically
+from hf_icl.processes import wait_for_all
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +22,16 @@ class ManifestCallback(TrainerCallback):
     """Marks each checkpoint as whole, once everything in it is written."""
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        """Write the manifest of the checkpoint just saved."""
+        """Write the manifest of the checkpoint just saved, once every process has saved its part."""
+        wait_for_all()
         if state.is_world_process_zero:
-            mark_whole(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            mark_whole(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", "**/[!.]*")
 
 
-def mark_whole(folder: Path) -> None:
-    """Write a manifest with the sizes of the files now in `folder`, in one atomic step."""
-    paths = (path for path in sorted(folder.glob("[!.]*")) if path.is_file() and path.name != MANIFEST_FILE)
-    sizes = {path.name: path.stat().st_size for path in paths}
+def mark_whole(folder: Path, pattern: str = "[!.]*") -> None:
+    """Write a manifest with the sizes of the files now in `folder` that match a pattern, in one atomic step."""
+    paths = (path for path in sorted(folder.glob(pattern)) if path.is_file() and path.name != MANIFEST_FILE)
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     write_atomically(folder / MANIFEST_FILE, json.dumps(sizes, indent=1).encode())
 
 

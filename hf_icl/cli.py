@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.errors import ConfigError, HfIclError
+from hf_icl.errors import ConfigError, HfIclError, LostProcessError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,15 +47,20 @@ def run(
 
     Example: `hf-icl run default seed=1 training.steps=20000 --output runs/mine`
     """
+    from hf_icl.processes import on_main
     from hf_icl.run_config import load_config
     from hf_icl.runs import Run
 
     source, overrides = _sort_words(source, overrides)
     config = load_config(source, overrides)
-    folder = output or _free_folder(f"{Path(source).stem}-seed{config.seed}")
     command = shlex.join(["hf-icl", "run", source, *overrides])
-    made = Run.create(config, folder, command=command, progress=console.is_terminal)
-    _train_and_report(made)
+
+    def make() -> Run:
+        folder = output or _free_folder(f"{Path(source).stem}-seed{config.seed}")
+        return Run.create(config, folder, command=command, progress=console.is_terminal)
+
+    _join(config)
+    _train_and_report(on_main(make))
 
 
 @app.command()
@@ -68,6 +74,7 @@ def resume(folder: RunFolder) -> None:
     opened = Run.open(folder)
     if opened.is_finished:
         console.print(f"{folder} is finished; its report is written anew.")
+    _join(opened.config)
     _train_and_report(opened)
 
 
@@ -229,8 +236,16 @@ def _free_folder(name: str) -> Path:
     return next(folder for folder in candidates if not folder.exists())
 
 
+def _join(config) -> None:
+    """Meet the other processes of this run, if a launcher started several."""
+    from hf_icl.processes import join
+
+    join(cpu=bool(config.training.arguments.get("use_cpu")))
+
+
 def _train_and_report(made) -> None:
     from hf_icl.history import write_atomically
+    from hf_icl.processes import leave
     from hf_icl.report import render_card
 
     _quiet_transformers()
@@ -244,6 +259,9 @@ def _train_and_report(made) -> None:
     except KeyboardInterrupt:
         console.print(f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130) from None
+    leave()
+    if not _speaks():
+        return
     record = made.record()
     _write_and_show([record], made.folder / "report")
     write_atomically(made.folder / "README.md", render_card([record]).encode())
@@ -271,9 +289,12 @@ def _write_and_show(records: list, folder: Path) -> None:
 def main() -> None:
     """Run the command line; the entry point of `hf-icl`."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    console.quiet = not _speaks()
     try:
         app()
     except HfIclError as error:
+        if not _speaks() and not isinstance(error, LostProcessError):
+            sys.exit(2)  # the first process has the same error and says so
         _fail(str(error))
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -281,6 +302,11 @@ def main() -> None:
         _fail(
             f"{error.filename or 'a file'}: the disk is full. Free some space, then continue with: hf-icl resume RUN"
         )
+
+
+def _speaks() -> bool:
+    """Whether this process is alone, or the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _fail(text: str) -> None:

@@ -40,3 +40,7 @@ class BankError(HfIclError, ValueError):
 
 class RunError(HfIclError):
     """A run folder cannot be used as asked: unreadable, of another version, or made with another config."""
+
+
+class LostProcessError(RunError):
+    """Another process of the same run has ended, so that this one cannot go on."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_icl.processes import map_spread
 from hf_icl.scoring import score
 from hf_icl.sequences import Role, SequenceBatch, SequenceSpec
 
@@ -53,30 +54,28 @@ class Evaluator:
             levels |= {"context_accuracy": level, "context_probability": level}
         return {f"{self.name}/{measure}": level for measure, level in levels.items()}
 
-    def results(
-        self, predict: Callable[[SequenceBatch], Tensor], *, batch_size: int = 512
-    ) -> dict[str, Tensor]:
-        """Score every sequence.
+    def results(self, predict: Callable[[SequenceBatch], Tensor], part: slice) -> dict[str, Tensor]:
+        """Score some of the sequences.
 
         Args:
             predict: Takes a `SequenceBatch`, returns label logits (n_sequences, n_labels).
-            batch_size: Sequences handed to `predict` at a time.
+            part: Which sequences.
 
         Returns:
             Metric name to per-sequence values, each of shape (n_sequences,), on the CPU.
         """
-        parts = []
-        for start in range(0, len(self.batch), batch_size):
-            part = self.batch[start : start + batch_size]
-            logits = predict(part)
-            labels = part.labels.to(logits.device)
-            scores = score(logits, labels[:, :-1], labels[:, -1])
-            if self.spec.labels == "swapped":
-                scores["in_weights_accuracy"] = logits.argmax(1) == _swapped_away(part).to(logits.device)
-            parts.append({measure: values.cpu() for measure, values in scores.items()})
+        batch = self.batch[part]
+        logits = predict(batch)
+        labels = batch.labels.to(logits.device)
+        scores = score(logits, labels[:, :-1], labels[:, -1])
+        if self.spec.labels == "swapped":
+            scores["in_weights_accuracy"] = logits.argmax(1) == _swapped_away(batch).to(logits.device)
         left_out = {"context_chance"} | (set() if self.scores_context else set(CONTEXT_MEASURES))
-        names = [measure for measure in parts[0] if measure not in left_out]
-        return {f"{self.name}/{measure}": torch.cat([part[measure] for part in parts]) for measure in names}
+        return {
+            f"{self.name}/{measure}": values.cpu()
+            for measure, values in scores.items()
+            if measure not in left_out
+        }
 
 
 def _swapped_away(batch: SequenceBatch) -> Tensor:
@@ -119,18 +118,40 @@ def standard_specs(n_context: int) -> dict[str, SequenceSpec]:
 
 
 def measure(
-    evaluators: Mapping[str, Evaluator], predict: Callable[[SequenceBatch], Tensor], *, batch_size: int = 512
+    evaluators: Mapping[str, Evaluator],
+    predict: Callable[[SequenceBatch], Tensor],
+    *,
+    batch_size: int = 512,
+    spread: bool = False,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Put all evaluators to one model.
+
+    Args:
+        evaluators: What to ask.
+        predict: Takes a `SequenceBatch`, returns label logits (n_sequences, n_labels).
+        batch_size: Sequences handed to `predict` at a time.
+        spread: Deal the work out to all processes of a training; every one must call, and gets all results. The parts
+            are those of one process, so the results are the same.
 
     Returns:
         The mean of every metric, and the per-sequence hits (bool) of each evaluator's primary metric, from which
         intervals over evaluation sequences are computed.
     """
-    means: dict[str, float] = {}
-    hits: dict[str, Tensor] = {}
-    for evaluator in evaluators.values():
-        results = evaluator.results(predict, batch_size=batch_size)
-        means |= {name: values.double().mean().item() for name, values in results.items()}
-        hits[evaluator.primary] = results[evaluator.primary]
-    return means, hits
+    jobs = [
+        (evaluator, slice(start, start + batch_size))
+        for evaluator in evaluators.values()
+        for start in range(0, len(evaluator.batch), batch_size)
+    ]
+
+    def do(number: int) -> dict[str, Tensor]:
+        evaluator, part = jobs[number]
+        return evaluator.results(predict, part)
+
+    done = map_spread(do, len(jobs)) if spread else [do(number) for number in range(len(jobs))]
+    parts: dict[str, list[Tensor]] = {}
+    for results in done:
+        for name, values in results.items():
+            parts.setdefault(name, []).append(values)
+    whole = {name: torch.cat(values) for name, values in parts.items()}
+    means = {name: values.double().mean().item() for name, values in whole.items()}
+    return means, {evaluator.primary: whole[evaluator.primary] for evaluator in evaluators.values()}

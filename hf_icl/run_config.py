@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from hf_icl.config import Config, YamlLoader, merge, parse_overrides, suggest, unknown_key
 from hf_icl.errors import ConfigError
+from hf_icl.processes import count_devices
 from hf_icl.schedule import Schedule
 from hf_icl.task import TaskConfig
 from hf_icl.trainer import Regularization
@@ -106,7 +107,7 @@ class TrainingConfig(Config):
     """How weights are fitted. Whatever is not named here can be set in `arguments`, as in `TrainingArguments`."""
 
     steps: int = pydantic.Field(32_000, ge=1, description="Optimizer steps.")
-    batch_size: int = pydantic.Field(64, ge=1, description="Sequences per device and step.")
+    batch_size: int = pydantic.Field(64, ge=1, description="Sequences per optimizer step, over all devices.")
     learning_rate: float = pydantic.Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     schedule: Literal["constant", "constant_with_warmup", "inverse_sqrt"] = pydantic.Field(
         "constant", description="inverse_sqrt: warm-up, then falling as 1/sqrt(step)."
@@ -158,16 +159,20 @@ class TrainingConfig(Config):
         return self
 
     def to_arguments(self, output_dir: Path, seed: int) -> TrainingArguments:
-        """Return transformers' own arguments."""
+        """Return transformers' own arguments.
+
+        Raises:
+            ConfigError: If `batch_size` cannot be split evenly, or transformers refuses an argument.
+        """
         regularization = self.regularization
         best = dict(
             eval_strategy="steps", eval_steps=self.checkpoint_every, metric_for_best_model=self.keep_best
         )
-        defaults = dict(report_to="none", disable_tqdm=True)
+        defaults = dict(report_to="none", disable_tqdm=True, ddp_find_unused_parameters=False)
         values = dict(
             output_dir=str(output_dir),
             max_steps=self.steps,
-            per_device_train_batch_size=self.batch_size,
+            per_device_train_batch_size=self._split_batch(),
             learning_rate=self.learning_rate,
             lr_scheduler_type=self.schedule,
             warmup_steps=self.warmup_steps,
@@ -188,6 +193,17 @@ class TrainingConfig(Config):
             raise ConfigError(
                 "training.arguments", self.arguments, str(error), "See TrainingArguments."
             ) from error
+
+    def _split_batch(self) -> int:
+        """Return sequences per device and forward pass."""
+        n_devices = count_devices(cpu=bool(self.arguments.get("use_cpu")))
+        n_parts = self.arguments.get("gradient_accumulation_steps", 1)
+        size, rest = divmod(self.batch_size, n_devices * n_parts)
+        if rest:
+            rule = f"cannot be split evenly over {n_devices} devices × {n_parts} accumulated parts"
+            hint = f"Take a multiple of {n_devices * n_parts}, or other numbers of devices and parts."
+            raise ConfigError("training.batch_size", self.batch_size, rule, hint)
+        return size
 
 
 class RunConfig(Config):

@@ -27,6 +27,7 @@ from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay
 from hf_icl.errors import RunError
 from hf_icl.history import History, write_atomically
+from hf_icl.processes import count_processes, explain_loss, is_main, on_main
 from hf_icl.report import RunRecord
 from hf_icl.run_config import RunConfig
 from hf_icl.task import Task
@@ -138,22 +139,31 @@ class Run:
     def train(self, console: Console | None = None) -> None:
         """Train from the newest whole checkpoint, or from the start, to the last step, and save the final model.
 
+        Where several processes train together, all must call.
+
         Args:
             console: Where to show progress; None is silent.
         """
-        if self.is_finished:
+        finished, checkpoint = on_main(self._find_start)
+        if finished:
             return
         if self.config.training.threads:
             torch.set_num_threads(self.config.training.threads)
+        if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
+            display = LiveDisplay(console or Console(quiet=True), self.history if is_main() else History())
+            way_on = f"Continue the run, on any number of processes, with: hf-icl resume {self.folder}"
+            with explain_loss(way_on), display, self._explain_full_disk():
+                trainer = self._build_trainer(display)
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        on_main(self._keep_final_model)
+
+    def _find_start(self) -> tuple[bool, Path | None]:
+        """Return whether the run is finished, and its newest whole checkpoint; what a killed process left is removed."""
+        if self.is_finished:
+            return True, None
         for litter in self.folder.glob(".*.tmp"):  # of a writer killed in mid-file
             litter.unlink()
-        checkpoint = find_checkpoint(self.folder, remove_broken=True)
-        if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
-            display = LiveDisplay(console or Console(quiet=True), self.history)
-            trainer = self._build_trainer(display)
-            with display, self._explain_full_disk():
-                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        self._keep_final_model()
+        return False, find_checkpoint(self.folder, remove_broken=True)
 
     @contextlib.contextmanager
     def _explain_full_disk(self):
@@ -242,7 +252,7 @@ def describe_origin(config: RunConfig, command: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "hf-icl": metadata.version("hf-icl")}
         | {name: metadata.version(name) for name in LIBRARIES},
         "commit": _find_commit(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, processes × threads: {count_processes()} × {torch.get_num_threads()}",
         "command": command,
     }
 

@@ -1,15 +1,19 @@
-"""Training sequences as torch datasets: a map-style one, and an endless stream of ready batches."""
+"""Training sequences as torch datasets: a map-style one, endless rows, and endless ready batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from hf_icl.errors import ConfigError
+
 if TYPE_CHECKING:
     from hf_icl.task import Task
+
+ROWS_AT_ONCE = 4096
 
 
 class SequenceDataset(torch.utils.data.Dataset):
@@ -35,27 +39,77 @@ class SequenceDataset(torch.utils.data.Dataset):
 
 
 class SequenceStream(torch.utils.data.IterableDataset):
-    """Endless ready batches for the project's Trainer, drawn on the model's device, many steps at a time.
+    """Endless ready batches of one process, drawn on the model's device, many steps at a time.
+
+    The sequences of batch m, over all processes, are numbers first + m · W · B to first + (m + 1) · W · B − 1, where W
+    processes take B each; process r has the r-th run of B. So all of them together see the same sequences in the same
+    order, whatever W.
 
     Args:
         task: What to draw.
-        batch_size: Sequences per batch.
+        batch_size: Sequences per batch and process, B.
         device: Where to draw and to look up exemplars.
-        first_batch: Called when iteration starts; the number of the batch to start from.
+        first: Called when iteration starts; the number of the sequence to start from.
+        rank: This process's number, r.
+        n_processes: How many there are, W.
         n_ahead: Batches drawn in one go.
     """
 
     def __init__(
-        self, task: Task, batch_size: int, device: torch.device, first_batch, n_ahead: int = 64
+        self,
+        task: Task,
+        batch_size: int,
+        device: str | torch.device = "cpu",
+        *,
+        first: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        n_processes: int = 1,
+        n_ahead: int = 64,
     ) -> None:
         self.task, self.batch_size, self.n_ahead = task, batch_size, n_ahead
-        self.device, self.first_batch = device, first_batch
+        self.device, self.first = device, first
+        self.rank, self.n_processes = rank, n_processes
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         sampler = self.task.to(self.device).sampler(device=self.device)
-        start, size = self.first_batch() * self.batch_size, self.batch_size
+        size, n_drawn = self.batch_size, self.n_ahead * self.batch_size
+        batch = torch.arange(self.n_ahead)[:, None] * self.n_processes + self.rank
+        index = self.first() + (batch * size + torch.arange(size)).flatten()
         while True:
-            drawn = sampler.draw(start, self.n_ahead * size)
-            for offset in range(0, self.n_ahead * size, size):
+            drawn = sampler.draw_at(index)
+            for offset in range(0, n_drawn, size):
                 yield self.task.encode(drawn[offset : offset + size])
-            start += self.n_ahead * size
+            index = index + n_drawn * self.n_processes
+
+
+class SequenceRows(torch.utils.data.IterableDataset):
+    """Endless training sequences one by one, in the order of their numbers, encoded: for a stock `Trainer`.
+
+    `accelerate` deals the rows out to processes, whether the first one reads and sends them (its default) or each reads
+    all and keeps its part (`dispatch_batches: False`); the sequences and their order over all processes are the same. A
+    stock `Trainer` resumes by skipping batches, so sequences per step, over all devices, must stay as they were.
+
+    Args:
+        task: What to draw.
+        start: Number of the first sequence.
+
+    Raises:
+        ConfigError: On iteration, if the `DataLoader` has workers: each would give all sequences again.
+
+    >>> from hf_icl.task import Task
+    >>> {name: tuple(value.shape) for name, value in next(iter(Task().stream())).items()}
+    {'exemplars': (5, 64), 'context_labels': (4,), 'labels': ()}
+    """
+
+    def __init__(self, task: Task, start: int = 0) -> None:
+        self.task, self.start = task, start
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            rule = "each worker would give all sequences again"
+            hint = "Set it to 0: sequences are drawn many at a time, faster than workers send them."
+            raise ConfigError("dataloader_num_workers", worker.num_workers, rule, hint)
+        for batch in SequenceStream(self.task, ROWS_AT_ONCE, first=lambda: self.start, n_ahead=1):
+            for values in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, values, strict=True))

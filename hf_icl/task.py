@@ -19,7 +19,7 @@ from hf_icl.forms import choose_form, look_up
 from hf_icl.philox import stream_of
 from hf_icl.sampler import Sampler
 from hf_icl.sequences import SequenceBatch, SequenceSpec
-from hf_icl.streams import SequenceDataset
+from hf_icl.streams import SequenceDataset, SequenceRows
 
 STANDARD_EVALUATORS = ("train", "icl", "icl_holdout", "iwl", "ciwl", "flip")
 
@@ -197,9 +197,14 @@ class Task:
 
     @torch.no_grad()
     def measure(
-        self, model: torch.nn.Module, *, batch_size: int = 512
+        self, model: torch.nn.Module, *, batch_size: int = 512, spread: bool = False
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Put all evaluators to a model, in evaluation mode, and leave its mode as it was.
+
+        Args:
+            model: Any model that `check_model` lets pass.
+            batch_size: Sequences per forward pass.
+            spread: Deal the work out to all processes of a training; every one must call, and gets all results.
 
         Returns:
             Means by metric name, and per-sequence hits of each evaluator's primary metric.
@@ -211,7 +216,12 @@ class Task:
         was_training = model.training
         model.eval()
         try:
-            return measure(self.evaluators, lambda batch: self.predict(model, batch), batch_size=batch_size)
+            return measure(
+                self.evaluators,
+                lambda batch: self.predict(model, batch),
+                batch_size=batch_size,
+                spread=spread,
+            )
         finally:
             model.train(was_training)
 
@@ -219,8 +229,12 @@ class Task:
         """Return the first `n_sequences` training sequences as a torch dataset, for a stock `Trainer`."""
         return SequenceDataset(self, n_sequences)
 
+    def stream(self, start: int = 0) -> SequenceRows:
+        """Return the training sequences without end, from a number on, encoded, for a stock `Trainer`."""
+        return SequenceRows(self, start)
+
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Data collator for a stock `Trainer`: takes rows of `dataset()`, or of `load_dataset("hf_icl", …)`."""
+        """Data collator for a stock `Trainer`: takes rows of `dataset()`, `stream()` or `load_dataset("hf_icl", …)`."""
         if "class_ids" not in rows[0]:
             return default_collate(rows)
         from hf_icl.data import batch_from_rows  # that module builds on this one

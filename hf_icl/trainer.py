@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from typing import Literal
 
 import pydantic
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
@@ -14,6 +17,7 @@ from hf_icl.checkpoints import ManifestCallback
 from hf_icl.config import Config
 from hf_icl.errors import ConfigError
 from hf_icl.models import parameter_groups
+from hf_icl.processes import check_joined
 from hf_icl.schedule import Schedule
 from hf_icl.streams import SequenceStream
 from hf_icl.task import Task
@@ -60,7 +64,8 @@ class Regularization(Config):
 class TransienceTrainer(Trainer):
     """A stock `Trainer` but for three things, each an override of a documented method.
 
-    - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size and any resume.
+    - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size, number of processes
+      and resume.
     - `regularization` puts decay or true L2 on all weights or on named groups.
     - `evaluate()` measures the task's evaluators, so `metric_for_best_model="icl/accuracy"` needs no dataset.
 
@@ -89,6 +94,7 @@ class TransienceTrainer(Trainer):
             raise ConfigError(
                 "max_steps", args.max_steps, "sequences never run out, so steps must be counted", ""
             )
+        check_joined(args.world_size)
         task.check_model(model)
         args.ignore_data_skip = True  # the stream itself starts where the checkpoint stopped
         self.task = task
@@ -101,10 +107,14 @@ class TransienceTrainer(Trainer):
             self.add_callback(callback)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return endless ready batches, beginning after the last one that the checkpoint has seen."""
-        per_step = self.args.gradient_accumulation_steps
+        """Return this process's endless ready batches, beginning after the last sequence that the checkpoint has seen."""
         stream = SequenceStream(
-            self.task, self.args.train_batch_size, self.args.device, lambda: self.state.global_step * per_step
+            self.task,
+            self.args.train_batch_size,
+            self.args.device,
+            first=lambda: self.transience.sequences,
+            rank=self.args.process_index,
+            n_processes=self.args.world_size,
         )
         return DataLoader(stream, batch_size=None)
 
@@ -118,8 +128,12 @@ class TransienceTrainer(Trainer):
         """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.regularization.kind == "l2":
-            chosen = [p for name, p in model.named_parameters() if name in self.regularized]
-            added = self.regularization.strength * sum(p.square().sum() for p in chosen)
+            named = dict(
+                self.model.named_parameters()
+            )  # `model` is wrapped on several devices, names and all
+            added = self.regularization.strength * _sum_squares(
+                named[name] for name in sorted(self.regularized)
+            )
             if num_items_in_batch is not None:  # else the trainer divides the whole by the number of parts
                 added = added / self.current_gradient_accumulation_steps
             loss = loss + added
@@ -128,3 +142,11 @@ class TransienceTrainer(Trainer):
     def get_decay_parameter_names(self, model) -> list[str]:
         """Return the parameters that AdamW's decay applies to: those of the chosen groups, biases included."""
         return sorted(self.regularized) if self.regularization.kind == "decay" else []
+
+
+def _sum_squares(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of squares, the same on all devices even where FSDP has dealt some weights out to them."""
+    squares = [weight.square().sum() for weight in weights]
+    parts = [square for square in squares if isinstance(square, DTensor)]
+    total = sum(square for square in squares if not isinstance(square, DTensor))
+    return total + functools.reduce(torch.add, parts).full_tensor() if parts else total

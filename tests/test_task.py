@@ -38,7 +38,7 @@ def test_dataset_stream_and_sampler_give_the_same_sequences(task):
     whole = task.encode(task.sampler().draw(0, 32))
     rows = [task.dataset(32)[i] for i in range(32)]
     fetched = task.dataset(32).__getitems__(list(range(32)))
-    stream = iter(SequenceStream(task, 8, torch.device("cpu"), lambda: 1, n_ahead=2))
+    stream = iter(SequenceStream(task, 8, first=lambda: 8, n_ahead=2))
     for name, values in whole.items():
         assert torch.equal(task.collate(rows)[name], values)
         assert torch.equal(task.collate(fetched)[name], values)
