@@ -5,7 +5,7 @@ from hf_icl.banks.cache import find_cache_folder
 from hf_icl.banks.feature_map import BlurPCAConfig
 from hf_icl.banks.features import FeaturesConfig
 from hf_icl.banks.generated import GaussianConfig, SymbolicConfig
-from hf_icl.banks.loading import BankConfig, load_bank
+from hf_icl.banks.loading import BankConfig, load_bank, outline_bank
 from hf_icl.banks.omniglot import OmniglotConfig
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "find_cache_folder",
     "load_bank",
     "make_bank",
+    "outline_bank",
 ]
