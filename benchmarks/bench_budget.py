@@ -25,7 +25,16 @@ from hf_icl.task import Task
 from hf_icl.trainer import TransienceTrainer
 
 PRESETS = ("gpt2-2x64", "gpt2-4x128", "gpt2-6x256", "gpt2-12x768")
-ROWS = ("parameters", "flops_per_step", "weights", "optimizer", "activations", "step", "evaluation", "process")
+ROWS = (
+    "parameters",
+    "flops_per_step",
+    "weights",
+    "optimizer",
+    "activations",
+    "step",
+    "evaluation",
+    "process",
+)
 
 
 def main() -> None:
@@ -99,7 +108,9 @@ def measure_tensors(config: RunConfig) -> dict[str, int]:
 def sum_saved(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
     """Return the bytes of all storages that autograd keeps for the backward pass, weights left out, inputs included."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    saved: dict[int, torch.Tensor] = {tensor.untyped_storage().data_ptr(): tensor for tensor in inputs.values()}
+    saved: dict[int, torch.Tensor] = {
+        tensor.untyped_storage().data_ptr(): tensor for tensor in inputs.values()
+    }
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.untyped_storage().data_ptr() not in weights:

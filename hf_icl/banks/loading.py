@@ -71,6 +71,8 @@ def outline_bank(
         case _:
             return load_bank(config, seed=seed)
     data = None if stored is None else torch.empty(stored[0], dtype=stored[1], device="meta")
-    rows = torch.empty(config.n_all_classes, config.n_exemplars or N_DRAWINGS, dtype=torch.int64, device="meta")
+    rows = torch.empty(
+        config.n_all_classes, config.n_exemplars or N_DRAWINGS, dtype=torch.int64, device="meta"
+    )
     seed = seed if config.seed is None else config.seed
     return make_bank(config.kind, data, rows, seed=seed, scale=1.0, **config.layout)

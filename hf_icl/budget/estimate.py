@@ -117,7 +117,9 @@ class Budget:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, sums included."""
         sums = [name for name, value in vars(Budget).items() if isinstance(value, property)]
-        memory = {name: dataclasses.asdict(part) | {"total": part.total} for name, part in self.memory.items()}
+        memory = {
+            name: dataclasses.asdict(part) | {"total": part.total} for name, part in self.memory.items()
+        }
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in sums} | {"memory": memory}
 
 
@@ -240,7 +242,9 @@ def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
     }
 
 
-def _divide(sizes: ModelBytes, cost: StepCost, evaluation: int, bank: int, share: _Share) -> dict[str, Memory]:
+def _divide(
+    sizes: ModelBytes, cost: StepCost, evaluation: int, bank: int, share: _Share
+) -> dict[str, Memory]:
     if share.n_devices == 1:
         return {"single": replicated(sizes, cost, evaluation, bank, buckets=False)}
     return {
@@ -261,7 +265,9 @@ def _empty(bank: Bank) -> Bank:
     """Return the bank with its exemplars replaced by ones without memory."""
     kept = {name: getattr(bank, name) for name in ("rows", "data", "variants")}
     empty = {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in kept.items() if tensor is not None
+        name: torch.empty(tensor.shape, dtype=tensor.dtype)
+        for name, tensor in kept.items()
+        if tensor is not None
     }
     return dataclasses.replace(bank, **empty)
 

@@ -98,7 +98,14 @@ def replicated(sizes: ModelBytes, cost: StepCost, evaluation: int, bank: int, *,
 
 
 def sharded(
-    sizes: ModelBytes, cost: StepCost, evaluation: int, bank: int, *, n_devices: int, accumulation: int, half: bool
+    sizes: ModelBytes,
+    cost: StepCost,
+    evaluation: int,
+    bank: int,
+    *,
+    n_devices: int,
+    accumulation: int,
+    half: bool,
 ) -> Memory:
     """Return the memory of one device under FSDP with full sharding, a block of the transformer being a unit.
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode  # described in torch's own docs, under this private name
+from torch._subclasses.fake_tensor import (
+    FakeTensorMode,  # described in torch's own docs, under this private name
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -150,7 +152,9 @@ class MemoryMeter(TorchDispatchMode):
 
     def __enter__(self):
         """Begin to count."""
-        self._hooks = [weight.register_post_accumulate_grad_hook(self._keep_gradient) for weight in self._weights]
+        self._hooks = [
+            weight.register_post_accumulate_grad_hook(self._keep_gradient) for weight in self._weights
+        ]
         return super().__enter__()
 
     def __exit__(self, *error):

@@ -86,7 +86,10 @@ def _render_memory(budget: Budget) -> Table:
 
 
 def _list_remarks(budget: Budget) -> Iterable[str]:
-    after = f"{format_bytes(budget.activations)} of activations", f"{format_bytes(budget.gradients)} of gradients"
+    after = (
+        f"{format_bytes(budget.activations)} of activations",
+        f"{format_bytes(budget.gradients)} of gradients",
+    )
     yield f"[dim]After the forward pass {after[0]}, after the backward pass {after[1]}.[/]"
     if budget.checkpointing:
         yield "[dim]Activations inside blocks are computed anew in the backward pass.[/]"
