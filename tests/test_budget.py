@@ -86,6 +86,7 @@ def test_estimates_equal_a_real_step(preset):
     assert (budget.parameters, budget.flops_per_step) == (real["parameters"], real["flops_per_step"])
     assert (memory.parameters, memory.optimizer) == (real["weights"], real["optimizer"])
     assert budget.gradients == real["weights"]
+    assert memory.buckets == memory.gathered == 0
     # transformers writes a causal mask out where it cannot look at positions: some kB more than in earnest
     assert budget.activations == pytest.approx(real["activations"], rel=0.01)
     assert memory.step == pytest.approx(real["step"], rel=0.01)
@@ -131,6 +132,9 @@ def test_each_of_them_saves_what_it_is_for():
     parts = plan("training.arguments.gradient_accumulation_steps=4")
     assert parts.flops_per_step == plain.flops_per_step and parts.batch_per_device == 16
     assert parts.activations == pytest.approx(plain.activations / 4, rel=0.02)
+    alone = plan("training.batch_size=32")  # as many sequences at a time, and no gradients of earlier parts
+    both = parts.activations + parts.gradients
+    assert alone.memory["ddp"].step < both <= parts.memory["ddp"].step
 
 
 def test_checkpointed_activations_give_the_same_gradients():
