@@ -26,9 +26,10 @@ format: $(READY)  ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Speed of sampler and dataset builder
+bench: $(READY)  ## Speed of sampler and dataset builder; budgets against what is measured
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_sampler.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_builder.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_budget.py
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -36,8 +36,13 @@ def build_task(config: RunConfig, *, progress: bool = False) -> Task:
     return task
 
 
-def build_model(config: RunConfig, task: Task) -> PreTrainedModel:
+def build_model(config: RunConfig, task: Task, *, weights: bool = True) -> PreTrainedModel:
     """Build a run's model as it is before the first step; fresh weights are a function of the seed alone.
+
+    Args:
+        config: What to build.
+        task: What it is for.
+        weights: False reads only the config of a pretrained checkpoint, so that its weights are fresh ones.
 
     Returns:
         An `ICLModel` for a task in vectors form; for one in tokens form a causal language model, which a `PeftModel`
@@ -49,15 +54,12 @@ def build_model(config: RunConfig, task: Task) -> PreTrainedModel:
     set_seed(config.seed)
     with _named("model"):
         settings = config.model
-        if isinstance(task.form, TokenForm):
-            model = _build_language_model(settings, task)
-        else:
-            model = _build_icl_model(settings, task)
-        task.check_model(model)
+        build = _build_language_model if isinstance(task.form, TokenForm) else _build_icl_model
+        model = build(settings, task, weights)
         return model if settings.lora is None else _add_lora(model, settings.lora)
 
 
-def _build_icl_model(settings: ModelConfig, task: Task) -> ICLModel:
+def _build_icl_model(settings: ModelConfig, task: Task, weights: bool) -> ICLModel:
     if settings.lora is not None:
         rule = "LoRA is for causal language models, and this task gives vectors"
         raise ConfigError(
@@ -65,7 +67,9 @@ def _build_icl_model(settings: ModelConfig, task: Task) -> ICLModel:
         )
     pretrained = settings.pretrained is not None
     return ICLModel.from_backbone(
-        _load_pretrained(AutoModel, settings) if pretrained else backbone_config(settings, task.n_context),
+        _load_pretrained(AutoModel, settings, weights)
+        if pretrained
+        else backbone_config(settings, task.n_context),
         task.bank,
         n_context=task.n_context,
         places=settings.places,
@@ -76,9 +80,9 @@ def _build_icl_model(settings: ModelConfig, task: Task) -> ICLModel:
     )
 
 
-def _build_language_model(settings: ModelConfig, task: Task) -> PreTrainedModel:
+def _build_language_model(settings: ModelConfig, task: Task, weights: bool) -> PreTrainedModel:
     if settings.pretrained is not None:
-        return _load_pretrained(AutoModelForCausalLM, settings)
+        return _load_pretrained(AutoModelForCausalLM, settings, weights)
     if settings.backbone is None:
         hint = "Set model.pretrained to a checkpoint, or model.backbone as in {model_type: gpt2, n_layer: 2}."
         raise ConfigError("backbone", None, "a task in tokens form needs a causal language model", hint)
@@ -95,8 +99,11 @@ def _build_language_model(settings: ModelConfig, task: Task) -> PreTrainedModel:
     return model
 
 
-def _load_pretrained(auto_class: type, settings: ModelConfig) -> PreTrainedModel:
+def _load_pretrained(auto_class: type, settings: ModelConfig, weights: bool) -> PreTrainedModel:
     try:
+        if not weights:
+            config = AutoConfig.from_pretrained(settings.pretrained, revision=settings.revision)
+            return auto_class.from_config(config)
         return auto_class.from_pretrained(
             settings.pretrained, revision=settings.revision, dtype=getattr(torch, settings.dtype)
         )

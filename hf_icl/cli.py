@@ -141,6 +141,32 @@ def evaluate(
 
 
 @app.command()
+def plan(
+    source: Source = "default",
+    overrides: Overrides = None,
+    devices: Annotated[int, typer.Option(help="Devices that share a step.", min=1)] = 8,
+    tflops: Annotated[
+        float | None,
+        typer.Option(help="Also say how long at so many TFLOP/s per device, sustained.", min=1e-6),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a run will cost before it is made: parameters, FLOPs, memory per device. Nothing is allocated.
+
+    Example: `hf-icl plan gpt2-48x1600 training.arguments.bf16=true --devices 8`
+    """
+    from hf_icl.budget import estimate, render_budget
+    from hf_icl.run_config import load_config
+
+    source, overrides = _sort_words(source, overrides)
+    budget = estimate(load_config(source, overrides), devices)
+    if as_json:
+        console.print_json(json.dumps(budget.to_dict()))
+        return
+    console.print(render_budget(budget, source, tflops=tflops), highlight=False)
+
+
+@app.command()
 def presets(
     name: Annotated[
         str | None, typer.Argument(help="Print this preset with every default written out.")

@@ -80,7 +80,7 @@ class Run:
                 f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another --output."
             )
         task = build_task(config, progress=progress)
-        build_model(config, task)
+        task.check_model(build_model(config, task))
         about = {
             "schema": RUN_SCHEMA,
             "config": config.to_dict(),

@@ -54,3 +54,19 @@ class Schedule(Config):
             nearest = round(math.log10(step) * self.per_decade)
             return step == round(10 ** (nearest / self.per_decade))
         return step in self.steps
+
+    def count(self, last_step: int) -> int:
+        """Return how many times a run of so many steps is measured, at the first and the last step too.
+
+        >>> Schedule(every=50).count(120), Schedule(per_decade=3).count(100)
+        (4, 8)
+        """
+        if self.every:
+            due = last_step // self.every
+        elif self.per_decade:
+            decades = math.ceil(math.log10(last_step)) + 1 if last_step else 0
+            steps = {round(10 ** (n / self.per_decade)) for n in range(decades * self.per_decade)}
+            due = sum(1 <= step <= last_step and self.is_due(step) for step in steps)
+        else:
+            due = len({step for step in self.steps if 1 <= step <= last_step})
+        return 1 + due + (not self.is_due(last_step))

@@ -139,5 +139,6 @@ def test_a_fresh_language_model_started_from_the_bank(tmp_path):
 def test_what_cannot_be_fine_tuned_says_why(pretrained, words, text):
     with pytest.raises(ConfigError) as error:
         config = finetune_config(pretrained, *words)
-        build_model(config, build_task(config))
+        task = build_task(config)
+        task.check_model(build_model(config, task))
     assert text in str(error.value), str(error.value)

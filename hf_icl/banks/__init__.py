@@ -6,7 +6,7 @@ from hf_icl.banks.embeddings import read_embeddings
 from hf_icl.banks.feature_map import BlurPCAConfig
 from hf_icl.banks.features import FeaturesConfig
 from hf_icl.banks.generated import GaussianConfig, SymbolicConfig
-from hf_icl.banks.loading import BankConfig, load_bank
+from hf_icl.banks.loading import BankConfig, load_bank, outline_bank
 from hf_icl.banks.omniglot import OmniglotConfig
 from hf_icl.banks.vocabulary import VocabularyConfig
 
@@ -24,5 +24,6 @@ __all__ = [
     "find_cache_folder",
     "load_bank",
     "make_bank",
+    "outline_bank",
     "read_embeddings",
 ]

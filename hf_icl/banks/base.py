@@ -49,6 +49,11 @@ class BankConfigBase(Config):
     labels_per_class: int = pydantic.Field(1, ge=1, description="Different labels of each class (polysemy).")
 
     @property
+    def n_all_classes(self) -> int:
+        """Classes, training and holdout together."""
+        return self.n_classes + self.n_holdout_classes
+
+    @property
     def layout(self) -> dict[str, int | None]:
         """What `make_bank` needs of a config."""
         names = ("n_holdout_classes", "n_holdout_exemplars", "n_labels", "labels_per_class")
@@ -144,6 +149,13 @@ class Bank:
     def n_ids(self) -> int:
         """Exemplars altogether: the size of a vocabulary with an id for each."""
         return self.n_classes * self.n_exemplars
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors, which every device holds that looks exemplars up."""
+        optional = (self.data, self.variants, self.vocabulary and self.vocabulary.label_tokens)
+        tensors = [self.labels, self.rows, *self.class_pools.values(), *optional]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def lookup(self, class_ids: Tensor, exemplar_ids: Tensor) -> Tensor:
         """Return the exemplars at ids of any one shape (…), on the bank's device.

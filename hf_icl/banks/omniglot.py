@@ -21,6 +21,7 @@ from hf_icl.banks.omniglot_archive import open_drawings
 from hf_icl.errors import ConfigError
 
 AUTHORS_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+N_CHARACTERS, N_DRAWINGS, DRAWN_SIZE = 1623, 20, 105
 N_VARIANTS = 8
 VARIANT_NAMES = (
     "",
@@ -94,6 +95,15 @@ class OmniglotConfig(BankConfigBase):
     def pixels(self) -> int | None:
         """Height and width asked of the drawings; None: as drawn."""
         return FEATURE_MAP_SIZE if self.size is None and self.feature_map is not None else self.size
+
+    @property
+    def stored(self) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and type of the tensor that the bank keeps: all drawings, or the features of those used."""
+        if self.feature_map is None:
+            size = self.pixels or DRAWN_SIZE
+            return (N_CHARACTERS * N_DRAWINGS, size, size), torch.uint8
+        n_rows = self.n_all_classes * (self.n_exemplars or N_DRAWINGS)
+        return (n_rows, self.feature_map.n_components), torch.float32
 
 
 def load_omniglot(config: OmniglotConfig, *, seed: int = 0, progress: bool = False) -> Bank:

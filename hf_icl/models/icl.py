@@ -74,6 +74,7 @@ class ICLModel(PreTrainedModel):
         self.exemplar_encoder = make_encoder(config)
         self.backbone = AutoModel.from_config(config.backbone) if backbone is None else backbone
         self.head = nn.Linear(width, config.n_labels, bias=not config.tie_labels)
+        self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self._backbone_options = list_backbone_options(self.backbone)
         drop_token_table(self.backbone)
         self.post_init()
