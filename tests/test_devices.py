@@ -1,21 +1,31 @@
 """One, two and four processes: the same sequences, losses and counts; one of them killed, the run goes on."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, set_seed
 
-from hf_icl.checkpoints import is_whole
+from hf_icl.checkpoints import find_checkpoint, is_whole
+from hf_icl.errors import ConfigError
 from hf_icl.forms import count_tokens
 from hf_icl.models import ICLModel
+from hf_icl.run_config import load_config
+from hf_icl.runs import Run
 from hf_icl.task import Task, TaskConfig
 from hf_icl.trainer import TransienceTrainer
 from tests import device_program
 from tests.device_program import BANK, BATCH, STEPS, TRAININGS
-from tests.programs import ROOT, environment
+from tests.programs import ROOT, TINY, environment
 
 
 def launch(n_processes, *words, **options):
@@ -144,3 +154,162 @@ def test_bf16_trains_nearly_the_same(tmp_path, form):
         rows[bf16] = [row["metrics"]["train/loss"] for row in trainer.transience.history.rows]
     assert rows[True] != rows[False] and rows[True] == pytest.approx(rows[False], abs=0.02)
     assert rows[True][-1] < rows[True][0]
+
+
+def run_words(folder, n_steps):
+    settings = [
+        "training.checkpoint_every=5",
+        "evaluate=5",
+        f"training.steps={n_steps}",
+        "training.batch_size=16",
+    ]
+    return ["-m", "hf_icl", "run", "default", *TINY, *settings, "--output", folder]
+
+
+def start_run(folder, n_processes, n_steps=2000):
+    """Start a long run on several processes in the background; return it once it has two checkpoints."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        str(n_processes),
+        "--standalone",
+    ]
+    launched = subprocess.Popen(
+        [*command, *map(str, run_words(folder, n_steps))],
+        env=environment(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint-10/complete.json").exists():
+        assert launched.poll() is None and time.monotonic() < deadline, launched.communicate()
+        time.sleep(0.02)
+    return launched
+
+
+def pids_by_rank(launcher):
+    """Return the process ids of a launcher's workers, found by their parent and what they were told to be."""
+    ranks = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            told = dict(
+                entry.split("=", 1) for entry in (path / "environ").read_text().split("\0") if "=" in entry
+            )
+        except (OSError, UnicodeDecodeError):
+            continue  # it has ended
+        if parent == launcher.pid and "RANK" in told:
+            ranks[int(told["RANK"])] = int(path.name)
+    return ranks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_killed_the_others_end_and_the_run_goes_on_on_any_number(tmp_path, killed):
+    folder = tmp_path / "run"
+    launched = start_run(folder, 2, n_steps=150)
+    workers = pids_by_rank(launched)
+    assert sorted(workers) == [0, 1]
+    os.kill(workers[killed], signal.SIGKILL)
+    at = time.monotonic()
+    _, errors = launched.communicate(timeout=60)
+    assert launched.returncode != 0 and time.monotonic() - at < 60
+    assert "has ended, or the launcher has stopped it. Continue the run" in errors, errors
+    assert f"hf-icl resume {folder}" in errors.replace("\n", "")
+    assert not Run.open(folder).is_finished and find_checkpoint(folder) is not None
+    rows = {}
+    for n_processes in (1, 2, 4):
+        copy = shutil.copytree(folder, tmp_path / f"on{n_processes}")
+        done = launch(n_processes, "-m", "hf_icl", "resume", copy)
+        assert done.returncode == 0, done.stderr
+        rows[n_processes] = Run.open(copy).history.rows
+    whole = tmp_path / "undisturbed"
+    assert launch(2, *run_words(whole, 150)).returncode == 0
+    expected = Run.open(whole).history.rows
+    assert (tmp_path / "on2/history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+    for n_processes in (1, 4):
+        assert [row["sequences"] for row in rows[n_processes]] == [row["sequences"] for row in expected]
+        differences = [
+            abs(row["metrics"]["train/loss"] - other["metrics"]["train/loss"])
+            for row, other in zip(rows[n_processes], expected, strict=True)
+        ]
+        assert max(differences) < 1e-3, differences
+
+
+CONFIGS = sorted((ROOT / "examples/accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_accelerate_files_are_what_accelerate_reads(path):
+    """Read as `accelerate launch` reads it, up to the point where processes start."""
+    config = load_config_from_file(str(path))
+    several = path.stem != "one_gpu"
+    assert (config.num_processes > 1) == several and config.use_cpu == (path.stem == "cpu")
+    words = ["--config_file", str(path), "-m", "hf_icl", "run"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert (args.multi_gpu or args.use_fsdp) == several and args.num_processes == config.num_processes
+    if path.stem == "fsdp":
+        assert (
+            args.use_fsdp and int(args.fsdp_version) == 2 and args.fsdp_state_dict_type == "FULL_STATE_DICT"
+        )
+
+
+@pytest.mark.slow
+def test_accelerate_launches_two_processes_on_the_cpu(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        ROOT / "examples/accelerate/cpu.yaml",
+    ]
+    words = [*command, *run_words(tmp_path / "run", 10)]
+    env = environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(list(map(str, words)), env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    run = Run.open(tmp_path / "run")
+    assert "processes × threads: 2 × 1" in run.about["provenance"]["machine"] and run.is_finished
+    assert [row["sequences"] for row in run.history.rows] == [0, 80, 160]
+
+
+def test_a_batch_that_cannot_be_split_is_refused_by_name(tmp_path):
+    config = load_config(
+        "default", ["training.batch_size=15", "training.arguments.gradient_accumulation_steps=2"]
+    )
+    with pytest.raises(ConfigError, match=r"training.batch_size = 15: .* 1 devices × 2 accumulated parts"):
+        config.training.to_arguments(tmp_path, 0)
+    config = load_config(
+        "default", ["training.batch_size=16", "training.arguments.gradient_accumulation_steps=2"]
+    )
+    assert config.training.to_arguments(tmp_path, 0).per_device_train_batch_size == 8
+
+
+def test_a_resumed_training_counts_sequences_whatever_the_batch_was(tmp_path):
+    """6 steps of 16, then 6 of 8: no sequence twice, none left out; the file knows where it is."""
+    task = Task(TaskConfig(bank=BANK, n_eval_sequences=10))
+    settings = dict(save_strategy="steps", save_steps=4)
+    device_program.build_trainer(tmp_path, task, "thin", **settings).train()
+    more = dict(max_steps=12, per_device_train_batch_size=8)
+    second = device_program.build_trainer(tmp_path, task, "thin", **settings | more)
+    second.train(resume_from_checkpoint=str(tmp_path / "thin/checkpoint-4"))
+    seen = [number for part in second.seen for number in part]
+    assert seen == list(range(4 * 16, 4 * 16 + 8 * 8))
+    rows = [(row["step"], row["sequences"]) for row in second.transience.history.rows]
+    assert rows == [(0, 0), (3, 48), (6, 80), (9, 104), (12, 128)]
+
+
+def test_rows_of_the_stream_are_refused_to_workers():
+    task = Task(TaskConfig(bank=BANK, n_eval_sequences=10))
+    loader = torch.utils.data.DataLoader(task.stream(), batch_size=4, num_workers=2)
+    with pytest.raises(RuntimeError, match="dataloader_num_workers = 2: each worker would give all"):
+        next(iter(loader))  # torch wraps what a worker raises
+
+
+@pytest.mark.parametrize("form", ["vectors", "tokens"])
+def test_rows_of_the_stream_are_the_sequences(form):
+    task = Task(TaskConfig(bank=BANK, n_eval_sequences=10, form=form))
+    expected = task.encode(task.sampler().draw(5, 12))
+    batch = next(iter(torch.utils.data.DataLoader(task.stream(5), batch_size=12)))
+    own = next(iter(torch.utils.data.DataLoader(task.stream(5), batch_size=12, collate_fn=task.collate)))
+    for name, values in expected.items():
+        assert torch.equal(batch[name], values) and torch.equal(own[name], values)
