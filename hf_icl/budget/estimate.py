@@ -143,6 +143,11 @@ def estimate(config: RunConfig, n_devices: int = 1) -> Budget:
     >>> budget.parameters, budget.sequences, budget.memory["single"].parameters
     (112480, 2304000, 449920)
     """
+    if config.model.lora is not None:
+        rule = "a plan knows full fine-tuning alone"
+        raise ConfigError(
+            "model.lora", config.model.lora.rank, rule, "Leave it out: that plan is the upper bound."
+        )
     training = config.training
     share = _share(training, n_devices)
     task = Task(config.task, seed=config.seed, bank=outline_bank(config.task.bank, seed=config.seed))
