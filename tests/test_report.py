@@ -89,6 +89,7 @@ SCHEMA_1 = {
             "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None))}}},
             "chance": {str: float},
             "n_sequences": {str: int},
+            "bank": {str: object},
             "config": {str: object},
             "provenance": {str: object},
         }
