@@ -90,6 +90,7 @@ SCHEMA_1 = {
             "chance": {str: float},
             "bank": dict,
             "n_sequences": {str: int},
+            "bank": {str: object},
             "config": {str: object},
             "provenance": {str: object},
         }
