@@ -81,6 +81,15 @@ class Pusher:
         self.progress.waiting = len(self.outbox.items())
         return self.progress
 
+    def list_published(self) -> list[int]:
+        """Return the steps that are revisions on the Hub already; none where it cannot be asked."""
+        try:
+            refs = self.api.list_repo_refs(self.repo_id)
+        except (HTTPError, OSError) as error:  # said when the first commit fails, if it does
+            logger.debug("%s: revisions cannot be listed: %s", self.repo_id, error)
+            return []
+        return [step for ref in refs.tags if (step := read_tag(ref.name)) is not None]
+
     def _push(self, item: Item) -> None:
         """Make one commit and its tag. Repeating it changes nothing."""
         if not self._prepared:
@@ -103,6 +112,8 @@ class Pusher:
         for number in range(1, N_TRIES + 1):
             try:
                 return push()
+            except HfIclError as error:
+                raise PushFailed(str(error)) from error
             except (HTTPError, OSError, ValueError) as error:  # the client's own errors are of these kinds
                 if number == N_TRIES or not _is_passing(error):
                     raise PushFailed(describe(error, self.repo_id)) from error
