@@ -26,10 +26,11 @@ Users: `ann` (tokens `ann/write` and `ann/read`, in the organization `lab`) and 
 
 | file | what it holds |
 |---|---|
-| `store.py` | repositories: bare git repositories in a folder, which `git log` and `git fsck` can read; LFS objects |
+| `objects.py`, `store.py` | repositories: bare git repositories in a folder, which `git log` can read; LFS objects |
 | `commits.py`, `cards.py` | how a commit's NDJSON and a card's YAML are read and checked; which files must be large |
 | `server.py` | sockets: two addresses (Hub, storage of large files), requests, answers, the log |
-| `routes.py`, `large.py` | what each address answers: repositories, refs, trees, files; pushing |
+| `routes.py` | who may do what; how a request finds its route |
+| `repos.py`, `files.py`, `pushing.py` | the routes: repositories and refs; trees and bytes; pushing |
 | `faults.py` | what it can be told to do wrong, and the throttle |
 | `admin.py`, `client.py`, `__main__.py` | what tests ask of the server; how they hold it; the process |
 

@@ -3,9 +3,9 @@
 import base64
 
 from .faults import Fault
-from .routes import foreign_commit, named_repo, route
+from .objects import Refusal
+from .routes import route
 from .server import Answer, Handler, answer_json
-from .store import Refusal
 
 
 @route("GET", "/_admin/requests")
@@ -42,13 +42,13 @@ def quota(request: Handler) -> Answer:
 
 @route("POST", "/_admin/foreign_commit")
 def somebody_else(request: Handler) -> Answer:
-    return answer_json({"oid": foreign_commit(request.hub, **request.json())})
+    return answer_json({"oid": request.hub.store.foreign_commit(**request.json())})
 
 
 @route("GET", "/_admin/repo")
 def state(request: Handler) -> Answer:
     """Return refs, history and files of a repository at a revision, whoever may see it; null without it."""
-    repo = named_repo(request.hub, request.query["name"])
+    repo = request.hub.store.named(request.query["name"])
     if repo is None:
         return answer_json(None)
     oid = repo.resolve(request.query.get("revision", "main"))

@@ -8,7 +8,7 @@ import re
 
 import yaml
 
-from .store import Refusal
+from .objects import Refusal
 
 FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 LICENSES = set(

@@ -6,7 +6,7 @@ import json
 import re
 from fnmatch import fnmatch
 
-from .store import Add, AddLarge, Delete, Refusal
+from .objects import Add, AddLarge, Delete, Refusal
 
 LARGEST_REGULAR = 10 * 1024 * 1024
 LARGE_SUFFIXES = (

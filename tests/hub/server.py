@@ -10,13 +10,15 @@ import json
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .faults import Faults, Throttle
-from .store import Refusal, Store
+from .objects import Refusal
+from .store import Store
 
 LARGEST_BODY = 200 * 1024 * 1024  # of what is held in memory: everything but LFS uploads
 
@@ -89,9 +91,16 @@ class Cut(Exception):
 
 
 class Hub:
-    """The store, the users, the log and the two addresses."""
+    """The store, the users, the log and the two addresses.
 
-    def __init__(self, folder: Path, port: int = 0):
+    Args:
+        folder: Where repositories lie.
+        answer: What answers a request that no fault spoils (`routes.answer`).
+        port: Port of the Hub's address, 0 for any that is free.
+    """
+
+    def __init__(self, folder: Path, answer: Callable[["Handler"], "Answer"], port: int = 0):
+        self.answer = answer
         self.store, self.faults = Store(folder), Faults()
         self.users = {user.token: user for user in USERS}
         self.log: list[Seen] = []
@@ -133,8 +142,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_request(self) -> None:
         """Answer one request, whatever the method."""
-        from .routes import answer  # the routes are written in terms of this class
-
         self.url = urlsplit(self.path)
         self.parts = unquote(self.url.path)
         self.query = {name: values[-1] for name, values in parse_qs(self.url.query).items()}
@@ -152,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
             self.throttle = Throttle(self.fault and self.fault.rate)
             spoiled = self.fault and self._spoil()
             try:
-                reply = spoiled or answer(self)
+                reply = spoiled or self.hub.answer(self)
             except Refusal as no:
                 headers = {"X-Error-Message": " ".join(no.message.split())}
                 if no.code:
@@ -166,13 +173,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
 
     def _spoil(self) -> Answer | None:
-        from .routes import foreign_commit, named_repo
-
         time.sleep(self.fault.delay)
-        if self.fault.delete_repo and (repo := named_repo(self.hub, self.fault.delete_repo)):
+        if self.fault.delete_repo and (repo := self.hub.store.named(self.fault.delete_repo)):
             self.hub.store.delete(repo)
         if self.fault.foreign_commit:
-            foreign_commit(self.hub, **self.fault.foreign_commit)
+            self.hub.store.foreign_commit(**self.fault.foreign_commit)
         if self.fault.cut_received == 0:
             raise Cut
         if self.fault.status is None:

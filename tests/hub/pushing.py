@@ -10,12 +10,14 @@ from fnmatch import fnmatch
 
 from . import cards
 from .commits import is_large, parse
-from .routes import KIND, REPO, access, page_url, part, route
+from .files import part
+from .objects import Add, Refusal
+from .routes import KIND, REPO, access, page_url, route
 from .server import Answer, Handler, answer_json
-from .store import Add, Refusal, Repo
+from .store import Repo
 
 LFS = "(?:/(?P<kind>dataset|space)s)?/(?P<repo_id>[^/]+/[^/]+)\\.git/info/lfs"
-STORED = re.compile(f"/{KIND}/(?P<repo_id>[^/]+/[^/]+)/(?P<sha256>[0-9a-f]{{64}})(?:/(?P<size>[0-9]+))?")
+STORED = f"/{KIND}/(?P<repo_id>[^/]+/[^/]+)/(?P<sha256>[0-9a-f]{{64}})"
 
 
 @route("POST", "/api/validate-yaml")
@@ -115,31 +117,32 @@ def commit(request: Handler, kind: str, repo_id: str, revision: str) -> Answer:
     return answer_json({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
 
 
-def storage(request: Handler) -> Answer:
-    """Answer for the second address: bytes of large files, in and out, by signed address."""
-    found = STORED.fullmatch(request.url.path)
-    signed = request.hub.sign(request.url.path).rpartition("=")[2]
-    if not found or not hmac.compare_digest(signed, request.query.get("signature", "")):
+def signed(request: Handler, kind: str, repo_id: str) -> Repo:
+    """Return the repository whose storage a signed address opens."""
+    signature = request.hub.sign(request.url.path).rpartition("=")[2]
+    if not hmac.compare_digest(signature, request.query.get("signature", "")):
         raise Refusal(403, "SignatureDoesNotMatch")
     if request.headers.get("Authorization"):
         raise Refusal(400, "Only one auth mechanism allowed: the signature; a token does not belong here")
-    repo = request.hub.store.find(found["kind"], found["repo_id"])
+    repo = request.hub.store.find(kind, repo_id)
     if repo is None:
         raise Refusal(404, "NoSuchBucket")
-    if request.command == "PUT" and found["size"]:
-        return put(request, repo, found["sha256"], int(found["size"]))
-    if request.command in ("GET", "HEAD") and not found["size"] and repo.large(found["sha256"]).exists():
-        headers = {
-            "ETag": f'"{found["sha256"]}"',
-            "Accept-Ranges": "bytes",
-            "Content-Type": "binary/octet-stream",
-        }
-        return part(request, Answer(repo.large(found["sha256"]), 200, headers))
-    raise Refusal(404, "NoSuchKey")
+    return repo
 
 
-def put(request: Handler, repo: Repo, sha256: str, size: int) -> Answer:
+@route("GET HEAD", STORED, storage=True)
+def stored(request: Handler, kind: str, repo_id: str, sha256: str) -> Answer:
+    repo = signed(request, kind, repo_id)
+    if not repo.large(sha256).exists():
+        raise Refusal(404, "NoSuchKey")
+    headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes", "Content-Type": "binary/octet-stream"}
+    return part(request, Answer(repo.large(sha256), 200, headers))
+
+
+@route("PUT", STORED + "/(?P<size>[0-9]+)", storage=True)
+def store(request: Handler, kind: str, repo_id: str, sha256: str, size: str) -> Answer:
     """Store an LFS object, if it is what was announced; what is cut or wrong leaves nothing behind."""
+    repo = signed(request, kind, repo_id)
     got, digest = 0, hashlib.sha256()
     handle, name = tempfile.mkstemp(dir=repo.folder / "lfs", prefix=".new-")
     try:
@@ -148,7 +151,7 @@ def put(request: Handler, repo: Repo, sha256: str, size: int) -> Answer:
                 got += len(piece)
                 digest.update(piece)
                 file.write(piece)
-        if got != size:
+        if got != int(size):
             raise Refusal(400, f"EntityTooSmall or EntityTooLarge: {got} bytes came, {size} were announced")
         if digest.hexdigest() != sha256:
             raise Refusal(400, "BadDigest: the bytes that came are not those that were announced")
