@@ -100,7 +100,7 @@ class LoopbackHub:
 
     # What the test sees and does
 
-    def admin(self, method: str, path: str, **data):
+    def admin(self, method: str, path: str, /, **data):
         """Ask the server itself."""
         body = json.dumps(data).encode() if data else None
         request = urllib.request.Request(f"{self.endpoint}/_admin/{path}", body, method=method)
