@@ -1,6 +1,7 @@
 """The loopback Hub through the real clients: what it serves, what it refuses, what it does when told to fail."""
 
 import hashlib
+import importlib.metadata
 import json
 import subprocess
 import textwrap
@@ -34,6 +35,9 @@ def push(repo, path="a.txt", content=b"text", **more):
     return api.upload_file(path_or_fileobj=content, path_in_repo=path, repo_id=repo, **more).oid
 """
 LARGE = bytes(range(256)) * 64
+OLD = importlib.metadata.version("huggingface_hub").startswith(
+    "1."
+)  # reads no Retry-After, gives up when cut off
 
 
 def client(hub, code: str, **more):
@@ -394,7 +398,8 @@ def test_errors_once_and_for_ever(hub, repo):
     hub.fault("/preupload/p503", status=503)
     hub.fault("/preupload/p429", status=429, headers={"Retry-After": "1"})
     hub.fault("/preupload/p502", status=502, body="<html>Bad Gateway</html>")
-    hub.fault("/preupload/pcut", cut_received=10)
+    if not OLD:
+        hub.fault("/preupload/pcut", cut_received=10)
     hub.fault("resolve/c500", status=500)
     hub.fault("resolve/ccut", status=503, times=2)
     hub.fault("whoami", first=2, status=503, times=1)
@@ -419,7 +424,12 @@ def test_errors_once_and_for_ever(hub, repo):
         there = f"{branch}.txt" in hub.repo(f"model {repo}", branch).files
         assert there == (branch == "ccut"), "only the commit whose answer was lost has happened"
         assert len(hub.requests("POST", f"/commit/{branch}")) == 1
-    for name, tries, wait in (("p503", 2, 1), ("p429", 2, 2), ("p502", 2, 1), ("pcut", 2, 1)):
+    for name, tries, wait in (
+        ("p503", 2, 1),
+        ("p429", 2, 1 if OLD else 2),
+        ("p502", 2, 1),
+        ("pcut", 1 if OLD else 2, 0 if OLD else 1),
+    ):
         assert result[name][0] == "done" and wait <= result[name][1] < wait + 1, (name, result[name])
         assert len(hub.requests("POST", f"/preupload/{name}")) == tries
     assert result["d500"][0] == result["d503"][0] == "done" and result["d500"][1] < 1 <= result["d503"][1] < 2
@@ -460,6 +470,7 @@ def test_cut_throttled_and_full(hub, repo, tmp_path):
         hub,
         """
         api.create_repo("lab/full")
+        result["cut"] = outcome(lambda: push("lab/full", "z.bin", LARGE[1:]))  # hub 2 goes on, hub 1 raises
         result["fits"] = outcome(lambda: push("lab/full", "z.bin", LARGE[1:]))
         result["full"] = caught(lambda: push("lab/full", "v.bin", LARGE[2:]))
         """,
@@ -523,9 +534,9 @@ def test_for_ever(hub, repo):
     assert [len(hub.requests("POST", "/preupload/")), len(hub.requests("HEAD"))] == [6, 7]
     with nowhere() as endpoint:
         result = client(hub, FAULTS.format(repo=repo) + code, HF_ENDPOINT=endpoint)
-    assert [found for found, _ in result.values()] == [
-        ["ConnectError", None],
-        ["LocalEntryNotFoundError", None],
+    assert result["push"][0] == ["RuntimeError" if OLD else "ConnectError", None] and result["pull"][0] == [
+        "LocalEntryNotFoundError",
+        None,
     ]
     assert all(23 <= seconds < 25 for _, seconds in result.values())
 
