@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hf_icl import cli_hub
 from hf_icl.errors import ConfigError, HfIclError, LostProcessError
 
 app = typer.Typer(
@@ -28,6 +30,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a task, or export them.")
 app.add_typer(data_app, name="data")
+app.command()(cli_hub.push)
+app.command()(cli_hub.pull)
 console = Console()
 
 Source = Annotated[
@@ -42,6 +46,16 @@ def run(
     source: Source = "default",
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="The run folder; default: runs/PRESET-seedN.")] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="USER/REPO", help="Publish on the Hub while it trains; see hf-icl push."),
+    ] = None,
+    revisions: cli_hub.Revisions = "geometric",
+    max_revisions: cli_hub.MaxRevisions = 20,
+    max_gb: cli_hub.MaxGigabytes = 10.0,
+    public: cli_hub.Public = False,
+    space: cli_hub.Space = None,
+    push_wait: cli_hub.Wait = 600.0,
 ) -> None:
     """Train a model, watch ICL rise and fall, and write the report.
 
@@ -54,10 +68,17 @@ def run(
     source, overrides = _sort_words(source, overrides)
     config = load_config(source, overrides)
     command = shlex.join(["hf-icl", "run", source, *overrides])
+    target = push and cli_hub.make_target(
+        push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb, space=space,
+        wait=push_wait, config=config,
+    )  # fmt: skip
 
     def make() -> Run:
         folder = output or _free_folder(f"{Path(source).stem}-seed{config.seed}")
-        return Run.create(config, folder, command=command, progress=console.is_terminal)
+        made = Run.create(config, folder, command=command, progress=console.is_terminal)
+        if target:
+            target.save(folder)
+        return made
 
     _join(config)
     _train_and_report(on_main(make))
@@ -98,7 +119,10 @@ def report(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, or a saved model.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, a saved model, or USER/REPO on the Hub."),
+    ],
     task: Annotated[
         str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")
     ] = None,
@@ -107,25 +131,33 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the task, for a model; a run has its own.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    all_revisions: Annotated[
+        bool, typer.Option(help="Measure every published revision of USER/REPO again, against its history.")
+    ] = False,
 ) -> None:
     """Measure ICL against IWL in a trained model.
 
     Example: `hf-icl evaluate runs/default-seed0 --checkpoint checkpoint-4000`
+
+    Example: `hf-icl evaluate me/transience --all-revisions`
     """
+    if all_revisions:
+        return cli_hub.evaluate_revisions(str(model))
     from hf_icl.build import build_task, load_model
     from hf_icl.run_config import load_config
     from hf_icl.runs import RUN_FILE, Run
 
     _quiet_transformers()
-    if task is None and not (model / RUN_FILE).exists() and (model / "config.json").exists():
-        raise ConfigError(
-            "--task", None, f"{model} is a model, not a run: it does not know its task", "Name a preset."
-        )
-    if (model / RUN_FILE).exists() or task is None:
-        opened = Run.open(model)
-        net, config = opened.load_model(checkpoint), opened.config
-    else:
-        net, config = load_model(model), load_config(task, [f"seed={seed}"])
+    with cli_hub.fetched(model) as folder:
+        is_run = (folder / RUN_FILE).exists()
+        if task is None and not is_run and (folder / "config.json").exists():
+            rule = f"{model} is a model, not a run: it does not know its task"
+            raise ConfigError("--task", None, rule, "Name a preset.")
+        if is_run or task is None:
+            opened = Run.open(folder)
+            net, config = opened.load_model(checkpoint), opened.config
+        else:
+            net, config = load_model(folder), load_config(task, [f"seed={seed}"])
     built = build_task(config)
     means, _ = built.measure(net)
     if as_json:
@@ -280,17 +312,35 @@ def _train_and_report(made) -> None:
         soft_wrap=True,
         markup=False,
     )
-    try:
-        made.train(console)
-    except KeyboardInterrupt:
-        console.print(f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True, markup=False)
-        raise typer.Exit(130) from None
-    leave()
-    if not _speaks():
-        return
-    record = made.record()
-    _write_and_show([record], made.folder / "report")
-    write_atomically(made.folder / "README.md", render_card([record]).encode())
+    with cli_hub.quiet_hub(), _publisher(made) as publisher:
+        try:
+            made.train(console, [publisher.callback] if publisher else [])
+        except KeyboardInterrupt:
+            console.print(
+                f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True, markup=False
+            )
+            raise typer.Exit(130) from None
+        leave()
+        if not _speaks():
+            return
+        record = made.record()
+        _write_and_show([record], made.folder / "report")
+        write_atomically(made.folder / "README.md", render_card([record]).encode())
+        if publisher:
+            cli_hub.finish(publisher)
+
+
+def _publisher(made):
+    """Return what publishes a run that has a place on the Hub; for others, and other processes, nothing."""
+    from hf_icl.hub.push import Publisher, plan_training
+    from hf_icl.hub.target import Target
+
+    target = Target.load(made.folder) if _speaks() else None
+    if target is None:
+        return contextlib.nullcontext()
+    plan = plan_training(made, target)
+    cli_hub.say(str(plan))
+    return Publisher(made, plan)
 
 
 def _write_and_show(records: list, folder: Path) -> None:

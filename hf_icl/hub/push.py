@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-from huggingface_hub import HfApi, SpaceCard
+from huggingface_hub import CommitOperationAdd, HfApi, SpaceCard
 from huggingface_hub.errors import EntryNotFoundError
 
 from hf_icl.errors import ConfigError, RunError
@@ -23,7 +22,6 @@ from hf_icl.report.analysis import analyse
 from hf_icl.run_config import RunConfig
 from hf_icl.runs import RUN_FILE, Run
 
-LAST_WAIT_S = 600.0  # for the commit under way when training ends
 STATE_PER_WEIGHT = 2  # AdamW keeps two numbers for each trained weight
 
 
@@ -48,18 +46,23 @@ class Plan:
         return f"Goes to {self.target.repo_id} on {HfApi().endpoint}, {seen}. {size}{first_last}, and the report."
 
 
-def plan_training(config: RunConfig, target: Target, n_bytes_model: int) -> Plan:
-    """Return what will be published of a run that is yet to train.
+def plan_training(run: Run, target: Target) -> Plan:
+    """Return what will be published of a run that is yet to train, or to train on.
 
     Raises:
         ConfigError: If the steps cannot be chosen beforehand, or are too many or too large.
     """
+    return _plan(target, choose_steps(run.config, target), run.about.get("model_bytes", 0))
+
+
+def choose_steps(config: RunConfig, target: Target) -> list[int]:
+    """Return which of the checkpoints that a run will write are to be published."""
     if target.selection.steps == "landmarks":
         rule = "onset, peak and decay are known when the run is over"
         hint = "Keep all checkpoints (training.keep_checkpoints=null), and push afterwards: hf-icl push RUN"
         raise ConfigError("steps", "landmarks", rule, hint)
     last, every = config.training.steps, config.training.checkpoint_every
-    return _plan(target, target.selection.choose([*range(every, last, every), last]), n_bytes_model)
+    return target.selection.choose([*range(every, last, every), last])
 
 
 def plan_push(run: Run, target: Target) -> Plan:
@@ -77,38 +80,45 @@ def _plan(target: Target, steps: list[int], n_bytes_model: int) -> Plan:
     return Plan(target, steps, n_bytes)
 
 
-def push_run(run: Run, plan: Plan, *, api: HfApi | None = None) -> Progress:
-    """Push what is on disk and not on the Hub: revisions in order, then report and card. Repeating it changes nothing.
+class Publisher:
+    """Publishes one run in the background: revisions while it trains, report and card at the end.
 
-    Returns:
-        What is on the Hub and what waits; nothing is raised where the Hub cannot be reached or refuses.
+    Attributes:
+        callback: Feeds the outbox while a `Trainer` trains.
     """
-    pusher = make_pusher(run, plan.target, api=api)
-    published = pusher.list_published()
-    checkpoints = list_checkpoints(run.folder)
-    for step in plan.steps:
-        if step not in published and step in checkpoints:
-            put_step(pusher.outbox, run.folder, checkpoints[step])
-    put_closing(pusher.outbox, run)
-    progress = pusher.push_all()
-    progress.pushed = sorted({*progress.pushed, *published})
-    return progress
 
+    def __init__(self, run: Run, plan: Plan, *, api: HfApi | None = None) -> None:
+        self.run, self.plan = run, plan
+        self.pusher = make_pusher(run, plan.target, api=api)
+        self.background = BackgroundPusher(self.pusher)
+        self.callback = PublishCallback(run.folder, plan.steps, self.pusher.outbox, self.background)
 
-@contextlib.contextmanager
-def publishing(run: Run, plan: Plan, *, api: HfApi | None = None) -> Iterator[PublishCallback]:
-    """Push in the background while the block trains; give the callback that feeds it.
+    def __enter__(self) -> Self:
+        self.background.start()
+        return self
 
-    When the block ends, or fails, the commit under way may take `LAST_WAIT_S` more; what is left waits in the outbox.
-    """
-    pusher = make_pusher(run, plan.target, api=api)
-    background = BackgroundPusher(pusher)
-    background.start()
-    try:
-        yield PublishCallback(run.folder, plan.steps, pusher.outbox, background)
-    finally:
-        background.finish()
-        background.join(LAST_WAIT_S)
+    def __exit__(self, *error: object) -> None:
+        self.background.stop()
+
+    def close(self) -> Progress:
+        """Add what is on disk and not on the Hub, and report and card; wait for it as long as the target says.
+
+        Repeating it changes nothing on the Hub. Nothing is raised where the Hub cannot be reached or refuses.
+        """
+        published = self.pusher.list_published()
+        checkpoints = list_checkpoints(self.run.folder)
+        for step in self.plan.steps:
+            if step not in published and step in checkpoints:
+                put_step(self.pusher.outbox, self.run.folder, checkpoints[step])
+        put_closing(self.pusher.outbox, self.run)
+        self.background.wake()
+        ended = self.background.drain(self.plan.target.wait_seconds)
+        progress = self.pusher.progress
+        progress.pushed = sorted({*progress.pushed, *published})
+        if not ended:
+            progress.waiting = len(self.pusher.outbox.items())
+            progress.trouble = f"{self.plan.target.wait_seconds:.0f} seconds were not enough."
+        return progress
 
 
 def make_pusher(run: Run, target: Target, *, api: HfApi | None = None) -> Pusher:
@@ -142,9 +152,9 @@ def push_space(run: Run, space: str, *, public: bool, api: HfApi | None = None) 
     if not page.exists():
         raise RunError(f"{run.folder}: there is no report yet. Write it with: hf-icl report {run.folder}")
     prepare_repo(space, repo_type="space", public=public, space_sdk="static", api=api)
-    card = SpaceCard(f"---\n{json.dumps(_describe_space(run), indent=1)}\n---\n\nA transience report, by hf_icl.\n")
-    from huggingface_hub import CommitOperationAdd
-
+    card = SpaceCard(
+        f"---\n{json.dumps(_describe_space(run), indent=1)}\n---\n\nA transience report, by hf_icl.\n"
+    )
     operations = [
         CommitOperationAdd("index.html", str(page)),
         CommitOperationAdd("README.md", str(card).encode()),
@@ -161,7 +171,11 @@ def describe_progress(run: Run, target: Target, progress: Progress) -> str:
     """Say plainly what is on the Hub and what is not."""
     tags = [name_tag(step) for step in sorted(set(progress.pushed))]
     shown = ", ".join(tags if len(tags) <= 4 else [*tags[:2], "…", tags[-1]])
-    there = f"On the Hub, {target.repo_id}: {len(tags)} revisions ({shown})" if tags else "On the Hub: nothing new"
+    there = (
+        f"On the Hub, {target.repo_id}: {len(tags)} revisions ({shown})"
+        if tags
+        else "On the Hub: nothing new"
+    )
     if not progress.waiting:
         return f"{there}, report and card."
     return (
