@@ -1,6 +1,7 @@
 """The loopback Hub through the real clients: what it serves, what it refuses, what it does when told to fail."""
 
 import hashlib
+import http.client
 import importlib.metadata
 import json
 import subprocess
@@ -86,7 +87,7 @@ def test_repositories_come_and_go(hub):
             missing = caught(lambda: api.delete_repo("ann/three", repo_type=kind))[:2]
             found["gone"] = [api.repo_exists("ann/three", repo_type=kind), missing]
         result["bare name"] = api.create_repo("bare").repo_id
-        result["organization"] = api.create_repo("lab/shared").repo_id
+        result["organization"] = [api.create_repo(name).repo_id for name in ("lab/shared", "lab/other", "ann/shared")][0]
         result["listed"] = [found.id for found in api.list_models(author="lab", search="share")]
         result["whoami"] = [api.whoami()["name"], [found["name"] for found in api.whoami()["orgs"]]]
         """,
@@ -136,6 +137,7 @@ result["tagged"] = refs.tags[0].target_commit == first == api.repo_info(repo, re
 result["log"] = [[c.title, c.message, c.authors] for c in api.list_repo_commits(repo)]
 tree = list(api.list_repo_tree(repo, expand=True))
 result["tree"] = [[f.path, f.size, f.lfs and f.lfs.sha256, f.last_commit.title] for f in tree if f.path != ".gitattributes"]
+result["top"] = sorted(f.path for f in api.list_repo_tree(repo, revision="v1"))
 result["old"] = sorted(f.path for f in api.list_repo_tree(repo, recursive=True, revision="v1"))
 result["folder"] = [f.path for f in api.list_repo_tree(repo, "sub", revision="v1")]
 result["info"] = [[f.path, hasattr(f, "size")] for f in api.get_paths_info(repo, ["sub/one.txt", "sub", "none"], revision=first)]
@@ -165,6 +167,7 @@ result["main"] = caught(lambda: api.delete_branch(repo, branch="main"))[:2]
         ["weights.safetensors", len(LARGE), digest, "folder"],
     ]
     assert result["old"] == [".gitattributes", "sub", "sub/one.txt", "weights.safetensors"]
+    assert result["top"] == [".gitattributes", "sub", "weights.safetensors"]
     assert result["folder"] == ["sub/one.txt"] and result["info"] == [["sub/one.txt", True], ["sub", False]]
     assert result["main"] == ["HfHubHTTPError", 403]
     state = hub.repo(f"model {repo}")
@@ -333,6 +336,18 @@ def test_what_no_client_would_send_is_refused(hub, repo):
         "a Space without sdk"
     )
     assert ask(hub, "GET", "/api/models/ann/x/security-scan")[0] == 404 and ask(hub, "PUT", commit)[0] == 405
+
+
+def test_a_lost_answer_has_had_its_effect(hub, repo):
+    for first, fields in enumerate(({"cut_received": 0}, {"cut_sent": 0}, {"cut_sent": 1}), 1):
+        hub.fault("/tag/main", first=first, **fields)
+    cut = []
+    for name in "abc":
+        with pytest.raises((ConnectionResetError, http.client.IncompleteRead)) as error:
+            ask(hub, "POST", f"/api/models/{repo}/tag/main", json.dumps({"tag": name}).encode())
+        cut.append(error.type.__name__)
+    assert cut[1:] == ["RemoteDisconnected", "IncompleteRead"]
+    assert hub.repo(f"model {repo}").tags.keys() == {"b", "c"}
 
 
 def test_cards_are_validated(hub, repo):
@@ -534,10 +549,9 @@ def test_for_ever(hub, repo):
     assert [len(hub.requests("POST", "/preupload/")), len(hub.requests("HEAD"))] == [6, 7]
     with nowhere() as endpoint:
         result = client(hub, FAULTS.format(repo=repo) + code, HF_ENDPOINT=endpoint)
-    assert result["push"][0] == ["RuntimeError" if OLD else "ConnectError", None] and result["pull"][0] == [
-        "LocalEntryNotFoundError",
-        None,
-    ]
+    unreachable = {"push": "RuntimeError" if OLD else "ConnectError", "pull": "LocalEntryNotFoundError"}
+    unreachable |= {"pull": "RuntimeError"} if OLD else {}
+    assert {name: found[0] for name, (found, _) in result.items()} == unreachable
     assert all(23 <= seconds < 25 for _, seconds in result.values())
 
 
