@@ -582,7 +582,12 @@ def test_killed_client_and_server_leave_whole_commits(hub, repo):
 def test_the_server_ends_with_its_test_run(tmp_path):
     code = "import os, pathlib, sys; from tests.hub.client import LoopbackHub as Hub; h = Hub(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code + "; print(h.endpoint, flush=True); os._exit(9)", str(tmp_path)]
-    endpoint = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    quiet = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+    }  # a pipe for errors would wait for the server
+    endpoint = subprocess.run(command, cwd=ROOT, text=True, **quiet).stdout.strip()
+    assert endpoint.startswith("http://127.0.0.1:")
     with pytest.raises(urllib.error.URLError):
         end = time.monotonic() + 10
         while time.monotonic() < end:
