@@ -158,6 +158,35 @@ def test_a_stock_trainer_keeps_the_best_icl_too(tmp_path, task):
     assert trainer.state.best_metric == max(rows[step] for step in (4, 8, 12))
 
 
+@pytest.mark.parametrize("kind", ["thin", "stock"])
+def test_evaluating_before_and_after_training_measures_this_model_and_records_nothing(tmp_path, task, kind):
+    """Before the first step, and with the best weights loaded after the last: always of the weights as they are."""
+    args = arguments(
+        tmp_path, max_steps=20, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
+        metric_for_best_model="icl/accuracy", load_best_model_at_end=True,
+    )  # fmt: skip
+    if kind == "thin":
+        trainer = TransienceTrainer(build_model(task), args, task, schedule=2)
+    else:
+        data = {"train_dataset": task.dataset(160), "eval_dataset": task.dataset(8)}
+        trainer = Trainer(build_model(task), args, data_collator=task.collate, **data)
+        trainer.add_callback(TransienceCallback(task, schedule=2))
+
+    def measured():
+        return {f"eval_{name}": value for name, value in task.measure(trainer.model)[0].items()}
+
+    def evaluated():
+        return {name: value for name, value in trainer.evaluate().items() if "/" in name}
+
+    assert evaluated() == measured() and not (tmp_path / "history.jsonl").exists()
+    trainer.train()
+    rows = (tmp_path / "history.jsonl").read_bytes()
+    assert trainer.state.best_global_step < 20  # so the weights are not those of the last row
+    assert evaluated() == measured()
+    assert (tmp_path / "history.jsonl").read_bytes() == rows and not (tmp_path / "history.1.jsonl").exists()
+    assert [row["step"] for row in History(tmp_path / "history.jsonl").rows] == list(range(0, 21, 2))
+
+
 @pytest.mark.parametrize("strategy", ["thin", "stock"])
 def test_resuming_gives_the_same_history_and_weights(tmp_path, task, strategy):
     settings = dict(save_strategy="steps", save_steps=5, train_sampling_strategy="sequential")
