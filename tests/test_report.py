@@ -88,7 +88,6 @@ SCHEMA_1 = {
             "last_step": int,
             "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None))}}},
             "chance": {str: float},
-            "bank": dict,
             "n_sequences": {str: int},
             "bank": {str: object},
             "config": {str: object},

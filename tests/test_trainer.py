@@ -264,16 +264,25 @@ def test_l2_adds_the_sum_of_squares_to_the_loss(tmp_path, task):
     )
 
 
-@pytest.mark.parametrize("kind", ["l2", "decay"])
+@pytest.fixture(scope="module", params=["l2", "decay"])
+def one_step(request, task, tmp_path_factory):
+    """Return the kind, a function that trains one step, and the weights after one step without regularisation."""
+    settings = dict(max_steps=1, max_grad_norm=0.0, weight_decay=0.0, optim="sgd")
+    if request.param == "decay":
+        settings |= dict(weight_decay=1.0, optim="adamw_torch")
+    folder = tmp_path_factory.mktemp(request.param)
+
+    def step(regularization=None):
+        return weights(train(folder, task, regularization, **settings).model)
+
+    return request.param, step, step()
+
+
 @pytest.mark.parametrize("group", ["mlp", "attention", "embeddings", "encoder", "head"])
-def test_a_named_group_alone_is_regularised(tmp_path, task, kind, group):
+def test_a_named_group_alone_is_regularised(task, one_step, group):
     """One step with and without: only the weights of the group may move differently."""
-    strong = Regularization(kind=kind, strength=1.0, groups=(group,))
-    settings = dict(max_steps=1, max_grad_norm=0.0, weight_decay=1.0 if kind == "decay" else 0.0, optim="sgd")
-    if kind == "decay":
-        settings["optim"] = "adamw_torch"
-    with_it = weights(train(tmp_path / "a", task, strong, **settings).model)
-    without = weights(train(tmp_path / "b", task, None, **settings).model)
+    kind, step, without = one_step
+    with_it = step(Regularization(kind=kind, strength=1.0, groups=(group,)))
     moved = {name for name, value in with_it.items() if not torch.equal(value, without[name])}
     frozen = {
         name for name, p in build_model(task).named_parameters() if not p.requires_grad or not p.abs().sum()
