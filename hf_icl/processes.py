@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -40,9 +41,15 @@ def join(*, cpu: bool = False) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Part from the other processes.
+
+    A trainer is full of cycles, and until they are collected it keeps gloo's threads alive. Those that are still there when
+    Python ends may abort the process ("terminate called without an active exception"), and the launcher then stops the
+    others, the one that is still writing the report too.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def count_processes() -> int:

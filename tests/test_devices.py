@@ -124,6 +124,8 @@ def test_processes_that_know_nothing_of_each_other_are_refused(together):
 def test_weights_dealt_out_to_the_processes_train_the_same(alone, together):
     """FSDP2 with L2: losses and rows of one process, and a checkpoint that one process opens."""
     folder, results = together
+    if missing := results[0]["fsdp"].get("missing"):
+        pytest.skip(missing)
     for result in results:
         assert "DTensor" in result["fsdp"]["kinds"]
         assert result["fsdp"]["losses"] == pytest.approx(alone["l2"]["losses"], abs=2e-6)
@@ -228,7 +230,8 @@ def test_one_killed_the_others_end_and_the_run_goes_on_on_any_number(tmp_path, k
         assert done.returncode == 0, done.stderr
         rows[n_processes] = Run.open(copy).history.rows
     whole = tmp_path / "undisturbed"
-    assert launch(2, *run_words(whole, 150)).returncode == 0
+    done = launch(2, *run_words(whole, 150))
+    assert done.returncode == 0, done.stderr
     expected = Run.open(whole).history.rows
     assert (tmp_path / "on2/history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
     for n_processes in (1, 4):
@@ -304,6 +307,25 @@ def test_fsdp_finds_the_blocks(backbone):
         f"backbone.{name}.1",
     ]
     assert size_model(model, 0).n_blocks == 2
+
+
+LIST_THREADS = """
+import atexit, pathlib, sys
+atexit.register(lambda: print([path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]))
+from hf_icl.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_no_thread_of_gloo_outlives_a_run(tmp_path):
+    """One that does may abort Python's end, and the launcher then stops the process that writes the report."""
+    (tmp_path / "program.py").write_text(LIST_THREADS)
+    done = launch(2, tmp_path / "program.py", *run_words(tmp_path / "run", 10)[2:])
+    assert done.returncode == 0, done.stderr
+    threads = [line for line in done.stdout.splitlines() if line.startswith("['")]
+    assert len(threads) == 2 and not [line for line in threads if "gloo" in line]
+    assert (tmp_path / "run/report/index.html").exists()
 
 
 @pytest.mark.slow
