@@ -56,6 +56,7 @@ class TransienceCallback(TrainerCallback):
         self.log = log
         self.history = history
         self._opened = False  # whether this callback opened the history itself
+        self._training = False
         self.batch_size = batch_size
         self.sequences = 0  # training sequences seen, over all devices
 
@@ -64,6 +65,7 @@ class TransienceCallback(TrainerCallback):
     ) -> None:
         """Open the history, fresh or cut back to the checkpoint, and measure the untrained model."""
         check_joined(args.world_size)
+        self._training = True
         if state.is_world_process_zero:
             self._open(args, state)
         else:
@@ -86,6 +88,12 @@ class TransienceCallback(TrainerCallback):
                 wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
             )
 
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        """Close the history: what is evaluated from now on may be another model, such as the best checkpoint."""
+        self._training = False
+
     def on_evaluate(
         self,
         args: TrainingArguments,
@@ -100,16 +108,21 @@ class TransienceCallback(TrainerCallback):
             metrics |= self.metrics_for_trainer(args, state, model)
 
     def metrics_for_trainer(self, args: TrainingArguments, state: TrainerState, model) -> dict[str, float]:
-        """Return the values at the current step under the `eval_` names by which a `Trainer` looks them up."""
-        if self.history.last_step < state.global_step:
-            self.measure(args, state, model)
-        return {f"eval_{name}": value for name, value in self.history.rows[-1]["metrics"].items()}
+        """Return the model's values under the `eval_` names by which a `Trainer` looks them up.
+
+        During training they become a row of the history, once per step; before and after it they are recorded nowhere.
+        """
+        if self._training:
+            means = self.measure(args, state, model)["metrics"]
+        else:
+            means, _ = self._ask(args, model)
+        return {f"eval_{name}": value for name, value in means.items()}
 
     def measure(self, args: TrainingArguments, state: TrainerState, model: torch.nn.Module) -> Row:
         """Measure now, whatever the schedule says; a step is measured once."""
         if self.history.last_step == state.global_step:
             return self.history.rows[-1]
-        means, hits = self.task.measure(model, batch_size=self.batch_size, spread=args.world_size > 1)
+        means, hits = self._ask(args, model)
         numbers = {name: hit.numpy() for name, hit in hits.items()}
         row = make_row(state.global_step, self.sequences, means, numbers)
         self.history.append(row)
@@ -119,6 +132,9 @@ class TransienceCallback(TrainerCallback):
         else:
             state.log_history.append({**means, "step": state.global_step})
         return row
+
+    def _ask(self, args: TrainingArguments, model: torch.nn.Module):
+        return self.task.measure(model, batch_size=self.batch_size, spread=args.world_size > 1)
 
     def _note(self, state: TrainerState) -> None:
         """Leave in the trainer's state, and so in its checkpoints, what a resumed training needs to know."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from transformers import TrainingArguments
 
 from hf_icl.errors import ConfigError, HfIclError, LostProcessError
 
@@ -39,9 +41,15 @@ def join(*, cpu: bool = False) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Part from the other processes.
+
+    A trainer is full of cycles, and until they are collected it keeps gloo's threads alive. Those that are still there when
+    Python ends may abort the process ("terminate called without an active exception"), and the launcher then stops the
+    others, the one that is still writing the report too.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def count_processes() -> int:
@@ -70,6 +78,27 @@ def check_joined(world_size: int) -> None:
     if started > world_size:
         rule = f"{started} processes were started, and each would train alone"
         raise ConfigError("world_size", world_size, rule, "Without a GPU, set use_cpu=True.")
+
+
+def check_whole_checkpoints(args: TrainingArguments) -> None:
+    """Refuse FSDP that saves a part per process: a run's checkpoints and model must be such as one process opens.
+
+    Args:
+        args: What a `Trainer` is to be made with; where they say nothing of FSDP, `accelerate launch` may have.
+
+    Raises:
+        ConfigError: If FSDP is asked for with state dicts of another kind than full ones.
+    """
+    asked = getattr(args, "fsdp_plugin_args", None)
+    if asked is None and os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
+        return
+    from accelerate import FullyShardedDataParallelPlugin
+
+    kind = FullyShardedDataParallelPlugin(**asked or {}).state_dict_type.name
+    if kind != "FULL_STATE_DICT":
+        rule = "a run keeps checkpoints that one process opens, and these would be a part per process"
+        hint = "Set FULL_STATE_DICT, in the accelerate file or in training.arguments.fsdp_config.state_dict_type."
+        raise ConfigError("fsdp_state_dict_type", kind, rule, hint)
 
 
 def from_main(value: T) -> T:

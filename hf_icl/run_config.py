@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import fields
 from importlib import resources
@@ -14,7 +15,7 @@ from transformers import TrainingArguments
 
 from hf_icl.config import Config, YamlLoader, merge, parse_overrides, suggest, unknown_key
 from hf_icl.errors import ConfigError
-from hf_icl.processes import count_devices
+from hf_icl.processes import check_whole_checkpoints, count_devices
 from hf_icl.schedule import Schedule
 from hf_icl.task import TaskConfig
 from hf_icl.trainer import Regularization
@@ -162,7 +163,8 @@ class TrainingConfig(Config):
         """Return transformers' own arguments.
 
         Raises:
-            ConfigError: If `batch_size` cannot be split evenly, or transformers refuses an argument.
+            ConfigError: If `batch_size` cannot be split evenly, transformers refuses an argument, or FSDP would save
+                parts that no single process opens.
         """
         regularization = self.regularization
         best = dict(
@@ -188,11 +190,14 @@ class TrainingConfig(Config):
             **(best if self.keep_best else {}),
         )
         try:
-            return TrainingArguments(**defaults | self.arguments | values)
+            # a copy, because transformers completes `fsdp_config` in place
+            args = TrainingArguments(**defaults | copy.deepcopy(self.arguments) | values)
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 "training.arguments", self.arguments, str(error), "See TrainingArguments."
             ) from error
+        check_whole_checkpoints(args)
+        return args
 
     def _split_batch(self) -> int:
         """Return sequences per device and forward pass."""

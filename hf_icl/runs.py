@@ -72,7 +72,8 @@ class Run:
             progress: Show a bar while a bank is fetched or decoded.
 
         Raises:
-            ConfigError: If bank, sequences and model do not fit together; nothing is written then.
+            ConfigError: If bank, sequences and model do not fit together, or cannot be trained as asked; nothing is
+                written then.
             RunError: If the folder already holds something.
         """
         folder = Path(folder)
@@ -83,6 +84,7 @@ class Run:
         task = build_task(config, progress=progress)
         model = build_model(config, task)
         task.check_model(model)
+        config.training.to_arguments(folder, config.seed)
         about = {
             "schema": RUN_SCHEMA,
             "config": config.to_dict(),

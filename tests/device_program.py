@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import GPT2Config, Trainer, TrainingArguments, set_seed
 
 from hf_icl.callback import TransienceCallback
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
-from hf_icl.processes import count_processes, map_spread, on_main
+from hf_icl.processes import count_processes, leave, map_spread, on_main
 from hf_icl.task import Task, TaskConfig
 from hf_icl.trainer import Regularization, TransienceTrainer
 
@@ -127,9 +128,13 @@ def train_sharded(folder):
     """Return the same for a model whose weights are dealt out to the processes (FSDP2), and save it."""
     from transformers.distributed import DistributedConfig
 
+    plan = {"backbone.h.*": "free_full_weight"}
+    try:
+        sharding = DistributedConfig(fsdp_size=count_processes(), fsdp_plan=plan)
+    except TypeError as error:
+        return {"missing": f"transformers {transformers.__version__} has no FSDP of its own: {error}"}
     task = Task(TaskConfig(bank=BANK, n_eval_sequences=40))
     on_main(lambda: build_model(task).save_pretrained(folder / "start"))
-    sharding = DistributedConfig(fsdp_size=count_processes(), fsdp_plan={"backbone.h.*": "free_full_weight"})
     model = ICLModel.from_pretrained(folder / "start", distributed_config=sharding)
     saving = dict(
         save_strategy="steps", save_steps=STEPS, save_only_model=True, output_dir=str(folder / "fsdp")
@@ -151,7 +156,7 @@ def main():
     results = train_all(folder) | {"refused": refused, "fsdp": train_sharded(folder)}
     rank = torch.distributed.get_rank()
     (folder / f"rank{rank}.json").write_text(json.dumps(results))
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -216,13 +216,16 @@ is also what the tests check: each row is a tiny random model of 2 layers × {WI
 a later one: in tokens form every later token is changed, in vectors form gradients are taken.
 
 - *tokens*: a plain `AutoModelForCausalLM` and transformers' own collator, nothing wrapped.
+- *head*: whether the map to logits is the table of token embeddings (tied) or weights of its own.
 - *vectors*: the family's body inside an `ICLModel`, fed through `inputs_embeds`.
 - *generate*: `model.generate` on the prompt, which uses the model's cache, gives the logits that evaluators read without one.
 - *padding*: whether a padded prompt with its attention mask gets the same answer. Models with absolute positions need, on
   the left, `position_ids` that count from the first token; `generate` passes them by itself. Recurrent models without a mask
   cannot be padded on the left. Sequences of a task are all of one length, so nothing is padded unless you do it.
 
-What says no gives the sentence that a user gets. {{versions}}, CPU, one thread, seed 0.
+How many devices train makes no difference to a family: [devices.md](devices.md). What one will cost: [scaling.md](scaling.md).
+
+Where a cell says no, it gives the sentence that a user gets. {{versions}}, CPU, one thread, seed 0.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}"""

@@ -2,6 +2,7 @@
 
 import pytest
 import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_icl.models import ICLModel
 from tests.families import FAMILIES, tiny_config
@@ -10,7 +11,7 @@ from tests.programs import ROOT
 
 ALWAYS = {
     "GPT-2", "GPT-NeoX", "Llama", "Mistral", "Qwen3", "Gemma 3", "Phi", "OLMo 2", "OPT", "BLOOM", "Falcon", "Mamba",
-    "Mixtral", "BERT",
+    "BERT",
 }  # fmt: skip
 TABLE = (ROOT / "docs/families.md").read_text()
 
@@ -22,12 +23,16 @@ def mark(family):
 @pytest.mark.filterwarnings("ignore")  # the families' own
 @pytest.mark.parametrize("family", [mark(family) for family in FAMILIES])
 def test_family(tmp_path, family):
+    """What other versions of transformers generate and pad may differ from the table; what trains may not."""
+    if FAMILIES[family][0] not in CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} has no {FAMILIES[family][0]}")
     transformers.set_seed(0)
     row = prove(family, tmp_path)
     row.losses = ""
-    assert row.write().removesuffix("  |") in TABLE, (
-        "write the table anew: python -m tests.family_proof docs/families.md"
-    )
+    if f"transformers {transformers.__version__}," not in TABLE:
+        row.generate = row.left_padding = row.right_padding = ""
+    proven = row.write().rstrip(" |")
+    assert proven in TABLE, "write the table anew: python -m tests.family_proof docs/families.md"
 
 
 def test_the_table_names_every_family():

@@ -48,7 +48,8 @@ NATIVE = {"n_layers": 2, "d_model": 16, "n_heads": 2, "max_places": 16}
 
 def make_backbone(kind):
     if kind == "gpt2":
-        return GPT2Config(**GPT2, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
+        tokens = dict(bos_token_id=0, eos_token_id=0)  # within its vocabulary, else transformers warns, once
+        return GPT2Config(**GPT2, **tokens, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
     return LlamaConfig(**LLAMA) if kind == "llama" else CausalTransformerConfig(**NATIVE, positions=kind)
 
 

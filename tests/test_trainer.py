@@ -158,6 +158,35 @@ def test_a_stock_trainer_keeps_the_best_icl_too(tmp_path, task):
     assert trainer.state.best_metric == max(rows[step] for step in (4, 8, 12))
 
 
+@pytest.mark.parametrize("kind", ["thin", "stock"])
+def test_evaluating_before_and_after_training_measures_this_model_and_records_nothing(tmp_path, task, kind):
+    """Before the first step, and with the best weights loaded after the last: always of the weights as they are."""
+    args = arguments(
+        tmp_path, max_steps=20, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
+        metric_for_best_model="icl/accuracy", load_best_model_at_end=True,
+    )  # fmt: skip
+    if kind == "thin":
+        trainer = TransienceTrainer(build_model(task), args, task, schedule=2)
+    else:
+        data = {"train_dataset": task.dataset(160), "eval_dataset": task.dataset(8)}
+        trainer = Trainer(build_model(task), args, data_collator=task.collate, **data)
+        trainer.add_callback(TransienceCallback(task, schedule=2))
+
+    def measured():
+        return {f"eval_{name}": value for name, value in task.measure(trainer.model)[0].items()}
+
+    def evaluated():
+        return {name: value for name, value in trainer.evaluate().items() if "/" in name}
+
+    assert evaluated() == measured() and not (tmp_path / "history.jsonl").exists()
+    trainer.train()
+    rows = (tmp_path / "history.jsonl").read_bytes()
+    assert trainer.state.best_global_step < 20  # so the weights are not those of the last row
+    assert evaluated() == measured()
+    assert (tmp_path / "history.jsonl").read_bytes() == rows and not (tmp_path / "history.1.jsonl").exists()
+    assert [row["step"] for row in History(tmp_path / "history.jsonl").rows] == list(range(0, 21, 2))
+
+
 @pytest.mark.parametrize("strategy", ["thin", "stock"])
 def test_resuming_gives_the_same_history_and_weights(tmp_path, task, strategy):
     settings = dict(save_strategy="steps", save_steps=5, train_sampling_strategy="sequential")
@@ -235,16 +264,25 @@ def test_l2_adds_the_sum_of_squares_to_the_loss(tmp_path, task):
     )
 
 
-@pytest.mark.parametrize("kind", ["l2", "decay"])
+@pytest.fixture(scope="module", params=["l2", "decay"])
+def one_step(request, task, tmp_path_factory):
+    """Return the kind, a function that trains one step, and the weights after one step without regularisation."""
+    settings = dict(max_steps=1, max_grad_norm=0.0, weight_decay=0.0, optim="sgd")
+    if request.param == "decay":
+        settings |= dict(weight_decay=1.0, optim="adamw_torch")
+    folder = tmp_path_factory.mktemp(request.param)
+
+    def step(regularization=None):
+        return weights(train(folder, task, regularization, **settings).model)
+
+    return request.param, step, step()
+
+
 @pytest.mark.parametrize("group", ["mlp", "attention", "embeddings", "encoder", "head"])
-def test_a_named_group_alone_is_regularised(tmp_path, task, kind, group):
+def test_a_named_group_alone_is_regularised(task, one_step, group):
     """One step with and without: only the weights of the group may move differently."""
-    strong = Regularization(kind=kind, strength=1.0, groups=(group,))
-    settings = dict(max_steps=1, max_grad_norm=0.0, weight_decay=1.0 if kind == "decay" else 0.0, optim="sgd")
-    if kind == "decay":
-        settings["optim"] = "adamw_torch"
-    with_it = weights(train(tmp_path / "a", task, strong, **settings).model)
-    without = weights(train(tmp_path / "b", task, None, **settings).model)
+    kind, step, without = one_step
+    with_it = step(Regularization(kind=kind, strength=1.0, groups=(group,)))
     moved = {name for name, value in with_it.items() if not torch.equal(value, without[name])}
     frozen = {
         name for name, p in build_model(task).named_parameters() if not p.requires_grad or not p.abs().sum()

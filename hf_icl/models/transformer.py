@@ -170,6 +170,7 @@ class CausalTransformerModel(PreTrainedModel):
     config_class = CausalTransformerConfig
     main_input_name = "inputs_embeds"
     _supports_sdpa = True
+    _no_split_modules = ["Block"]  # what FSDP gathers at a time
 
     def __init__(self, config: CausalTransformerConfig) -> None:
         super().__init__(config)
