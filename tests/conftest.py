@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="hf_icl_tests_"))
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from .hub.client import LoopbackHub  # noqa: E402
+
 OMNIGLOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 
 
@@ -25,3 +27,17 @@ def omniglot_folder() -> Path:
     if not OMNIGLOT.is_dir():
         pytest.skip("the Omniglot archives are not beside the project (../shared/data/omniglot)")
     return OMNIGLOT
+
+
+@pytest.fixture(scope="session")
+def _hub(tmp_path_factory):
+    hub = LoopbackHub(tmp_path_factory.mktemp("hub"))
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def hub(_hub) -> LoopbackHub:
+    """Return the loopback Hub (one process for all tests) without faults, quota and log; see `tests/hub`."""
+    _hub.reset()
+    return _hub
