@@ -134,6 +134,12 @@ def _add_lora(model: PreTrainedModel, lora: LoraSettings) -> PreTrainedModel:
         raise ConfigError("model.lora", lora.rank, f"peft refuses it: {error}", "") from error
 
 
+def count_saved_bytes(model: PreTrainedModel) -> int:
+    """Return the bytes of what is saved of a model: all weights, or with LoRA the adapters alone."""
+    adapters_only = hasattr(model, "peft_config")
+    return sum(weight.nbytes for weight in model.parameters() if weight.requires_grad or not adapters_only)
+
+
 def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer of a pretrained checkpoint, which a fine-tuned model keeps as it is; None if it has none."""
     if config.model.pretrained is None:

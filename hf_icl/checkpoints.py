@@ -53,14 +53,22 @@ def find_checkpoint(run: str | Path, *, remove_broken: bool = False) -> Path | N
         run: A folder that holds `checkpoint-N` folders.
         remove_broken: Delete the checkpoints that a killed process left half-written, and log each.
     """
-    folders = [path for path in Path(run).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if step_of(path) is not None]
-    newest_first = sorted(folders, key=step_of, reverse=True)
-    whole = [path for path in newest_first if is_whole(path)]
+    whole = find_checkpoints(run)
     if remove_broken:
-        for path in set(newest_first) - set(whole):
+        for path in set(_list_checkpoints(run)) - set(whole):
             logger.warning("%s was written only in part and is removed", path)
             shutil.rmtree(path)
-    return whole[0] if whole else None
+    return whole[-1] if whole else None
+
+
+def find_checkpoints(run: str | Path) -> list[Path]:
+    """Return the whole checkpoints of a run folder by rising step."""
+    return [path for path in _list_checkpoints(run) if is_whole(path)]
+
+
+def _list_checkpoints(run: str | Path) -> list[Path]:
+    folders = [path for path in Path(run).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if step_of(path) is not None]
+    return sorted(folders, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hf_icl import cli_hub
 from hf_icl.errors import ConfigError, HfIclError, LostProcessError
 
 app = typer.Typer(
@@ -30,13 +32,16 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a ta
 app.add_typer(data_app, name="data")
 metrics_app = typer.Typer(no_args_is_help=True, help="Metrics for `evaluate`.")
 app.add_typer(metrics_app, name="metrics")
+data_app.command("push")(cli_hub.push_data)
+metrics_app.command("push")(cli_hub.push_metrics)
+app.command()(cli_hub.push)
+app.command()(cli_hub.pull)
 console = Console()
 
 Source = Annotated[
     str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="A preset (see `hf-icl presets`) or a file.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]…", help="Settings on top of it.")]
-Public = Annotated[bool, typer.Option(help="Let everyone see it; default: private.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
@@ -45,6 +50,16 @@ def run(
     source: Source = "default",
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="The run folder; default: runs/PRESET-seedN.")] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="USER/REPO", help="Publish on the Hub while it trains; see hf-icl push."),
+    ] = None,
+    revisions: cli_hub.Revisions = "geometric",
+    max_revisions: cli_hub.MaxRevisions = 20,
+    max_gb: cli_hub.MaxGigabytes = 10.0,
+    public: cli_hub.Public = False,
+    space: cli_hub.Space = None,
+    push_wait: cli_hub.Wait = 600.0,
 ) -> None:
     """Train a model, watch ICL rise and fall, and write the report.
 
@@ -57,10 +72,17 @@ def run(
     source, overrides = _sort_words(source, overrides)
     config = load_config(source, overrides)
     command = shlex.join(["hf-icl", "run", source, *overrides])
+    target = push and cli_hub.make_target(
+        push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb, space=space,
+        wait=push_wait, config=config,
+    )  # fmt: skip
 
     def make() -> Run:
         folder = output or _free_folder(f"{Path(source).stem}-seed{config.seed}")
-        return Run.create(config, folder, command=command, progress=console.is_terminal)
+        made = Run.create(config, folder, command=command, progress=console.is_terminal)
+        if target:
+            target.save(folder)
+        return made
 
     _join(config)
     _train_and_report(on_main(make))
@@ -101,7 +123,10 @@ def report(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, or a saved model.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, a saved model, or USER/REPO on the Hub."),
+    ],
     task: Annotated[
         str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")
     ] = None,
@@ -110,25 +135,33 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the task, for a model; a run has its own.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    all_revisions: Annotated[
+        bool, typer.Option(help="Measure every published revision of USER/REPO again, against its history.")
+    ] = False,
 ) -> None:
     """Measure ICL against IWL in a trained model.
 
     Example: `hf-icl evaluate runs/default-seed0 --checkpoint checkpoint-4000`
+
+    Example: `hf-icl evaluate me/transience --all-revisions`
     """
+    if all_revisions:
+        return cli_hub.evaluate_revisions(str(model))
     from hf_icl.build import build_task, load_model
     from hf_icl.run_config import load_config
     from hf_icl.runs import RUN_FILE, Run
 
     _quiet_transformers()
-    if task is None and not (model / RUN_FILE).exists() and (model / "config.json").exists():
-        raise ConfigError(
-            "--task", None, f"{model} is a model, not a run: it does not know its task", "Name a preset."
-        )
-    if (model / RUN_FILE).exists() or task is None:
-        opened = Run.open(model)
-        net, config = opened.load_model(checkpoint), opened.config
-    else:
-        net, config = load_model(model), load_config(task, [f"seed={seed}"])
+    with cli_hub.fetched(model) as folder:
+        is_run = (folder / RUN_FILE).exists()
+        if task is None and not is_run and (folder / "config.json").exists():
+            rule = f"{model} is a model, not a run: it does not know its task"
+            raise ConfigError("--task", None, rule, "Name a preset.")
+        if is_run or task is None:
+            opened = Run.open(folder)
+            net, config = opened.load_model(checkpoint), opened.config
+        else:
+            net, config = load_model(folder), load_config(task, [f"seed={seed}"])
     built = build_task(config)
     means, _ = built.measure(net)
     if as_json:
@@ -246,74 +279,6 @@ def export(
     )
 
 
-@data_app.command("push")
-def push_data(
-    source: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset (see `hf-icl presets`) or a file.")
-    ],
-    repo_id: Annotated[str, typer.Argument(metavar="USER/REPO", help="A dataset repository.")],
-    overrides: Overrides = None,
-    public: Public = False,
-    n_sequences: Annotated[int, typer.Option("--count", "-n", help="Training sequences.", min=1)] = 100_000,
-    with_exemplars: Annotated[
-        bool, typer.Option(help="Write the exemplars too, not only their indices.")
-    ] = False,
-    name: Annotated[str | None, typer.Option(help="Its configuration; default: after the bank.")] = None,
-) -> None:
-    """Put a task on the Hub, beside other configurations of a dataset repository. Private unless --public.
-
-    Example: `hf-icl data push omniglot-cpu me/icl-sequences --count 1000000`
-    """
-    from hf_icl.build import build_task
-    from hf_icl.data.export import name_configuration
-    from hf_icl.data.push import push_dataset
-    from hf_icl.hub.repos import describe_visibility, explain_failures
-    from hf_icl.run_config import load_config
-
-    told = describe_visibility(repo_id, "dataset", public=public)
-    task = build_task(load_config(source, overrides), progress=console.is_terminal)
-    name = name_configuration(task, name)
-    _tell(told)
-    with explain_failures(repo_id):
-        new = push_dataset(
-            task,
-            repo_id,
-            public=public,
-            n_sequences=n_sequences,
-            with_exemplars=with_exemplars,
-            name=name,
-            progress=console.is_terminal,
-        )
-    _tell(f"{'Pushed' if new else 'Nothing new'}. Read it with: load_dataset({repo_id!r}, {name!r})")
-
-
-@metrics_app.command("push")
-def push_metrics(
-    repo_ids: Annotated[list[str], typer.Argument(metavar="USER/NAME…", help="NAME: one of the metrics.")],
-    public: Public = False,
-) -> None:
-    """Make the Spaces of metrics, which `evaluate.load("user/name")` reads. Private unless --public.
-
-    Example: `hf-icl metrics push me/query_accuracy me/flip_share me/transience --public`
-    """
-    from hf_icl.hub.repos import describe_visibility, explain_failures
-    from hf_icl.metrics import find_metric
-    from hf_icl.metrics.push import push_metric
-
-    for repo_id in repo_ids:
-        find_metric(repo_id.rpartition("/")[2])
-    for told in [describe_visibility(repo_id, "space", public=public) for repo_id in repo_ids]:
-        _tell(told)
-    for repo_id in repo_ids:
-        with explain_failures(repo_id):
-            new = push_metric(repo_id, public=public)
-        _tell(f"{'Pushed' if new else 'Nothing new'}. Load it with: evaluate.load({repo_id!r})")
-
-
-def _tell(text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
 def _quiet_transformers() -> None:
     """Silence what is meant for programmers; the live view shows progress."""
     from transformers.utils import logging as transformers_logging
@@ -351,17 +316,35 @@ def _train_and_report(made) -> None:
         soft_wrap=True,
         markup=False,
     )
-    try:
-        made.train(console)
-    except KeyboardInterrupt:
-        console.print(f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True, markup=False)
-        raise typer.Exit(130) from None
-    leave()
-    if not _speaks():
-        return
-    record = made.record()
-    _write_and_show([record], made.folder / "report")
-    write_atomically(made.folder / "README.md", render_card([record]).encode())
+    with cli_hub.quiet_hub(), _publisher(made) as publisher:
+        try:
+            made.train(console, [publisher.callback] if publisher else [])
+        except KeyboardInterrupt:
+            console.print(
+                f"Stopped. Continue with: hf-icl resume {made.folder}", soft_wrap=True, markup=False
+            )
+            raise typer.Exit(130) from None
+        leave()
+        if not _speaks():
+            return
+        record = made.record()
+        _write_and_show([record], made.folder / "report")
+        write_atomically(made.folder / "README.md", render_card([record]).encode())
+        if publisher:
+            cli_hub.finish(publisher)
+
+
+def _publisher(made):
+    """Return what publishes a run that has a place on the Hub; for others, and other processes, nothing."""
+    from hf_icl.hub.push import Publisher, plan_training
+    from hf_icl.hub.target import Target
+
+    target = Target.load(made.folder) if _speaks() else None
+    if target is None:
+        return contextlib.nullcontext()
+    plan = plan_training(made, target)
+    cli_hub.say(str(plan))
+    return Publisher(made, plan)
 
 
 def _write_and_show(records: list, folder: Path) -> None:

@@ -75,7 +75,7 @@ class History:
     def append(self, row: Row) -> None:
         """Add one row and hand it to the operating system before returning."""
         if self.path is not None:
-            self._write(_encode(row))
+            self._write(encode_row(row))
         self.rows.append(row)
 
     def cut_after(self, step: int) -> None:
@@ -88,7 +88,7 @@ class History:
 
     def _replace(self, rows: list[Row]) -> None:
         if rows != self.rows and self.path is not None:
-            write_atomically(self.path, b"".join(map(_encode, rows)))
+            write_atomically(self.path, b"".join(map(encode_row, rows)))
         self.rows = rows
 
     def _write(self, line: bytes) -> None:
@@ -121,7 +121,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
 
 
-def _encode(row: Row) -> bytes:
+def encode_row(row: Row) -> bytes:
     return json.dumps(row, separators=(",", ":"), allow_nan=True).encode() + b"\n"
 
 

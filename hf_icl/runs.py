@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,10 +16,10 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PrinterCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_icl.banks.facts import describe_bank
-from hf_icl.build import build_model, build_task, load_model, load_tokenizer
+from hf_icl.build import build_model, build_task, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay
@@ -77,11 +78,13 @@ class Run:
                 f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another --output."
             )
         task = build_task(config, progress=progress)
-        task.check_model(build_model(config, task))
+        model = build_model(config, task)
+        task.check_model(model)
         about = {
             "schema": RUN_SCHEMA,
             "config": config.to_dict(),
             "provenance": describe_origin(config.seed, command),
+            "model_bytes": count_saved_bytes(model),
             "chance": task.chance,
             "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
             "bank": describe_bank(task.bank),
@@ -133,13 +136,14 @@ class Run:
         """The history as it is on disk now."""
         return History(self.folder / HISTORY_FILE)
 
-    def train(self, console: Console | None = None) -> None:
+    def train(self, console: Console | None = None, callbacks: Sequence[TrainerCallback] = ()) -> None:
         """Train from the newest whole checkpoint, or from the start, to the last step, and save the final model.
 
         Where several processes train together, all must call.
 
         Args:
             console: Where to show progress; None is silent.
+            callbacks: Further ones; they run after checkpoints are marked as whole.
         """
         finished, checkpoint = on_main(self._find_start)
         if finished:
@@ -151,6 +155,8 @@ class Run:
             way_on = f"Continue the run, on any number of processes, with: hf-icl resume {self.folder}"
             with explain_loss(way_on), display, self._explain_full_disk():
                 trainer = self._build_trainer(display)
+                for callback in callbacks:
+                    trainer.add_callback(callback)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         on_main(self._keep_final_model)
 

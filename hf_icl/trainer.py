@@ -133,12 +133,9 @@ class TransienceTrainer(Trainer):
         """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.regularization.kind == "l2":
-            named = dict(
-                self.model.named_parameters()
-            )  # `model` is wrapped on several devices, names and all
-            added = self.regularization.strength * _sum_squares(
-                named[name] for name in sorted(self.regularized)
-            )
+            named = dict(self.model.named_parameters())  # on several devices `model` is wrapped, names too
+            squares = _sum_squares(named[name] for name in sorted(self.regularized))
+            added = self.regularization.strength * squares
             if num_items_in_batch is not None:  # else the trainer divides the whole by the number of parts
                 added = added / self.current_gradient_accumulation_steps
             loss = loss + added

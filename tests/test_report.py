@@ -88,8 +88,8 @@ SCHEMA_1 = {
             "last_step": int,
             "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None))}}},
             "chance": {str: float},
-            "bank": dict,
             "n_sequences": {str: int},
+            "bank": {str: object},
             "config": {str: object},
             "provenance": {str: object},
         }

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -81,6 +82,15 @@ class Pusher:
         self.progress.waiting = len(self.outbox.items())
         return self.progress
 
+    def list_published(self) -> list[int]:
+        """Return the steps that are revisions on the Hub already; none where it cannot be asked."""
+        try:
+            refs = self.api.list_repo_refs(self.repo_id)
+        except (HTTPError, OSError) as error:  # said when the first commit fails, if it does
+            logger.debug("%s: revisions cannot be listed: %s", self.repo_id, error)
+            return []
+        return [step for ref in refs.tags if (step := read_tag(ref.name)) is not None]
+
     def _push(self, item: Item) -> None:
         """Make one commit and its tag. Repeating it changes nothing."""
         if not self._prepared:
@@ -93,7 +103,9 @@ class Pusher:
             *(CommitOperationDelete(path) for path in gone),
             *(CommitOperationAdd(path, str(file)) for path, file in item.files.items()),
         ]
-        commit = self.api.create_commit(self.repo_id, operations, commit_message=item.message)
+        with warnings.catch_warnings():  # the report's own table is meant to be there
+            warnings.filterwarnings("ignore", ".*commit a data file.*", UserWarning)
+            commit = self.api.create_commit(self.repo_id, operations, commit_message=item.message)
         if item.tag is not None:
             self.api.create_tag(self.repo_id, tag=item.tag, revision=commit.oid, exist_ok=True)
 
@@ -103,6 +115,8 @@ class Pusher:
         for number in range(1, N_TRIES + 1):
             try:
                 return push()
+            except HfIclError as error:
+                raise PushFailed(str(error)) from error
             except (HTTPError, OSError, ValueError) as error:  # the client's own errors are of these kinds
                 if number == N_TRIES or not _is_passing(error):
                     raise PushFailed(describe(error, self.repo_id)) from error
@@ -118,41 +132,50 @@ class BackgroundPusher:
 
     def __init__(self, pusher: Pusher) -> None:
         self.pusher = pusher
-        self._wake, self._stop = threading.Event(), threading.Event()
+        self._wanted, self._idle, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="hf_icl-push", daemon=True)
         self._error: BaseException | None = None
         pusher.wait = self._stop.wait
 
     def start(self) -> None:
         """Begin, with what an earlier process has left in the outbox."""
-        self._wake.set()
+        self.wake()
         self._thread.start()
 
     def wake(self) -> None:
         """Say that there is something new to push."""
-        self._wake.set()
+        self._idle.clear()
+        self._wanted.set()
 
-    def finish(self) -> None:
-        """Let the commit under way end, then stop; waits are cut short. What is left waits in the outbox."""
-        self._stop.set()
-        self._wake.set()
+    def drain(self, seconds: float | None) -> bool:
+        """Wait until everything is pushed or a push has failed for good; return False if the time is over before.
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread; return whether it has ended. Raises what went wrong in it, if that was no push."""
-        self._thread.join(seconds)
+        Raises:
+            BaseException: What went wrong in the thread, if that was no push.
+        """
+        ended = self._idle.wait(seconds)
         if self._error is not None:
             raise self._error
-        return not self._thread.is_alive()
+        return ended
+
+    def stop(self) -> None:
+        """End without waiting. The commit under way may still come through; what is left waits in the outbox."""
+        self._stop.set()
+        self._wanted.set()
 
     def _work(self) -> None:
         try:
-            while not self._stop.is_set():
-                self._wake.wait()
-                self._wake.clear()
-                if not self._stop.is_set():
-                    self.pusher.push_all()
+            while True:
+                self._wanted.wait()
+                if self._stop.is_set():
+                    return
+                self._wanted.clear()
+                self.pusher.push_all()
+                if not self._wanted.is_set():
+                    self._idle.set()
         except BaseException as error:  # handed to the thread that waits
             self._error = error
+            self._idle.set()
 
 
 def describe(error: Exception, repo_id: str) -> str:

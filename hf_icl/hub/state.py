@@ -35,8 +35,8 @@ def write_plain(source: Path, target: Path) -> None:
         skeleton = to_plain(value, tensors)
     except TypeError as error:
         raise RunError(f"{source}: {error}, which cannot be published as plain data.") from error
-    target.with_suffix(".json").write_text(json.dumps(skeleton))
-    safetensors.torch.save_file(tensors, target.with_suffix(".safetensors"))
+    _beside(target, ".json").write_text(json.dumps(skeleton))
+    safetensors.torch.save_file(tensors, _beside(target, ".safetensors"))
 
 
 def read_plain(source: Path, target: Path) -> None:
@@ -46,11 +46,15 @@ def read_plain(source: Path, target: Path) -> None:
         RunError: If the two are not what `write_plain` writes.
     """
     try:
-        skeleton = json.loads(source.with_suffix(".json").read_text())
-        value = from_plain(skeleton, safetensors.torch.load_file(source.with_suffix(".safetensors")))
+        skeleton = json.loads(_beside(source, ".json").read_text())
+        value = from_plain(skeleton, safetensors.torch.load_file(_beside(source, ".safetensors")))
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise RunError(f"{source}: not a trainer state ({error}). Pull the run again.") from error
     torch.save(value, target)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def to_plain(value: Any, tensors: dict[str, Tensor]) -> Any:

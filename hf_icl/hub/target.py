@@ -24,6 +24,9 @@ class Target(Config):
     space: str | None = pydantic.Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="A static Space for the report's page, user/name."
     )
+    wait_seconds: float = pydantic.Field(
+        600.0, gt=0, description="Longest wait for the Hub when everything else is done."
+    )
 
     def save(self, run: Path) -> None:
         """Keep the target in a run folder.

@@ -1,8 +1,9 @@
 """What the loopback Hub can be told to do wrong.
 
 A `Fault` names the requests that it spoils (method and path, as regular expressions; which of them, counted from 1; how
-many) and what happens to them. Faults are tried in the order in which they were added; the first that matches and is
-not used up is taken. Over HTTP a fault is a JSON object with the same fields (`POST /_admin/faults`).
+many) and what happens to them. Faults are tried in the order in which they were added, and the first that is due is
+taken; each counts all requests that it matches, so `first=1` and `first=2` on one path spoil one request after the
+other. Over HTTP a fault is a JSON object with the same fields (`POST /_admin/faults`).
 """
 
 import re

@@ -1,0 +1,78 @@
+"""What of a run goes into which commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hf_icl.callback import HISTORY_FILE
+from hf_icl.checkpoints import find_checkpoints, is_whole, step_of
+from hf_icl.errors import RunError
+from hf_icl.history import History, encode_row
+from hf_icl.hub.outbox import Outbox
+from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, write_plain
+from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
+
+CARD_FILE, REPORT_FOLDER, STATE_FOLDER = "README.md", "report", "training_state"
+
+
+def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
+    """Put a checkpoint into the outbox: its model, the history up to it, and what it takes to go on from it.
+
+    Raises:
+        RunError: If the checkpoint is not whole, or there is no room.
+    """
+    if not is_whole(checkpoint):
+        raise RunError(f"{checkpoint}: not a whole checkpoint, so it is not published.")
+    step = step_of(checkpoint)
+    outbox.folder.mkdir(parents=True, exist_ok=True)
+    state = _write_state(checkpoint, outbox.folder / f".state-{step}.tmp")
+    try:
+        files = {path.name: path for path in list_model_files(checkpoint)} | _describe_run(run, step)
+        files |= {f"{STATE_FOLDER}/{path.name}": path for path in sorted(state.iterdir())}
+        outbox.put(step, files, message=f"Step {step:,}")
+    finally:
+        for path in state.iterdir():
+            path.unlink()
+        state.rmdir()
+
+
+def put_closing(outbox: Outbox, run: Run) -> None:
+    """Put report, card and history into the outbox, and for a finished run its final model in place of the state."""
+    files = _describe_run(run.folder, None)
+    report = sorted((run.folder / REPORT_FOLDER).glob("[!.]*"))
+    files |= {f"{REPORT_FOLDER}/{path.name}": path for path in report if path.is_file()}
+    if (run.folder / CARD_FILE).exists():
+        files[CARD_FILE] = run.folder / CARD_FILE
+    if run.is_finished:
+        files |= {path.name: path for path in list_model_files(run.folder)}
+    message = "Report of the finished run" if run.is_finished else "Report so far"
+    outbox.close(files, message=message, remove=(STATE_FOLDER,) if run.is_finished else ())
+
+
+def list_model_files(folder: Path) -> list[Path]:
+    """Return the files that make a saved model."""
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def list_checkpoints(run: Path) -> dict[int, Path]:
+    """Return the whole checkpoints of a run by step."""
+    return {step_of(path): path for path in find_checkpoints(run)}
+
+
+def _describe_run(run: Path, last_step: int | None) -> dict[str, Path | bytes]:
+    """Return config, origin, and the history up to a step: as bytes, since the file goes on growing."""
+    rows = [row for row in History(run / HISTORY_FILE).rows if last_step is None or row["step"] <= last_step]
+    return {
+        CONFIG_FILE: run / CONFIG_FILE,
+        RUN_FILE: run / RUN_FILE,
+        HISTORY_FILE: b"".join(map(encode_row, rows)),
+    }
+
+
+def _write_state(checkpoint: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    for pattern in STATE_FILES:
+        for path in sorted(checkpoint.glob(pattern)):
+            write_plain(path, folder / path.name)
+    (folder / TRAINER_STATE_FILE).write_bytes((checkpoint / TRAINER_STATE_FILE).read_bytes())
+    return folder

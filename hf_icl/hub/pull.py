@@ -1,0 +1,126 @@
+"""Bringing a run back from the Hub: report, resume and evaluate work on it as if it had been made here.
+
+What comes from the Hub is data. Only files whose names a run has are fetched, tensors come from safetensors, the
+trainer's state from JSON and safetensors, and no code is run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+
+from hf_icl.callback import HISTORY_FILE
+from hf_icl.checkpoints import mark_whole
+from hf_icl.errors import RunError
+from hf_icl.history import History
+from hf_icl.hub.contents import CARD_FILE, REPORT_FOLDER, STATE_FOLDER, list_model_files
+from hf_icl.hub.pusher import describe
+from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
+from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
+
+PLAIN_NAME = re.compile(r"[\w][\w.-]*")  # no separators, and no dot in front
+PATTERNS = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE, *MODEL_FILES)
+STATE_SUFFIXES = (".json", ".safetensors")
+
+
+def pull_run(
+    repo_id: str, folder: str | Path, *, revision: str | None = None, api: HfApi | None = None
+) -> Run:
+    """Fetch a run that was pushed.
+
+    Args:
+        repo_id: user/name.
+        folder: A new or empty folder, which gets the run whole or not at all.
+        revision: A tag such as step-00012000, a branch or a commit; None: the newest.
+        api: The Hub's client.
+
+    Returns:
+        The run: finished if it was, else at its newest published checkpoint, from where it resumes.
+
+    Raises:
+        RunError: If the folder holds something, the Hub cannot be reached or has no such run, or what came is none.
+    """
+    folder, api = Path(folder), api or HfApi()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: is there already. Choose another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pulling-") as pulling:
+        draft = Path(pulling) / folder.name
+        _fetch(api, repo_id, revision, draft)
+        _arrange(draft, repo_id)
+        Run.open(draft)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(draft, folder)
+    return Run.open(folder)
+
+
+def _fetch(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None:
+    try:
+        commit = api.repo_info(repo_id, revision=revision).sha
+        names = [name for name in api.list_repo_files(repo_id, revision=commit) if is_ours(name)]
+        if RUN_FILE not in names:
+            raise RunError(f"{repo_id}: holds no run of hf_icl ({RUN_FILE} is missing).")
+        cached = api.snapshot_download(repo_id, revision=commit, allow_patterns=names)
+    except (HTTPError, OSError, ValueError) as error:
+        raise RunError(describe(error, repo_id)) from error
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(cached) / name, target)
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a path in a repository is one that a run has; no other is ever fetched.
+
+    >>> [is_ours(name) for name in ("run.json", "report/index.html", "training_state/optimizer.pt.json")]
+    [True, True, True]
+    >>> [is_ours(name) for name in ("../run.json", "report/../../x.html", "model.bin", "/run.json", "report/.x")]
+    [False, False, False, False, False]
+    """
+    parts = name.split("/")
+    if not all(PLAIN_NAME.fullmatch(part) for part in parts):
+        return False
+    if len(parts) == 1:
+        return any(fnmatch(name, pattern) for pattern in PATTERNS)
+    if len(parts) != 2:
+        return False
+    if parts[0] == STATE_FOLDER:
+        stem = PurePosixPath(parts[1])
+        is_state = (
+            any(fnmatch(stem.stem, pattern) for pattern in STATE_FILES) and stem.suffix in STATE_SUFFIXES
+        )
+        return is_state or parts[1] == TRAINER_STATE_FILE
+    return parts[0] == REPORT_FOLDER
+
+
+def _arrange(folder: Path, repo_id: str) -> None:
+    """Turn what was fetched into a run folder: a finished run, or one with a checkpoint to go on from."""
+    History(folder / HISTORY_FILE)  # refuses what is none
+    state = folder / STATE_FOLDER
+    if not list_model_files(folder):
+        raise RunError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
+    if not state.exists():
+        mark_whole(folder)
+        return
+    try:
+        step = json.loads((state / TRAINER_STATE_FILE).read_text())["global_step"]
+        checkpoint = folder / f"checkpoint-{int(step)}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{repo_id}: its trainer state cannot be read ({error}).") from error
+    checkpoint.mkdir()
+    for path in list_model_files(folder):
+        os.replace(path, checkpoint / path.name)
+    for path in sorted(state.glob("*.safetensors")):
+        read_plain(path.with_suffix(""), checkpoint / path.stem)
+    os.replace(state / TRAINER_STATE_FILE, checkpoint / TRAINER_STATE_FILE)
+    shutil.rmtree(state)
+    mark_whole(checkpoint)

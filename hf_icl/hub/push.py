@@ -1,0 +1,190 @@
+"""Publishing a run: while it trains, at its end, or later."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from huggingface_hub import CommitOperationAdd, HfApi, SpaceCard
+from huggingface_hub.errors import EntryNotFoundError
+
+from hf_icl.errors import ConfigError, RunError
+from hf_icl.hub.callback import PublishCallback
+from hf_icl.hub.contents import REPORT_FOLDER, list_checkpoints, list_model_files, put_closing, put_step
+from hf_icl.hub.outbox import Outbox
+from hf_icl.hub.pusher import BackgroundPusher, Progress, Pusher
+from hf_icl.hub.repos import prepare_repo
+from hf_icl.hub.selection import name_tag, read_tag
+from hf_icl.hub.target import Target
+from hf_icl.report.analysis import analyse
+from hf_icl.run_config import RunConfig
+from hf_icl.runs import RUN_FILE, Run
+
+STATE_PER_WEIGHT = 2  # AdamW keeps two numbers for each trained weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is going to be published, told before the first byte goes out.
+
+    Attributes:
+        target: Where.
+        steps: Steps that become revisions.
+        n_bytes: Of all of them together, about.
+    """
+
+    target: Target
+    steps: list[int]
+    n_bytes: float
+
+    def __str__(self) -> str:
+        seen = "public: everyone can see it" if self.target.public else "private: only you can see it"
+        size = f"{len(self.steps)} revisions of about {self.n_bytes / max(1, len(self.steps)) / 1e6:.1f} MB"
+        first_last = f" ({name_tag(self.steps[0])} to {name_tag(self.steps[-1])})" if self.steps else ""
+        return f"Goes to {self.target.repo_id} on {HfApi().endpoint}, {seen}. {size}{first_last}, and the report."
+
+
+def plan_training(run: Run, target: Target) -> Plan:
+    """Return what will be published of a run that is yet to train, or to train on.
+
+    Raises:
+        ConfigError: If the steps cannot be chosen beforehand, or are too many or too large.
+    """
+    return _plan(target, choose_steps(run.config, target), run.about.get("model_bytes", 0))
+
+
+def choose_steps(config: RunConfig, target: Target) -> list[int]:
+    """Return which of the checkpoints that a run will write are to be published."""
+    if target.selection.steps == "landmarks":
+        rule = "onset, peak and decay are known when the run is over"
+        hint = "Keep all checkpoints (training.keep_checkpoints=null), and push afterwards: hf-icl push RUN"
+        raise ConfigError("steps", "landmarks", rule, hint)
+    last, every = config.training.steps, config.training.checkpoint_every
+    return target.selection.choose([*range(every, last, every), last])
+
+
+def plan_push(run: Run, target: Target) -> Plan:
+    """Return what will be published of the checkpoints that a run has on disk."""
+    there = list_checkpoints(run.folder)
+    summary = analyse([run.record()])["runs"][0]["measures"] if run.history.rows else {}
+    steps = target.selection.choose(list(there), summary)
+    size = sum(path.stat().st_size for path in list_model_files(there[steps[-1]])) if steps else 0
+    return _plan(target, steps, size)
+
+
+def _plan(target: Target, steps: list[int], n_bytes_model: int) -> Plan:
+    n_bytes = len(steps) * n_bytes_model * (1 + STATE_PER_WEIGHT)
+    target.selection.check_size(n_bytes)
+    return Plan(target, steps, n_bytes)
+
+
+class Publisher:
+    """Publishes one run in the background: revisions while it trains, report and card at the end.
+
+    Attributes:
+        callback: Feeds the outbox while a `Trainer` trains.
+    """
+
+    def __init__(self, run: Run, plan: Plan, *, api: HfApi | None = None) -> None:
+        self.run, self.plan = run, plan
+        self.pusher = make_pusher(run, plan.target, api=api)
+        self.background = BackgroundPusher(self.pusher)
+        self.callback = PublishCallback(run.folder, plan.steps, self.pusher.outbox, self.background)
+
+    def __enter__(self) -> Self:
+        self.background.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.background.stop()
+
+    def close(self) -> Progress:
+        """Add what is on disk and not on the Hub, and report and card; wait for it as long as the target says.
+
+        Repeating it changes nothing on the Hub. Nothing is raised where the Hub cannot be reached or refuses.
+        """
+        published = self.pusher.list_published()
+        checkpoints = list_checkpoints(self.run.folder)
+        for step in self.plan.steps:
+            if step not in published and step in checkpoints:
+                put_step(self.pusher.outbox, self.run.folder, checkpoints[step])
+        put_closing(self.pusher.outbox, self.run)
+        self.background.wake()
+        ended = self.background.drain(self.plan.target.wait_seconds)
+        progress = self.pusher.progress
+        progress.pushed = sorted({*progress.pushed, *published})
+        if not ended:
+            progress.waiting = len(self.pusher.outbox.items())
+            progress.trouble = f"{self.plan.target.wait_seconds:.0f} seconds were not enough."
+        return progress
+
+
+def make_pusher(run: Run, target: Target, *, api: HfApi | None = None) -> Pusher:
+    """Return the pusher of a run's outbox."""
+    api = api or HfApi()
+    return Pusher(Outbox(run.folder), target.repo_id, lambda: _prepare(run, target, api), api=api)
+
+
+def _prepare(run: Run, target: Target, api: HfApi) -> None:
+    """Make the repository unless it is there, and make sure that it is not another run's."""
+    prepare_repo(target.repo_id, repo_type="model", public=target.public, api=api)
+    try:
+        path = api.hf_hub_download(target.repo_id, RUN_FILE)
+    except EntryNotFoundError:
+        return
+    with open(path) as file:
+        theirs = json.load(file)
+    if theirs.get("config") != run.about["config"]:
+        rule = f"{target.repo_id} holds another run, made with other settings"
+        raise ConfigError("repository", target.repo_id, rule, "Push to a repository of its own.")
+
+
+def push_space(run: Run, space: str, *, public: bool, api: HfApi | None = None) -> str:
+    """Put the report's page into a static Space, and return its address.
+
+    Raises:
+        RunError: If the run has no report.
+    """
+    api = api or HfApi()
+    page = run.folder / REPORT_FOLDER / "index.html"
+    if not page.exists():
+        raise RunError(f"{run.folder}: there is no report yet. Write it with: hf-icl report {run.folder}")
+    prepare_repo(space, repo_type="space", public=public, space_sdk="static", api=api)
+    card = SpaceCard(
+        f"---\n{json.dumps(_describe_space(run), indent=1)}\n---\n\nA transience report, by hf_icl.\n"
+    )
+    operations = [
+        CommitOperationAdd("index.html", str(page)),
+        CommitOperationAdd("README.md", str(card).encode()),
+    ]
+    api.create_commit(space, operations, commit_message="Transience report", repo_type="space")
+    return f"{api.endpoint}/spaces/{space}"
+
+
+def _describe_space(run: Run) -> Mapping[str, Any]:
+    return {"title": f"Transience: {run.folder.name}"[:60], "sdk": "static", "tags": ["hf-icl", "transience"]}
+
+
+def describe_progress(run: Run, target: Target, progress: Progress) -> str:
+    """Say plainly what is on the Hub and what is not."""
+    tags = [name_tag(step) for step in sorted(set(progress.pushed))]
+    shown = ", ".join(tags if len(tags) <= 4 else [*tags[:2], "…", tags[-1]])
+    there = (
+        f"On the Hub, {target.repo_id}: {len(tags)} revisions ({shown})"
+        if tags
+        else "On the Hub: nothing new"
+    )
+    if not progress.waiting:
+        return f"{there}, report and card."
+    return (
+        f"{there}. Not on the Hub: {progress.waiting} commits wait in {Outbox(run.folder).folder}. "
+        f"{progress.trouble or ''} Everything is on disk. Push the rest with: hf-icl push {run.folder}"
+    )
+
+
+def list_tags(api: HfApi, repo_id: str) -> dict[int, str]:
+    """Return the revisions of a repository that are steps: step to tag."""
+    tags = [ref.name for ref in api.list_repo_refs(repo_id).tags]
+    return {step: tag for tag in sorted(tags) if (step := read_tag(tag)) is not None}

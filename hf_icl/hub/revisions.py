@@ -1,0 +1,74 @@
+"""The history of a run, measured again on its published revisions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+
+from hf_icl.build import load_model
+from hf_icl.errors import RunError
+from hf_icl.hub.pull import pull_run
+from hf_icl.hub.push import list_tags
+from hf_icl.hub.pusher import describe
+from hf_icl.runs import MODEL_FILES
+
+
+@dataclass(frozen=True)
+class Remeasured:
+    """One revision, measured again.
+
+    Attributes:
+        step: Its step.
+        tag: Its name on the Hub.
+        metrics: What was measured now.
+        published: What the published history says, None where it has no such row.
+    """
+
+    step: int
+    tag: str
+    metrics: dict[str, float]
+    published: dict[str, float] | None
+
+    @property
+    def difference(self) -> float | None:
+        """Largest difference between the two over all metrics, None where nothing was published."""
+        if self.published is None:
+            return None
+        return max(abs(self.metrics[name] - value) for name, value in self.published.items())
+
+
+def measure_revisions(
+    repo_id: str, *, api: HfApi | None = None, track: Callable = iter
+) -> Iterator[Remeasured]:
+    """Measure every step revision of a published run, from the Hub alone.
+
+    Args:
+        repo_id: user/name.
+        api: The Hub's client.
+        track: Wraps the list of tags, to show progress.
+
+    Raises:
+        RunError: If the Hub cannot be reached, or there is no run with revisions.
+    """
+    api = api or HfApi()
+    with tempfile.TemporaryDirectory() as scratch:
+        run = pull_run(repo_id, Path(scratch) / "run", api=api)
+        task = run.build_task()
+        rows = {row["step"]: row["metrics"] for row in run.history.rows}
+        try:
+            tags = list_tags(api, repo_id)
+            if not tags:
+                raise RunError(
+                    f"{repo_id}: no revision is tagged step-…. Push some with: hf-icl push RUN {repo_id}"
+                )
+            for step, tag in track(sorted(tags.items())):
+                folder = api.snapshot_download(repo_id, revision=tag, allow_patterns=list(MODEL_FILES))
+                metrics, _ = task.measure(load_model(folder))
+                yield Remeasured(step, tag, metrics, rows.get(step))
+        except (HTTPError, OSError) as error:
+            raise RunError(describe(error, repo_id)) from error
