@@ -174,7 +174,8 @@ class TransienceTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
-        if not self.transience.history.rows:
+        history = self.transience.history
+        if history is None or not history.rows:
             super().create_model_card(language, license, tags, model_name, finetuned_from)
             return
         folder = Path(self.args.output_dir)
