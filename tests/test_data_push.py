@@ -126,6 +126,7 @@ def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub
         ("ann/read", {}, "the token may not write there. Make one with write access"),
         ("ann/write", {"path": "/commit/", "status": 503, "times": None}, "the Hub answers 503. Try again later."),
         ("ann/write", {"path": "/lfs/objects/batch", "status": 402}, "the quota is used up."),
+        ("ann/write", {"path": r"/[0-9a-f]{64}/\d+", "method": "PUT", "status": 400}, "the Hub answers 400."),
     ],
 )  # fmt: skip
 def test_failures_are_sentences(hub, session, push, user, fault, words):
