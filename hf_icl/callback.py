@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_icl.banks.facts import describe_bank
+from hf_icl.errors import RunError
 from hf_icl.history import History, Row, make_row
+from hf_icl.origin import describe_origin
 from hf_icl.processes import check_joined, from_main
 from hf_icl.schedule import Schedule
 from hf_icl.task import Task
+
+if TYPE_CHECKING:
+    from hf_icl.report import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +147,32 @@ class TransienceCallback(TrainerCallback):
         """Leave in the trainer's state, and so in its checkpoints, what a resumed training needs to know."""
         known = {"n_rows": len(self.history.rows), "sequences": self.sequences, "step": state.global_step}
         state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": known}
+
+    def record(self, name: str, model: Mapping[str, Any] | None = None) -> RunRecord:
+        """Return what a report or a card needs to know of a training that is no `Run`, as it stands now.
+
+        Args:
+            name: What it shall be called.
+            model: What a card says of the model: `pretrained`, the name of the checkpoint that it comes from, and
+                `lora`, if it is an adapter of it.
+
+        Raises:
+            RunError: If nothing has been measured yet.
+        """
+        from hf_icl.report.record import RunRecord  # here, because figures are slow to import
+
+        rows = self.history.rows if self.history is not None else []
+        if not rows:
+            raise RunError(f"{name}: nothing has been measured yet. Train first.")
+        return RunRecord(
+            name=name,
+            config={"task": self.task.config.to_dict(), "model": dict(model or {})},
+            provenance=describe_origin(self.task.seed),
+            rows=rows,
+            chance=self.task.chance,
+            n_sequences={key: len(evaluator.batch) for key, evaluator in self.task.evaluators.items()},
+            bank=describe_bank(self.task.bank),
+        )
 
     def _open(self, args: TrainingArguments, state: TrainerState) -> None:
         path = Path(args.output_dir) / HISTORY_FILE

@@ -28,8 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="When in-context learning appears in a Hugging Face model, and when it fades.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a task, or export them.")
+data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a task, export or publish them.")
 app.add_typer(data_app, name="data")
+metrics_app = typer.Typer(no_args_is_help=True, help="Metrics for `evaluate`.")
+app.add_typer(metrics_app, name="metrics")
+data_app.command("push")(cli_hub.push_data)
+metrics_app.command("push")(cli_hub.push_metrics)
 app.command()(cli_hub.push)
 app.command()(cli_hub.pull)
 console = Console()

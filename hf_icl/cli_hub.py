@@ -1,4 +1,4 @@
-"""`hf-icl push` and `hf-icl pull`, and what `hf-icl run --push` does: thin, like the rest of the command line."""
+"""What the command line does with the Hub: push and pull, `run --push`, `data push`, `metrics push`. Thin, like the rest."""
 
 from __future__ import annotations
 
@@ -132,6 +132,70 @@ def pull(
         run = pull_run(repo, target, revision=revision)
     state = "finished" if run.is_finished else f"go on with: hf-icl resume {target}"
     say(f"{repo} is now in {target} ({state}).")
+
+
+def push_data(
+    source: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset (see `hf-icl presets`) or a file.")
+    ],
+    repo_id: Annotated[str, typer.Argument(metavar="USER/REPO", help="A dataset repository.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]…", help="Settings on top of it.")
+    ] = None,
+    public: Public = False,
+    n_sequences: Annotated[int, typer.Option("--count", "-n", help="Training sequences.", min=1)] = 100_000,
+    with_exemplars: Annotated[
+        bool, typer.Option(help="Write the exemplars too, not only their indices.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Its configuration; default: after the bank.")] = None,
+) -> None:
+    """Put a task on the Hub, beside other configurations of a dataset repository. Private unless --public.
+
+    Example: `hf-icl data push omniglot-cpu me/icl-sequences --count 1000000`
+    """
+    from hf_icl.build import build_task
+    from hf_icl.data.export import name_configuration
+    from hf_icl.data.push import push_dataset
+    from hf_icl.hub.repos import describe_visibility, explain_failures
+    from hf_icl.run_config import load_config
+
+    told = describe_visibility(repo_id, "dataset", public=public)
+    task = build_task(load_config(source, overrides), progress=console.is_terminal)
+    name = name_configuration(task, name)
+    say(told)
+    with quiet_hub(), explain_failures(repo_id):
+        new = push_dataset(
+            task,
+            repo_id,
+            public=public,
+            n_sequences=n_sequences,
+            with_exemplars=with_exemplars,
+            name=name,
+            progress=console.is_terminal,
+        )
+    say(f"{'Pushed' if new else 'Nothing new'}. Read it with: load_dataset({repo_id!r}, {name!r})")
+
+
+def push_metrics(
+    repo_ids: Annotated[list[str], typer.Argument(metavar="USER/NAME…", help="NAME: one of the metrics.")],
+    public: Public = False,
+) -> None:
+    """Make the Spaces of metrics, which `evaluate.load("user/name")` reads. Private unless --public.
+
+    Example: `hf-icl metrics push me/query_accuracy me/flip_share me/transience --public`
+    """
+    from hf_icl.hub.repos import describe_visibility, explain_failures
+    from hf_icl.metrics import find_metric
+    from hf_icl.metrics.push import push_metric
+
+    for repo_id in repo_ids:
+        find_metric(repo_id.rpartition("/")[2])
+    for told in [describe_visibility(repo_id, "space", public=public) for repo_id in repo_ids]:
+        say(told)
+    for repo_id in repo_ids:
+        with quiet_hub(), explain_failures(repo_id):
+            new = push_metric(repo_id, public=public)
+        say(f"{'Pushed' if new else 'Nothing new'}. Load it with: evaluate.load({repo_id!r})")
 
 
 @contextmanager

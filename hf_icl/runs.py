@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +25,8 @@ from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay
 from hf_icl.errors import RunError
 from hf_icl.history import History, write_atomically
-from hf_icl.processes import count_processes, explain_loss, is_main, on_main
+from hf_icl.origin import describe_origin
+from hf_icl.processes import explain_loss, is_main, on_main
 from hf_icl.report import RunRecord
 from hf_icl.run_config import RunConfig
 from hf_icl.task import Task
@@ -42,7 +40,6 @@ MODEL_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*", "vocab*",
     "merges.txt", "special_tokens_map.json", "chat_template*",
 )  # fmt: skip
-LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub", "numpy")
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Run:
         about = {
             "schema": RUN_SCHEMA,
             "config": config.to_dict(),
-            "provenance": describe_origin(config, command),
+            "provenance": describe_origin(config.seed, command),
             "model_bytes": count_saved_bytes(model),
             "chance": task.chance,
             "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
@@ -251,35 +248,6 @@ class Run:
             n_sequences=self.about["n_sequences"],
             bank=self.about.get("bank", {}),  # runs made before it was kept
         )
-
-
-def describe_origin(config: RunConfig, command: str) -> dict[str, Any]:
-    """Return seed, versions, commit, machine and command: what must stand beside every figure."""
-    return {
-        "seed": config.seed,
-        "versions": {"python": platform.python_version(), "hf-icl": metadata.version("hf-icl")}
-        | {name: metadata.version(name) for name in LIBRARIES},
-        "commit": _find_commit(),
-        "machine": f"{platform.machine()}, processes × threads: {count_processes()} × {torch.get_num_threads()}",
-        "command": command,
-    }
-
-
-def _find_commit() -> str | None:
-    """Return the commit of this source tree, with `+` if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _differences(left: Any, right: Any, path: str = "") -> list[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pydantic
 import torch
+from huggingface_hub import ModelCard
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
@@ -16,8 +18,10 @@ from hf_icl.callback import TransienceCallback
 from hf_icl.checkpoints import ManifestCallback
 from hf_icl.config import Config
 from hf_icl.errors import ConfigError
+from hf_icl.history import write_atomically
 from hf_icl.models import parameter_groups
 from hf_icl.processes import check_joined
+from hf_icl.report import render_card, write_report
 from hf_icl.schedule import Schedule
 from hf_icl.streams import SequenceStream
 from hf_icl.task import Task
@@ -62,12 +66,13 @@ class Regularization(Config):
 
 
 class TransienceTrainer(Trainer):
-    """A stock `Trainer` but for three things, each an override of a documented method.
+    """A stock `Trainer` but for four things, each an override of a documented method.
 
     - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size, number of processes
       and resume.
     - `regularization` puts decay or true L2 on all weights or on named groups.
     - `evaluate()` measures the task's evaluators, so `metric_for_best_model="icl/accuracy"` needs no dataset.
+    - The card that `push_to_hub` writes is that of hf_icl, with the report beside it.
 
     Args:
         model: An `ICLModel`, or for a task in tokens form any causal language model.
@@ -139,6 +144,61 @@ class TransienceTrainer(Trainer):
     def get_decay_parameter_names(self, model) -> list[str]:
         """Return the parameters that AdamW's decay applies to: those of the chosen groups, biases included."""
         return sorted(self.regularized) if self.regularization.kind == "decay" else []
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the report and the card of hf_icl into the output folder, instead of a draft that knows no transience.
+
+        `push_to_hub` calls this each time, and overwrites README.md with it.
+
+        Args:
+            language: Metadata of the card.
+            license: Metadata of the card, instead of the one that it has.
+            tags: Added to those that it has.
+            model_name: Title; default: the output folder.
+            finetuned_from: Metadata of the card; default: the checkpoint from which the model was loaded.
+            tasks: Of no use here: the card says itself what was measured.
+            dataset_tags: Data sets on the Hub that the card links.
+            dataset: As `tasks`.
+            dataset_args: As `tasks`.
+        """
+        if not self.is_world_process_zero():
+            return
+        history = self.transience.history
+        if history is None or not history.rows:
+            super().create_model_card(language, license, tags, model_name, finetuned_from)
+            return
+        folder = Path(self.args.output_dir)
+        about = _describe_model(self.model) | ({"pretrained": finetuned_from} if finetuned_from else {})
+        record = self.transience.record(model_name or folder.resolve().name, about)
+        write_report([record], folder / "report")
+        card = ModelCard(render_card([record]))
+        card.data.tags = list(dict.fromkeys([*card.data.tags, *_list(tags)]))
+        given = {"language": language, "license": license, "datasets": _list(dataset_tags) or None}
+        for field, value in given.items():
+            if value is not None:
+                card.data[field] = value
+        write_atomically(folder / "README.md", str(card).encode())
+
+
+def _list(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
+
+
+def _describe_model(model: torch.nn.Module) -> dict[str, Any]:
+    """Return what a card says of where a model comes from."""
+    base = getattr(getattr(model, "config", None), "_name_or_path", None)
+    return {"pretrained": base or None, "lora": hasattr(model, "peft_config") or None}
 
 
 def _sum_squares(weights: Iterable[torch.Tensor]) -> torch.Tensor:

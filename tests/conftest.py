@@ -11,6 +11,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from .hub.client import LoopbackHub  # noqa: E402
+from .hub.session import Session  # noqa: E402
 
 OMNIGLOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 
@@ -41,3 +42,11 @@ def hub(_hub) -> LoopbackHub:
     """Return the loopback Hub (one process for all tests) without faults, quota and log; see `tests/hub`."""
     _hub.reset()
     return _hub
+
+
+@pytest.fixture(scope="module")
+def session(_hub):
+    """Return a client process of the loopback Hub that stays for all tests of a module; use it beside `hub`."""
+    session = Session(_hub)
+    yield session
+    session.close()

@@ -1,7 +1,8 @@
-"""The card of an exported data set: what plain `load_dataset` needs, and what a person wants to know."""
+"""The card of a data set: what plain `load_dataset` needs, and what a person wants to know of each configuration."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ import datasets
 import yaml
 
 from hf_icl.data.config import DatasetConfig
+from hf_icl.errors import ConfigError
 from hf_icl.sequences import Role
 
 LICENSES = {"gaussian": "apache-2.0", "symbolic": "apache-2.0", "omniglot": "mit"}
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 MANY = "n>1M"
+FIND_HEAD = re.compile(r"\A---[ \t]*\r?\n(?P<head>.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
+FIND_SECTION = re.compile(r"<!-- hf_icl (?P<name>\S+) -->.*?<!-- end of hf_icl (?P=name) -->", re.DOTALL)
 MEANINGS = {
     "train": "training sequences, row i is sequence i",
     "train_eval": "fresh sequences of the training distribution",
@@ -25,37 +29,40 @@ MEANINGS = {
     "ciwl": "the query's class is absent, its label pasted on a random exemplar of the context",
     "flip": "the labels of the two classes are swapped; the answer of the context counts as right",
 }
-BODY = """
-# Few-shot sequences of the transience literature: {name}
+NO_REPO = "path/or/repo"
+TITLE = "Few-shot sequences of the transience literature"
+INTRODUCTION = f"""
+# {TITLE}
 
-Each row is a sequence of {n_context} labelled exemplars and a query, whose label is asked for (the last entry of
-`labels`). They show when in-context learning (ICL) appears in a model, and when it fades in favour of in-weights
-learning (IWL): Singh et al. 2023 ([arXiv 2311.08360](https://arxiv.org/abs/2311.08360)).
+Each row is a sequence of labelled exemplars and a query, whose label is asked for (the last entry of `labels`). They show
+when in-context learning (ICL) appears in a model, and when it fades in favour of in-weights learning (IWL): Singh et al.
+2023 ([arXiv 2311.08360](https://arxiv.org/abs/2311.08360)).
+"""
+SECTION = """
+<!-- hf_icl {name} -->
+## {name}
+
+{n_context} labelled exemplars, then the query.
 
 ```python
 from datasets import load_dataset
 
-rows = load_dataset("path/or/repo", "{name}", split="train")  # streaming=True reads them one by one
+rows = load_dataset("{repo}", "{name}", split="train")  # streaming=True reads them one by one
 ```
-
-## Splits
 
 | split | rows | what it asks |
 |---|---|---|
 {splits}
 
-## Columns
-
 | column | type | meaning |
 |---|---|---|
 {columns}
 
-## Made with
-
-`hf_icl`, from these settings alone: the same settings give the same rows.
+Made with `hf_icl`, from these settings alone: the same settings give the same rows.
 
 ```yaml
 {settings}```
+<!-- end of hf_icl {name} -->
 """
 
 
@@ -90,18 +97,18 @@ def write_card(
         "dataset_size": sum(facts.n_bytes for facts in splits.values()),
     }
     files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits]
-    n_rows = sum(facts.n_rows for facts in splits.values())
     head = {
-        "pretty_name": f"Few-shot sequences ({name})",
+        "pretty_name": TITLE,
         "tags": ["in-context-learning", "transience", "few-shot", "hf_icl"],
-        "size_categories": [next((text for below, text in SIZE_CATEGORIES if n_rows < below), MANY)],
+        "size_categories": [_categorize([info])],
         "configs": [{"config_name": name, "default": True, "data_files": files}],
         "dataset_info": [info],
     }
     if licence := LICENSES.get(config.task.bank.kind):
         head = {"license": licence} | head
-    body = BODY.format(
+    section = SECTION.format(
         name=name,
+        repo=NO_REPO,
         n_context=config.task.train_specs[0].n_context,
         splits="\n".join(_describe_split(split, facts) for split, facts in splits.items()),
         columns="\n".join(
@@ -109,7 +116,94 @@ def write_card(
         ),
         settings=yaml.safe_dump(_hide_folders(config.to_dict()), sort_keys=False),
     )
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{body}"
+    return join_card(head, INTRODUCTION + section)
+
+
+def merge_cards(there: str, new: str) -> str:
+    """Return the card of a repository once a configuration is added to it, or replaced by a new version of itself.
+
+    Everything else stays as it is there: other configurations, other metadata, text around the sections.
+
+    Args:
+        there: The repository's README.md.
+        new: The card of one configuration, from `write_card`.
+
+    Raises:
+        ConfigError: If the metadata of `there` cannot be read.
+
+    >>> merge_cards("---\\nlicense: mit\\n---\\nMine.\\n", "---\\nlicense: apache-2.0\\n---\\n")
+    '---\\nlicense:\\n- mit\\n- apache-2.0\\n---\\nMine.\\n'
+    """
+    (head, body), (new_head, new_body) = split_card(there), split_card(new)
+    merged = head | {key: value for key, value in new_head.items() if key not in head}
+    for key in ("configs", "dataset_info"):
+        if key in new_head:
+            merged[key] = _merge_named(head.get(key, []), new_head[key])
+    for key in ("tags", "license"):
+        if key in new_head:
+            merged[key] = _unite(head.get(key), new_head[key])
+    if "dataset_info" in new_head:
+        merged["size_categories"] = [_categorize(merged["dataset_info"])]
+    for section in FIND_SECTION.finditer(new_body):
+        same = next((old for old in FIND_SECTION.finditer(body) if old["name"] == section["name"]), None)
+        if same is None:
+            body = f"{body.rstrip()}\n\n{section[0]}\n"
+        else:
+            body = body[: same.start()] + section[0] + body[same.end() :]
+    return join_card(merged, body)
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """Return the metadata of a card and the text below.
+
+    Raises:
+        ConfigError: If the metadata cannot be read.
+
+    >>> split_card("---\\npretty_name: Mine\\n---\\n# Mine\\n")
+    ({'pretty_name': 'Mine'}, '# Mine\\n')
+    """
+    found = FIND_HEAD.match(text)
+    try:
+        head = yaml.safe_load(found["head"]) if found else {}
+    except yaml.YAMLError as error:
+        head = error
+    if not isinstance(head or {}, dict):
+        rule = f"the metadata at its top cannot be read ({' '.join(str(head).split())})"
+        raise ConfigError("README.md", text[:40], rule, "Correct it in the repository first.")
+    return head or {}, text[found.end() :] if found else text
+
+
+def join_card(head: Mapping[str, Any], body: str) -> str:
+    """Return the text of a card."""
+    return f"---\n{yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True)}---\n{body}"
+
+
+def _merge_named(there: Any, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Replace or add entries by `config_name`; only one of them stays the default."""
+    entries = [dict(entry) for entry in (there if isinstance(there, list) else [there])]
+    places = {entry.get("config_name", "default"): number for number, entry in enumerate(entries)}
+    for entry in map(dict, new):
+        place = places.get(entry["config_name"])
+        others = [old for number, old in enumerate(entries) if number != place]
+        if any(old.get("default") for old in others):
+            entry.pop("default", None)
+        if place is None:
+            entries.append(entry)
+        else:
+            entries[place] = entry
+    return entries
+
+
+def _unite(there: Any, new: Any) -> Any:
+    """Return all values that either names, as one value where there is only one and it was no list."""
+    lists = [value if isinstance(value, list) else [value] for value in (there, new) if value is not None]
+    values = list(dict.fromkeys(value for part in lists for value in part))
+    return values if len(values) > 1 or isinstance(new, list) else values[0]
+
+
+def _categorize(infos: list[dict[str, Any]]) -> str:
+    n_rows = sum(split["num_examples"] for info in infos for split in info.get("splits", []))
+    return next((text for below, text in SIZE_CATEGORIES if n_rows < below), MANY)
 
 
 def describe_features(features: datasets.Features) -> list[dict[str, Any]]:

@@ -30,11 +30,12 @@ def export_parquet(
     *,
     n_sequences: int = 100_000,
     with_exemplars: bool = False,
+    name: str | None = None,
     progress: bool = False,
 ) -> Path:
     """Write a task's training sequences and evaluators as Parquet, beside a card that lists them.
 
-    The files are `<config>/<split>-00000-of-0000N.parquet`, the configuration called after the bank. The rows equal
+    The files are `<name>/<split>-00000-of-0000N.parquet`. The rows equal
     those of `load_dataset("hf_icl", …)` with the same settings. The folder appears once it is complete.
 
     Args:
@@ -42,6 +43,7 @@ def export_parquet(
         folder: A new or empty folder.
         n_sequences: Rows of the split train.
         with_exemplars: Write the exemplars too, not only their ids.
+        name: What the configuration is called; after the bank if left out.
         progress: Show a bar on standard error, if that is a terminal.
 
     Returns:
@@ -54,7 +56,7 @@ def export_parquet(
     config = DatasetConfig(
         task=task.config, n_sequences=n_sequences, with_exemplars=with_exemplars, seed=task.seed
     )
-    name = re.sub(r"\W+", "_", task.bank.name)
+    name = name_configuration(task, name)
     tables = SequenceTables(task.to("cpu"), config)
     progress = progress and sys.stderr.isatty()
     with _appear_complete(folder) as draft:
@@ -62,6 +64,19 @@ def export_parquet(
         splits = {split: _write_split(tables, split, draft / name, progress) for split in tables.evaluators}
         (draft / CARD).write_text(write_card(name, config, tables.features, splits), encoding="utf-8")
     return folder
+
+
+def name_configuration(task: Task, name: str | None = None) -> str:
+    """Return what a configuration is called: as asked, or after the bank.
+
+    Raises:
+        ConfigError: If it cannot be called so.
+    """
+    if name is None:
+        return re.sub(r"\W+", "_", task.bank.name)
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise ConfigError("name", name, "a configuration is a folder", "Use letters, digits, _ and -.")
+    return name
 
 
 @contextmanager

@@ -20,12 +20,20 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TAGS = ["hf-icl", "in-context-learning", "in-weights-learning", "transience", "interpretability"]
 
 
-def render_card(runs: Sequence[RunRecord], *, report: str = "report/") -> str:
+def render_card(
+    runs: Sequence[RunRecord],
+    *,
+    report: str = "report/",
+    repo_id: str | None = None,
+    dataset: str | None = None,
+) -> str:
     """Return the text of a README.md for the models of these runs.
 
     Args:
         runs: At least one; the card's results are the last ones of the first run.
         report: Where the report lies, seen from the card; ends with a slash.
+        repo_id: The model repository that the card will stand in.
+        dataset: The data set on the Hub that holds the sequences, from `hf-icl data push`.
     """
     document = analyse(runs)
     entries = headline_entries(document)
@@ -35,7 +43,7 @@ def render_card(runs: Sequence[RunRecord], *, report: str = "report/") -> str:
         undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, keep_trailing_newline=True
     )
     return environment.from_string(template).render(
-        header=f"---\n{_make_header(document['runs'][0], runs[0])}\n---",
+        header=f"---\n{_make_header(document['runs'][0], runs[0], dataset)}\n---",
         title=escape_markdown(", ".join(entry["name"] for entry in entries)),
         verdicts=[_tell(entry) for entry in entries],
         figure=f"{report}transience.png",
@@ -47,8 +55,9 @@ def render_card(runs: Sequence[RunRecord], *, report: str = "report/") -> str:
         ],
         commands=[_find_command(run) for run in runs],
         origin=_list_origin(runs),
+        dataset=dataset,
         licence="that of the model it was fine-tuned from" if _find_base(runs[0]) else "Apache-2.0",
-        loading=_tell_loading(runs[0], "this/repository" if len(runs) == 1 else "one/of-these"),
+        loading=_tell_loading(runs[0], repo_id or ("this/repository" if len(runs) == 1 else "one/of-these")),
     )
 
 
@@ -81,15 +90,16 @@ def _find_base(run: RunRecord) -> str | None:
     return run.config.get("model", {}).get("pretrained")
 
 
-def _make_header(run: dict[str, Any], record: RunRecord) -> str:
+def _make_header(run: dict[str, Any], record: RunRecord, dataset: str | None) -> str:
     base = _find_base(record)
     based = {"base_model": base} if base and HUB_ID.fullmatch(base) else {}  # no folder of one's own
     results = [
         EvalResult(
             task_type="other",
             task_name="in-context against in-weights learning",
-            dataset_type="hf_icl",
+            dataset_type=dataset or "hf_icl",
             dataset_name=f"hf_icl sequences, evaluator {metric.rpartition('/')[0]}",
+            dataset_split=metric.rpartition("/")[0] if dataset else None,
             metric_type="accuracy",
             metric_name=f"{title_metric(metric)}, end of training",
             metric_value=run["measures"][metric]["final"]["value"],
@@ -100,7 +110,9 @@ def _make_header(run: dict[str, Any], record: RunRecord) -> str:
     named = {"model_name": run["name"], "eval_results": results} if results else {}
     library = "peft" if record.config.get("model", {}).get("lora") else "transformers"
     license_name = {} if base else {"license": "apache-2.0"}  # of a fine-tuned model, the base's
-    return ModelCardData(library_name=library, tags=TAGS, **license_name, **based, **named).to_yaml()
+    linked = {"datasets": [dataset]} if dataset else {}
+    about = license_name | based | linked | named
+    return ModelCardData(library_name=library, tags=TAGS, metrics=["accuracy"], **about).to_yaml()
 
 
 def _find_command(run: RunRecord) -> str:

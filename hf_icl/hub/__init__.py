@@ -1,0 +1,1 @@
+"""Runs, data sets and metrics on the Hugging Face Hub."""
