@@ -132,7 +132,7 @@ def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub
 def test_failures_are_sentences(hub, session, push, user, fault, words):
     if fault:
         hub.fault(**fault)
-    done = push("ann/failing", user=user)
+    done = push("ann/failing", f"seed={fault.get('status', 0)}", user=user)  # files that are not there yet
     assert done.code == 2 and "Traceback" not in done.err
     assert words in done.err and done.err.startswith("Error ann/failing: ")
     assert not any(token in done.out + done.err for token in hub.tokens.values())
