@@ -11,6 +11,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from .hub.client import LoopbackHub  # noqa: E402
+from .hub.launcher import Launcher  # noqa: E402
 
 OMNIGLOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 
@@ -41,3 +42,11 @@ def hub(_hub) -> LoopbackHub:
     """Return the loopback Hub (one process for all tests) without faults, quota and log; see `tests/hub`."""
     _hub.reset()
     return _hub
+
+
+@pytest.fixture(scope="session")
+def launcher(_hub):
+    """Return what starts `hf-icl` commands against the loopback Hub within milliseconds."""
+    launcher = Launcher(_hub)
+    yield launcher
+    launcher.close()

@@ -11,24 +11,25 @@ import os
 import re
 import shutil
 import tempfile
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
 
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import mark_whole
 from hf_icl.errors import RunError
 from hf_icl.history import History
 from hf_icl.hub.contents import CARD_FILE, REPORT_FOLDER, STATE_FOLDER, list_model_files
-from hf_icl.hub.pusher import describe
+from hf_icl.hub.pusher import CLIENT_ERRORS, describe
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
 from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
 
-PLAIN_NAME = re.compile(r"[\w][\w.-]*")  # no separators, and no dot in front
-PATTERNS = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE, *MODEL_FILES)
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # no separators, and no dot in front
+RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)
 STATE_SUFFIXES = (".json", ".safetensors")
+MODEL_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
+REPORT_SUFFIXES = (".html", ".json", ".parquet", ".png", ".svg")
 
 
 def pull_run(
@@ -70,7 +71,7 @@ def _fetch(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None
         if RUN_FILE not in names:
             raise RunError(f"{repo_id}: holds no run of hf_icl ({RUN_FILE} is missing).")
         cached = api.snapshot_download(repo_id, revision=commit, allow_patterns=names)
-    except (HTTPError, OSError, ValueError) as error:
+    except CLIENT_ERRORS as error:
         raise RunError(describe(error, repo_id)) from error
     for name in names:
         target = folder / name
@@ -83,23 +84,23 @@ def is_ours(name: str) -> bool:
 
     >>> [is_ours(name) for name in ("run.json", "report/index.html", "training_state/optimizer.pt.json")]
     [True, True, True]
-    >>> [is_ours(name) for name in ("../run.json", "report/../../x.html", "model.bin", "/run.json", "report/.x")]
+    >>> [is_ours(name) for name in ("../run.json", "report/../../x.html", "model.bin", "adapter_model.bin", "x.py")]
     [False, False, False, False, False]
     """
-    parts = name.split("/")
-    if not all(PLAIN_NAME.fullmatch(part) for part in parts):
+    *folders, last = name.split("/")
+    if not all(PLAIN_NAME.fullmatch(part) for part in (*folders, last)):
         return False
-    if len(parts) == 1:
-        return any(fnmatch(name, pattern) for pattern in PATTERNS)
-    if len(parts) != 2:
-        return False
-    if parts[0] == STATE_FOLDER:
-        stem = PurePosixPath(parts[1])
-        is_state = (
-            any(fnmatch(stem.stem, pattern) for pattern in STATE_FILES) and stem.suffix in STATE_SUFFIXES
-        )
-        return is_state or parts[1] == TRAINER_STATE_FILE
-    return parts[0] == REPORT_FOLDER
+    stem, suffix = PurePosixPath(last).stem, PurePosixPath(last).suffix
+    match folders:
+        case []:
+            is_model = any(fnmatchcase(last, pattern) for pattern in MODEL_FILES)
+            return last in RUN_FILES or (is_model and suffix in MODEL_SUFFIXES)
+        case [str(folder)] if folder == STATE_FOLDER:
+            is_state = any(fnmatchcase(stem, pattern) for pattern in STATE_FILES)
+            return last == TRAINER_STATE_FILE or (is_state and suffix in STATE_SUFFIXES)
+        case [str(folder)]:
+            return folder == REPORT_FOLDER and suffix in REPORT_SUFFIXES
+    return False
 
 
 def _arrange(folder: Path, repo_id: str) -> None:
