@@ -174,7 +174,9 @@ def load_model(folder: str | Path) -> PreTrainedModel:
             below = AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False)
             return peft.PeftModel.from_pretrained(below, folder)
         is_ours = isinstance(AutoConfig.from_pretrained(folder, trust_remote_code=False), ICLConfig)
-        return (ICLModel if is_ours else AutoModelForCausalLM).from_pretrained(folder, trust_remote_code=False)
+        return (ICLModel if is_ours else AutoModelForCausalLM).from_pretrained(
+            folder, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:
         raise RunError(f"{folder}: holds neither a run nor a saved model ({error}).") from error
 

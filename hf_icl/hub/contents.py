@@ -34,7 +34,9 @@ def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
         files |= {f"{STATE_FOLDER}/{path.name}": path for path in sorted(draft.iterdir())}
         outbox.put(step, files, message=f"Step {step:,}")
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{checkpoint}: could not be put aside for the Hub ({error}). It is whole itself.") from error
+        raise RunError(
+            f"{checkpoint}: could not be put aside for the Hub ({error}). It is whole itself."
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

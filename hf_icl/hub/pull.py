@@ -1,7 +1,8 @@
 """Bringing a run back from the Hub: report, resume and evaluate work on it as if it had been made here.
 
 What comes from the Hub is data. Only files whose names a run has are fetched, tensors come from safetensors, the
-trainer's state from JSON and safetensors, and no code is run.
+trainer's state from JSON and safetensors, and no code is run. The report is left there, since a page can hold anything: it
+is written anew from the history.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from huggingface_hub import HfApi
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import mark_whole
 from hf_icl.errors import RunError
-from hf_icl.history import History
-from hf_icl.hub.contents import CARD_FILE, REPORT_FOLDER, STATE_FOLDER, list_model_files
+from hf_icl.history import History, Row
+from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, list_model_files
 from hf_icl.hub.pusher import CLIENT_ERRORS, describe
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
 from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
@@ -29,7 +30,6 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # no separators, and no
 RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)
 STATE_SUFFIXES = (".json", ".safetensors")
 MODEL_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
-REPORT_SUFFIXES = (".html", ".json", ".parquet", ".png", ".svg")
 
 
 def pull_run(
@@ -82,9 +82,9 @@ def _fetch(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None
 def is_ours(name: str) -> bool:
     """Say whether a path in a repository is one that a run has; no other is ever fetched.
 
-    >>> [is_ours(name) for name in ("run.json", "report/index.html", "training_state/optimizer.pt.json")]
+    >>> [is_ours(name) for name in ("run.json", "model.safetensors", "training_state/optimizer.pt.json")]
     [True, True, True]
-    >>> [is_ours(name) for name in ("../run.json", "report/../../x.html", "model.bin", "adapter_model.bin", "x.py")]
+    >>> [is_ours(name) for name in ("../run.json", "report/index.html", "model.bin", "adapter_model.bin", "x.py")]
     [False, False, False, False, False]
     """
     *folders, last = name.split("/")
@@ -98,19 +98,31 @@ def is_ours(name: str) -> bool:
         case [str(folder)] if folder == STATE_FOLDER:
             is_state = any(fnmatchcase(stem, pattern) for pattern in STATE_FILES)
             return last == TRAINER_STATE_FILE or (is_state and suffix in STATE_SUFFIXES)
-        case [str(folder)]:
-            return folder == REPORT_FOLDER and suffix in REPORT_SUFFIXES
     return False
+
+
+def _check_rows(rows: list[Row], repo_id: str) -> None:
+    """Refuse a history whose rows are not made of numbers and text, in the right places."""
+    for row in rows:
+        metrics, hits = row.get("metrics"), row.get("hits")
+        if not (
+            all(type(row[name]) is int and row[name] >= 0 for name in ("step", "sequences"))
+            and isinstance(metrics, dict)
+            and all(type(value) in (int, float) for value in metrics.values())
+            and isinstance(hits, dict)
+            and all(isinstance(value, str) for value in hits.values())
+        ):
+            raise RunError(f"{repo_id}: its history is damaged at step {row['step']!r}.")
 
 
 def _arrange(folder: Path, repo_id: str) -> None:
     """Turn what was fetched into a run folder: a finished run, or one with a checkpoint to go on from."""
-    History(folder / HISTORY_FILE)  # refuses what is none
+    _check_rows(History(folder / HISTORY_FILE).rows, repo_id)
     state = folder / STATE_FOLDER
     if not list_model_files(folder):
         raise RunError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
     if not state.exists():
-        mark_whole(folder)
+        mark_whole(folder, but=[CARD_FILE])
         return
     try:
         step = json.loads((state / TRAINER_STATE_FILE).read_text())["global_step"]

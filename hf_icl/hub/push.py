@@ -127,7 +127,9 @@ class Publisher:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise RunError(f"{self.run.folder}: another process is publishing it. Wait for its end.") from error
+            raise RunError(
+                f"{self.run.folder}: another process is publishing it. Wait for its end."
+            ) from error
         self.outbox.tidy()
         self._put_missing()
         self.background.start()
@@ -154,7 +156,9 @@ class Publisher:
 
     def _put_missing(self) -> None:
         """Put chosen checkpoints that are on disk, and neither wait nor are on the Hub, into the outbox."""
-        waiting = self.outbox.steps  # before the Hub is asked: what leaves the outbox meanwhile is there by then
+        waiting = (
+            self.outbox.steps
+        )  # before the Hub is asked: what leaves the outbox meanwhile is there by then
         checkpoints = list_checkpoints(self.run.folder)
         missing = [step for step in self.plan.steps if step in checkpoints and step not in waiting]
         published = self.pusher.list_published() if missing else ()

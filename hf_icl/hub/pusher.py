@@ -22,7 +22,12 @@ PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)  # worth another try
 N_TRIES = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 LONGEST_RETRY_AFTER_S = 300.0
-CLIENT_ERRORS = (HTTPError, OSError, ValueError, RuntimeError)  # of these kinds are all that the client raises
+CLIENT_ERRORS = (
+    HTTPError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)  # of these kinds are all that the client raises
 
 
 class PushFailed(HfIclError):
@@ -95,7 +100,8 @@ class Pusher:
         step = None if item.tag is None else read_tag(item.tag)
         if step in self.published:
             return
-        there = set(self.api.list_repo_files(self.repo_id)) if item.remove else set()
+        head = self.api.repo_info(self.repo_id).sha
+        there = set(self.api.list_repo_files(self.repo_id, revision=head)) if item.remove else set()
         kept = set(item.files)
         gone = [path for path in sorted(there - kept) if path.split("/")[0] in item.remove]
         operations = [
@@ -104,7 +110,9 @@ class Pusher:
         ]
         with warnings.catch_warnings():  # the report's own table is meant to be there
             warnings.filterwarnings("ignore", ".*commit a data file.*", UserWarning)
-            commit = self.api.create_commit(self.repo_id, operations, commit_message=item.message)
+            commit = self.api.create_commit(
+                self.repo_id, operations, commit_message=item.message, parent_commit=head
+            )  # refused if somebody committed meanwhile, or if this arrives late, when a later step is there
         if step is not None:
             self.api.create_tag(self.repo_id, tag=item.tag, revision=commit.oid, exist_ok=True)
             self.published.add(step)

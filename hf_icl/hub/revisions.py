@@ -68,7 +68,9 @@ def measure_revisions(
                 )
             for step, tag in track(sorted(tags.items())):
                 names = [name for name in api.list_repo_files(repo_id, revision=tag) if is_ours(name)]
-                models = [name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
+                models = [
+                    name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+                ]
                 folder = api.snapshot_download(repo_id, revision=tag, allow_patterns=models)
                 metrics, _ = task.measure(load_model(folder))
                 yield Remeasured(step, tag, metrics, rows.get(step))

@@ -80,9 +80,7 @@ class Launcher:
         self.scratch = tempfile.mkdtemp(dir=hub.folder)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         variables = hub.environment(None, **environment)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE], env=variables, cwd=hub.folder, **pipes
-        )
+        self.process = subprocess.Popen([sys.executable, "-c", SERVE], env=variables, cwd=hub.folder, **pipes)
 
     def start(
         self, *words: object, folder: Path, user: str | None = "ann/write", code: str = "", **environment: str
