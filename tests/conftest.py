@@ -55,7 +55,7 @@ def launcher(_hub):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(_hub, launcher, tmp_path_factory):
+def publication(_hub, launcher, tmp_path_factory):
     """Return a run that was published while it trained, and a twin that never heard of the Hub."""
     folder = tmp_path_factory.mktemp("undisturbed")
     ended = train(launcher, folder, "--push", "ann/undisturbed", "--revisions", "all")

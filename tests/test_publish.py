@@ -22,10 +22,10 @@ from tests.publishing import (
 )
 
 
-def test_every_checkpoint_is_a_revision(hub, undisturbed):
+def test_every_checkpoint_is_a_revision(hub, publication):
     found = published(hub, "ann/undisturbed")
     assert found.tags == TAGS and found.messages == MESSAGES
-    said = undisturbed.ended.out
+    said = publication.ended.out
     assert "private: only you can see it. 5 revisions of about 0.0" in said
     assert "On the Hub, ann/undisturbed: 5 revisions" in said and "report and card." in said
     for tag in TAGS:
@@ -35,26 +35,26 @@ def test_every_checkpoint_is_a_revision(hub, undisturbed):
         )
     for path, content in found.files["main"].items():
         if path != ".gitattributes":
-            assert (undisturbed.run / path).read_bytes() == content, path
+            assert (publication.run / path).read_bytes() == content, path
     assert "report/index.html" in found.files["main"] and not any(
         path.startswith("training_state") for path in found.files["main"]
     )
-    assert not Outbox(undisturbed.run).names()
+    assert not Outbox(publication.run).names()
 
 
-def test_publishing_changes_nothing_in_training(undisturbed):
-    assert_trained_as(undisturbed.run, undisturbed.twin)
+def test_publishing_changes_nothing_in_training(publication):
+    assert_trained_as(publication.run, publication.twin)
 
 
-def test_pushing_again_makes_no_commit(hub, launcher, undisturbed):
+def test_pushing_again_makes_no_commit(hub, launcher, publication):
     before = published(hub, "ann/undisturbed")
     for words in (["push", "run"], ["push", "run", "ann/undisturbed"], ["resume", "run"]):
-        ended = launcher.hf_icl(*words, folder=undisturbed.folder)
+        ended = launcher.hf_icl(*words, folder=publication.folder)
         assert ended.code == 0 and "5 revisions" in ended.out, ended
     assert published(hub, "ann/undisturbed") == before and not hub.requests("PUT")
 
 
-def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, undisturbed, tmp_path):
+def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, publication, tmp_path):
     """Killed while a large file, a commit and a tag are on their way; then resumed, and pulled into an empty folder."""
     words = ["run", "default", *SETTINGS, "--output", "run", "--push", "ann/killed", "--revisions", "all"]
     for path, method, rate in (
@@ -73,14 +73,14 @@ def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, undistu
     ended = launcher.hf_icl(*words, folder=tmp_path)
     assert ended.code == 0 and "5 revisions" in ended.out, ended
     assert_same_publication(hub, "ann/killed", "ann/undisturbed")
-    assert_trained_as(tmp_path / "run", undisturbed.run)
+    assert_trained_as(tmp_path / "run", publication.run)
     (tmp_path / "empty").mkdir()
     ended = launcher.hf_icl("pull", "ann/killed", "run", folder=tmp_path / "empty")
     assert ended.code == 0 and "finished" in ended.out, ended
-    assert_trained_as(tmp_path / "empty" / "run", undisturbed.run)
+    assert_trained_as(tmp_path / "empty" / "run", publication.run)
 
 
-def test_a_pulled_run_reports_resumes_and_evaluates(hub, launcher, undisturbed, tmp_path):
+def test_a_pulled_run_reports_resumes_and_evaluates(hub, launcher, publication, tmp_path):
     ended = launcher.hf_icl("pull", "ann/undisturbed", "run", "--revision", TAGS[1], folder=tmp_path)
     assert ended.code == 0 and "hf-icl resume run" in ended.out, ended
     run = Run.open(tmp_path / "run")
@@ -88,24 +88,24 @@ def test_a_pulled_run_reports_resumes_and_evaluates(hub, launcher, undisturbed, 
     assert launcher.hf_icl("report", "run", folder=tmp_path).code == 0
     ended = launcher.hf_icl("resume", "run", folder=tmp_path)
     assert ended.code == 0 and "On the Hub" not in ended.out, ended  # a pulled run is not pushed by itself
-    assert_trained_as(tmp_path / "run", undisturbed.run)
+    assert_trained_as(tmp_path / "run", publication.run)
     ended = launcher.hf_icl("evaluate", "run", "--json", folder=tmp_path)
     measured = {name: found["value"] for name, found in json.loads(ended.out).items()}
     assert measured == run.history.rows[-1]["metrics"]
 
 
-def test_all_revisions_are_measured_again(hub, launcher, undisturbed, tmp_path):
+def test_all_revisions_are_measured_again(hub, launcher, publication, tmp_path):
     ended = launcher.hf_icl("evaluate", "ann/undisturbed", "--all-revisions", folder=tmp_path)
     assert ended.code == 0, ended
     rows = [line.split("│") for line in ended.out.splitlines() if "step-" in line]
     assert [row[1].strip() for row in rows] == TAGS and {row[4].strip() for row in rows} == {"0"}
     ended = launcher.hf_icl("evaluate", "ann/undisturbed", "--json", folder=tmp_path)
-    last = Run.open(undisturbed.run).history.rows[-1]["metrics"]
+    last = Run.open(publication.run).history.rows[-1]["metrics"]
     assert json.loads(ended.out)["icl/accuracy"]["value"] == last["icl/accuracy"]
 
 
-def test_revisions_that_do_not_agree_are_an_error(hub, launcher, undisturbed, tmp_path):
-    shutil.copytree(undisturbed.run, tmp_path / "run")
+def test_revisions_that_do_not_agree_are_an_error(hub, launcher, publication, tmp_path):
+    shutil.copytree(publication.run, tmp_path / "run")
     (tmp_path / "run" / ".hub.json").unlink()
     path = tmp_path / "run" / "history.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -119,8 +119,8 @@ def test_revisions_that_do_not_agree_are_an_error(hub, launcher, undisturbed, tm
 # Who sees it, and what is there already
 
 
-def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, undisturbed, tmp_path):
-    shutil.copytree(undisturbed.twin, tmp_path / "run")
+def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, tmp_path):
+    shutil.copytree(publication.twin, tmp_path / "run")
     for repo, more, seen in (
         ("ann/hidden", [], "private: only you"),
         ("ann/open", ["--public"], "public: everyone"),
@@ -147,7 +147,7 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, undisturbed, t
         ("ann/undisturbed", [], "holds another run"),
     ],
 )
-def test_what_is_there_already_is_left_alone(hub, launcher, undisturbed, tmp_path, repo, more, says):
+def test_what_is_there_already_is_left_alone(hub, launcher, publication, tmp_path, repo, more, says):
     """Neither shown to more people than asked, nor mixed with another run; not even where reading it fails at first."""
     client = (
         "from huggingface_hub import HfApi; HfApi().create_repo('ann/world', private=False, exist_ok=True)"
@@ -161,14 +161,14 @@ def test_what_is_there_already_is_left_alone(hub, launcher, undisturbed, tmp_pat
     assert Run.open(tmp_path / "run").is_finished and hub.repo(f"model {repo}") == before
 
 
-def test_a_run_goes_to_one_repository(launcher, undisturbed):
-    ended = launcher.hf_icl("push", "run", "ann/second", folder=undisturbed.folder)
+def test_a_run_goes_to_one_repository(launcher, publication):
+    ended = launcher.hf_icl("push", "run", "ann/second", folder=publication.folder)
     assert ended.code == 2 and "is pushed to ann/undisturbed already" in ended.err
 
 
-def test_two_processes_do_not_publish_one_run(undisturbed, launcher):
-    with Outbox(undisturbed.run).lock():
-        ended = launcher.hf_icl("push", "run", folder=undisturbed.folder)
+def test_two_processes_do_not_publish_one_run(publication, launcher):
+    with Outbox(publication.run).lock():
+        ended = launcher.hf_icl("push", "run", folder=publication.folder)
     assert ended.code == 2 and "another process is publishing it" in ended.err
 
 
@@ -191,9 +191,9 @@ def test_a_choice_that_cannot_be_is_refused_before_training(hub, launcher, tmp_p
     assert not (tmp_path / "run").exists() and not hub.requests()
 
 
-def test_size_is_told_and_bounded(hub, launcher, undisturbed, tmp_path):
-    shutil.copytree(undisturbed.twin, tmp_path / "run")
-    settings = json.loads((undisturbed.twin / "run.json").read_text())
+def test_size_is_told_and_bounded(hub, launcher, publication, tmp_path):
+    shutil.copytree(publication.twin, tmp_path / "run")
+    settings = json.loads((publication.twin / "run.json").read_text())
     assert (
         settings["model_bytes"] * 3 * 2 > 50_000
     )  # two checkpoints, each a model and two numbers per weight
@@ -228,8 +228,8 @@ def test_listed_steps_and_landmarks_of_a_run_that_is_over(hub, launcher, tmp_pat
 # The page's own Space
 
 
-def test_a_space_shows_the_page(hub, launcher, undisturbed, tmp_path):
-    shutil.copytree(undisturbed.twin, tmp_path / "run")
+def test_a_space_shows_the_page(hub, launcher, publication, tmp_path):
+    shutil.copytree(publication.twin, tmp_path / "run")
     hub.fault("/api/spaces/", status=403, times=None)
     words = ["push", "run", "ann/with-page", "--space", "ann/page"]
     ended = launcher.hf_icl(*words, folder=tmp_path)
@@ -246,7 +246,7 @@ def test_a_space_shows_the_page(hub, launcher, undisturbed, tmp_path):
     assert json.loads((space.folder / "settings.json").read_text())["private"]
 
 
-def test_state_on_the_hub_is_the_state_on_disk(hub, undisturbed, tmp_path):
+def test_state_on_the_hub_is_the_state_on_disk(hub, publication, tmp_path):
     """Optimizer, scheduler and random states come back bit for bit, though nothing pickled went up."""
     from hf_icl.hub.state import read_plain
 
@@ -255,7 +255,7 @@ def test_state_on_the_hub_is_the_state_on_disk(hub, undisturbed, tmp_path):
     for path, content in files.items():
         if path.startswith("training_state/"):
             (tmp_path / Path(path).name).write_bytes(content)
-    checkpoint = undisturbed.run / "checkpoint-40"
+    checkpoint = publication.run / "checkpoint-40"
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         read_plain(tmp_path / name, tmp_path / name)
         ours, theirs = (torch.load(folder / name, weights_only=False) for folder in (tmp_path, checkpoint))

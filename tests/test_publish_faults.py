@@ -66,7 +66,7 @@ def test_the_table_tells_of_every_fault():
 @pytest.mark.parametrize(
     "fault", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in FAULTS]
 )
-def test_training_ends_with_everything_on_disk(hub, launcher, undisturbed, tmp_path, fault):
+def test_training_ends_with_everything_on_disk(hub, launcher, publication, tmp_path, fault):
     how, repo, user = FAULTS[fault], f"ann/fault-{list(FAULTS).index(fault)}", "ann/write"
     words, code, waiting, there, _ = read_table()[fault]
     waits = 3 if code == "3" and how != "quota" else 60
@@ -99,7 +99,7 @@ def test_training_ends_with_everything_on_disk(hub, launcher, undisturbed, tmp_p
     assert (len(state.tags) if state else 0) == int(there)
     # everything on disk, and said so
     assert Run.open(run).is_finished and "Traceback" not in ended.out + ended.err
-    assert_trained_as(run, undisturbed.twin)
+    assert_trained_as(run, publication.twin)
     assert f"On the Hub, {repo}: {there} revisions" in ended.out
     if int(waiting):
         assert f"Not on the Hub: {waiting} commits wait in run/.outbox." in ended.out

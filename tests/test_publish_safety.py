@@ -33,17 +33,17 @@ def plant(hub, repo, **files):
 
 
 @pytest.fixture
-def planted(hub, launcher, undisturbed, tmp_path, request):
+def planted(hub, launcher, publication, tmp_path, request):
     """Return the name of a published run into which somebody put what runs when it is loaded carelessly."""
     repo = f"ann/planted-{abs(hash(request.node.name)) % 10**8}"
-    shutil.copytree(undisturbed.twin, tmp_path / "mine")
+    shutil.copytree(publication.twin, tmp_path / "mine")
     assert launcher.hf_icl("push", "mine", repo, folder=tmp_path).code == 0
     plant(hub, repo)
     hub.reset()
     return repo
 
 
-def test_what_could_run_is_not_even_fetched(hub, launcher, planted, undisturbed, tmp_path):
+def test_what_could_run_is_not_even_fetched(hub, launcher, planted, publication, tmp_path):
     ended = launcher.hf_icl("pull", planted, "run", folder=tmp_path, HOME=str(tmp_path))
     assert ended.code == 0, ended
     asked = [
@@ -56,7 +56,7 @@ def test_what_could_run_is_not_even_fetched(hub, launcher, planted, undisturbed,
         if path.is_file()
     }
     assert there & set(PLANTED) == {"report/index.html"}
-    assert_trained_as(tmp_path / "run", undisturbed.run, but="config.json")  # the page is written anew
+    assert_trained_as(tmp_path / "run", publication.run, but="config.json")  # the page is written anew
     for words in (
         ["evaluate", "run", "--json"],
         ["evaluate", planted, "--json"],
@@ -66,7 +66,7 @@ def test_what_could_run_is_not_even_fetched(hub, launcher, planted, undisturbed,
         assert ended.code == 0 and not (tmp_path / "hacked").exists(), ended
 
 
-def test_a_model_that_needs_code_of_its_own_is_refused(undisturbed, tmp_path, monkeypatch):
+def test_a_model_that_needs_code_of_its_own_is_refused(publication, tmp_path, monkeypatch):
     """transformers would ask whether to run it; the answer is no, whatever is typed."""
     folder = tmp_path / "model"
     folder.mkdir()
@@ -80,7 +80,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused(undisturbed, tmp_path, mo
 
 
 @pytest.mark.parametrize("path", ["/tree/", "/api/models/[^/]+/[^/]+(/revision/[^/]+)?([?]|$)"])
-def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, undisturbed, tmp_path, path):
+def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication, tmp_path, path):
     """The server lists paths that lead elsewhere, and files under the names of folders."""
     names = [
         "../evil.json", "../../evil.json", "/etc/evil.json", "report/../../evil.html", "..\\evil.json", "C:\\evil.json",
@@ -112,7 +112,7 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, undisturbed,
     assert (
         not (tmp_path / "here/run/.hub.json").exists() and not (tmp_path / "here/run/checkpoint-8").exists()
     )
-    assert_trained_as(tmp_path / "here/run", undisturbed.run)
+    assert_trained_as(tmp_path / "here/run", publication.run)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ prepare_repo("bob/other", repo_type="model", public=False)
     assert not any(token in ended.out + ended.err for token in hub.tokens.values())
 
 
-def test_config_and_run_files_of_a_published_run_name_no_token(hub, undisturbed):
+def test_config_and_run_files_of_a_published_run_name_no_token(hub, publication):
     for tag in (*TAGS, "main"):
         files = hub.repo("model ann/undisturbed", tag).files
         assert not any(
