@@ -11,6 +11,7 @@ import torch
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.target import Target
 from hf_icl.runs import Run
+from tests.programs import ROOT
 from tests.publishing import (
     MESSAGES,
     SETTINGS,
@@ -244,6 +245,15 @@ def test_a_space_shows_the_page(hub, launcher, publication, tmp_path):
         assert space.files["index.html"] == (tmp_path / "run/report/index.html").read_bytes()
         assert len(space.commits) == 2  # the second push made none
     assert json.loads((space.folder / "settings.json").read_text())["private"]
+
+
+def test_the_example(hub, launcher, tmp_path):
+    code = (ROOT / "examples/push_report.py").read_text()
+    assert len(code.splitlines()) < 50
+    words = ["ann/example", "--steps", "10"]
+    ended = launcher.start(code=f"import sys; sys.argv[1:] = {words}\n{code}", folder=tmp_path).wait()
+    assert ended.code == 0 and "The history on the Hub is that on disk: True" in ended.out, ended
+    assert published(hub, "ann/example").tags == [f"step-{step:08d}" for step in (2, 4, 6, 8, 10)]
 
 
 def test_state_on_the_hub_is_the_state_on_disk(hub, publication, tmp_path):

@@ -119,6 +119,7 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
     ("files", "says"),
     [
         ({"run.json": "[]"}, "cannot be read as a run folder"),
+        ({"run.json": "bank"}, "run.json or history is damaged"),
         ({"config.yaml": "!!python/object/apply:os.system [touch hacked]"}, "cannot be read as a run folder"),
         ({"history.jsonl": '{"step": "<script>", "sequences": 0, "metrics": {}, "hits": {}}\n'}, "history is damaged"),
         ({"history.jsonl": '{"step": 1, "sequences": 0, "metrics": {"icl/accuracy": "<b>"}, "hits": {}}\n'}, "damaged"),
@@ -130,6 +131,9 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
 def test_damaged_or_hostile_files_are_refused_and_leave_nothing(
     hub, launcher, planted, tmp_path, files, says
 ):
+    if files == {"run.json": "bank"}:
+        about = json.loads(hub.repo(f"model {planted}").files["run.json"])
+        files = {"run.json": json.dumps(about | {"bank": {"n_classes": "<b>"}})}
     plant(hub, planted, **files)
     ended = launcher.hf_icl("pull", planted, "run", folder=tmp_path)
     assert ended.code == 2 and says in ended.err and "Traceback" not in ended.err, ended

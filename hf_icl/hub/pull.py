@@ -24,6 +24,7 @@ from hf_icl.history import History, Row
 from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, list_model_files
 from hf_icl.hub.pusher import CLIENT_ERRORS, describe
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
+from hf_icl.report import render_card
 from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # no separators, and no dot in front
@@ -57,7 +58,7 @@ def pull_run(
         draft = Path(pulling) / folder.name
         _fetch(api, repo_id, revision, draft)
         _arrange(draft, repo_id)
-        Run.open(draft)
+        _check_report(Run.open(draft), repo_id)
         if folder.exists():
             folder.rmdir()
         os.replace(draft, folder)
@@ -113,6 +114,16 @@ def _check_rows(rows: list[Row], repo_id: str) -> None:
             and all(isinstance(value, str) for value in hits.values())
         ):
             raise RunError(f"{repo_id}: its history is damaged at step {row['step']!r}.")
+
+
+def _check_report(run: Run, repo_id: str) -> None:
+    """Refuse a run of which no report can be written, because its files do not hold what they should."""
+    if not run.history.rows:
+        return
+    try:
+        render_card([run.record()])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RunError(f"{repo_id}: its {RUN_FILE} or history is damaged ({error!r}).") from error
 
 
 def _arrange(folder: Path, repo_id: str) -> None:
