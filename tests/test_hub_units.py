@@ -379,6 +379,23 @@ def test_what_is_no_push_error_reaches_the_one_who_waits(tmp_path):
         background.drain(10)
 
 
+def test_a_repository_that_cannot_be_read_is_not_taken_for_an_empty_one(undisturbed, monkeypatch):  # noqa: F811
+    """The client has one error for a file that is missing and one, below the same, for a Hub that does not answer."""
+    from hf_icl.hub import push
+
+    unreachable = LocalEntryNotFoundError("not in the cache")
+    unreachable.__cause__ = answer(503)
+
+    def download(repo_id, path):
+        raise unreachable
+
+    monkeypatch.setattr(push, "prepare_repo", lambda *words, **more: None)
+    api = SimpleNamespace(hf_hub_download=download)
+    pusher = push.make_pusher(Run.open(undisturbed), Target(repo_id="ann/run"), api=api)
+    with pytest.raises(LocalEntryNotFoundError):
+        pusher.prepare()
+
+
 # State as plain data
 
 
