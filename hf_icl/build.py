@@ -102,10 +102,15 @@ def _build_language_model(settings: ModelConfig, task: Task, weights: bool) -> P
 def _load_pretrained(auto_class: type, settings: ModelConfig, weights: bool) -> PreTrainedModel:
     try:
         if not weights:
-            config = AutoConfig.from_pretrained(settings.pretrained, revision=settings.revision)
+            config = AutoConfig.from_pretrained(
+                settings.pretrained, revision=settings.revision, trust_remote_code=False
+            )
             return auto_class.from_config(config)
         return auto_class.from_pretrained(
-            settings.pretrained, revision=settings.revision, dtype=getattr(torch, settings.dtype)
+            settings.pretrained,
+            revision=settings.revision,
+            dtype=getattr(torch, settings.dtype),
+            trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
         hint = "Give a folder, or the id of a model on the Hub that needs no code of its own."
@@ -145,13 +150,17 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase | None:
     if config.model.pretrained is None:
         return None
     try:
-        return AutoTokenizer.from_pretrained(config.model.pretrained, revision=config.model.revision)
+        return AutoTokenizer.from_pretrained(
+            config.model.pretrained, revision=config.model.revision, trust_remote_code=False
+        )
     except (OSError, ValueError, TypeError):  # how transformers says that a checkpoint comes without one
         return None
 
 
 def load_model(folder: str | Path) -> PreTrainedModel:
     """Load a model that a run, or anyone, has saved: an `ICLModel`, a causal language model, or a LoRA adapter on one.
+
+    No code that comes with a model is run.
 
     Raises:
         RunError: If the folder holds none of these.
@@ -162,9 +171,12 @@ def load_model(folder: str | Path) -> PreTrainedModel:
             import peft
 
             base = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
-            return peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
-        is_ours = isinstance(AutoConfig.from_pretrained(folder), ICLConfig)
-        return (ICLModel if is_ours else AutoModelForCausalLM).from_pretrained(folder)
+            below = AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False)
+            return peft.PeftModel.from_pretrained(below, folder)
+        is_ours = isinstance(AutoConfig.from_pretrained(folder, trust_remote_code=False), ICLConfig)
+        return (ICLModel if is_ours else AutoModelForCausalLM).from_pretrained(
+            folder, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:
         raise RunError(f"{folder}: holds neither a run nor a saved model ({error}).") from error
 

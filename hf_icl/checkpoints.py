@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -28,9 +29,16 @@ class ManifestCallback(TrainerCallback):
             mark_whole(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", "**/[!.]*")
 
 
-def mark_whole(folder: Path, pattern: str = "[!.]*") -> None:
-    """Write a manifest with the sizes of the files now in `folder` that match a pattern, in one atomic step."""
-    paths = (path for path in sorted(folder.glob(pattern)) if path.is_file() and path.name != MANIFEST_FILE)
+def mark_whole(folder: Path, pattern: str = "[!.]*", *, but: Collection[str] = ()) -> None:
+    """Write a manifest with the sizes of the files now in `folder` that match a pattern, in one atomic step.
+
+    Files whose names are in `but` are left out: they may change without harm.
+    """
+    paths = (
+        path
+        for path in sorted(folder.glob(pattern))
+        if path.is_file() and path.name not in (MANIFEST_FILE, *but)
+    )
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     write_atomically(folder / MANIFEST_FILE, json.dumps(sizes, indent=1).encode())
 

@@ -83,6 +83,8 @@ def push(
 
     run = Run.open(folder)
     target = Target.load(folder)
+    if target is not None and repo is None:
+        target = target.replace(wait_seconds=wait)
     if repo is not None:
         target = make_target(
             repo, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb,
@@ -101,14 +103,20 @@ def push(
 def finish(publisher) -> None:
     """Push the rest, say what is on the Hub and what is not, and exit with 3 if anything waits."""
     from hf_icl.hub.push import describe_progress, push_space
+    from hf_icl.hub.pusher import PushFailed
 
     run, target = publisher.run, publisher.plan.target
     with console.status(f"Pushing to {target.repo_id} …"):
         progress = publisher.close()
     say(describe_progress(run, target, progress))
-    if target.space is not None and not progress.waiting:
-        say(f"Page: {push_space(run, target.space, public=target.public)}")
-    if progress.waiting:
+    missing = progress.n_waiting > 0
+    if target.space is not None:
+        try:
+            say(f"Page: {push_space(run, target.space, public=target.public)}")
+        except PushFailed as error:
+            say(f"The page is not on the Hub. {error} Push it with: hf-icl push {run.folder}")
+            missing = True
+    if missing:
         raise typer.Exit(NOT_ALL_PUSHED)
 
 
@@ -126,10 +134,13 @@ def pull(
     Example: `hf-icl pull me/transience runs/mine`
     """
     from hf_icl.hub.pull import pull_run
+    from hf_icl.report import write_report
 
     target = folder or Path("runs") / repo.rpartition("/")[2]
     with quiet_hub(), console.status(f"Pulling {repo} …"):
         run = pull_run(repo, target, revision=revision)
+        if run.history.rows:
+            write_report([run.record()], target / "report")
     state = "finished" if run.is_finished else f"go on with: hf-icl resume {target}"
     say(f"{repo} is now in {target} ({state}).")
 

@@ -153,6 +153,12 @@ class TrainingConfig(Config):
         for name, value in self.arguments.items():
             if name not in known:
                 raise unknown_key(f"arguments.{name}", value, known)
+            if name.startswith(
+                ("hub_", "push_to_hub")
+            ):  # hub_token would stand in config.yaml, for all to see
+                rule = "runs are published by hf-icl, which keeps tokens out of configs"
+                hint = "Use: hf-icl run --push USER/REPO"
+                raise ConfigError(f"arguments.{name}", "…", rule, hint)
             if name in OURS:
                 raise ConfigError(
                     f"arguments.{name}", value, "the run sets this itself", "Use the field of training."

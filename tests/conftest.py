@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="hf_icl_tests_"))
@@ -11,7 +12,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from .hub.client import LoopbackHub  # noqa: E402
+from .hub.launcher import Launcher  # noqa: E402
 from .hub.session import Session  # noqa: E402
+from .publishing import train  # noqa: E402
 
 OMNIGLOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 
@@ -50,3 +53,22 @@ def session(_hub):
     session = Session(_hub)
     yield session
     session.close()
+
+
+@pytest.fixture(scope="session")
+def launcher(_hub):
+    """Return what starts `hf-icl` commands against the loopback Hub within milliseconds."""
+    launcher = Launcher(_hub)
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture(scope="session")
+def publication(_hub, launcher, tmp_path_factory):
+    """Return a run that was published while it trained, and a twin that never heard of the Hub."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ended = train(launcher, folder, "--push", "ann/undisturbed", "--revisions", "all")
+    assert ended.code == 0, ended.err
+    twin = train(launcher, folder / "twin")
+    assert twin.code == 0, twin.err
+    return SimpleNamespace(run=folder / "run", twin=folder / "twin" / "run", ended=ended, folder=folder)

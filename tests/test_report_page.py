@@ -5,9 +5,12 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from hf_icl.report import analyse
 from hf_icl.report.page import render_page
+from hf_icl.run_config import load_config
+from hf_icl.runs import Run
 from hf_icl.summary import FLIP_SHARE, ICL, IWL
 from tests.report_histories import make_run
 
@@ -201,6 +204,29 @@ def test_hostile_names_and_values_do_not_run(open_page):
     page.locator("body > i").click()
     assert page.evaluate("window.hacked") is None
     assert "Content Security Policy" in open_page.troubles.pop()
+
+
+def test_a_run_made_by_someone_else_runs_nothing(open_page, tmp_path):
+    """A run folder as it is pulled, whose files are hostile wherever they hold names or free text."""
+    config = load_config(
+        "default", ["task.bank.n_classes=24", "training.arguments={run_name: " + json.dumps(HOSTILE) + "}"]
+    )
+    about = {
+        "schema": 1, "config": config.to_dict(), "chance": {ICL: 0.1, f"{HOSTILE}/accuracy": 0.1},
+        "n_sequences": {"icl": 64, HOSTILE: 64}, "bank": {"name": HOSTILE, HOSTILE: HOSTILE, "n_classes": 24, "n_holdout_classes": 4, "n_exemplars": 1},
+        "provenance": {"seed": HOSTILE, "versions": {HOSTILE: HOSTILE}, "commit": HOSTILE, "machine": HOSTILE,
+                       "command": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}},
+    }  # fmt: skip
+    folder = tmp_path / "<img src=x onerror=window.hacked=1>"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(about["config"]))
+    (folder / "run.json").write_text(json.dumps(about))
+    rows = [row | {"metrics": row["metrics"] | {f"{HOSTILE}/accuracy": 0.5}} for row in small().rows]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = open_page([Run.open(folder).record()])
+    assert page.evaluate("window.hacked") is None and page.locator("img").count() == 0
+    assert page.locator("#columns th").nth(1).inner_text().startswith("<img src=x")
+    assert page.locator("text=7*7").count() >= 3  # it is there, as text
 
 
 def test_phone_and_dark_scheme(open_page):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoints, is_whole, step_of
@@ -19,21 +22,23 @@ def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
     """Put a checkpoint into the outbox: its model, the history up to it, and what it takes to go on from it.
 
     Raises:
-        RunError: If the checkpoint is not whole, or there is no room.
+        RunError: If the checkpoint is not whole, holds what cannot be published, or there is no room.
     """
     if not is_whole(checkpoint):
         raise RunError(f"{checkpoint}: not a whole checkpoint, so it is not published.")
-    step = step_of(checkpoint)
-    outbox.folder.mkdir(parents=True, exist_ok=True)
-    state = _write_state(checkpoint, outbox.folder / f".state-{step}.tmp")
+    step, draft = step_of(checkpoint), outbox.folder / f".state-{step_of(checkpoint)}.tmp"
     try:
+        draft.mkdir(parents=True, exist_ok=True)
+        _write_state(checkpoint, draft)
         files = {path.name: path for path in list_model_files(checkpoint)} | _describe_run(run, step)
-        files |= {f"{STATE_FOLDER}/{path.name}": path for path in sorted(state.iterdir())}
+        files |= {f"{STATE_FOLDER}/{path.name}": path for path in sorted(draft.iterdir())}
         outbox.put(step, files, message=f"Step {step:,}")
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{checkpoint}: could not be put aside for the Hub ({error}). It is whole itself."
+        ) from error
     finally:
-        for path in state.iterdir():
-            path.unlink()
-        state.rmdir()
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def put_closing(outbox: Outbox, run: Run) -> None:
@@ -69,10 +74,8 @@ def _describe_run(run: Path, last_step: int | None) -> dict[str, Path | bytes]:
     }
 
 
-def _write_state(checkpoint: Path, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
+def _write_state(checkpoint: Path, folder: Path) -> None:
     for pattern in STATE_FILES:
         for path in sorted(checkpoint.glob(pattern)):
             write_plain(path, folder / path.name)
-    (folder / TRAINER_STATE_FILE).write_bytes((checkpoint / TRAINER_STATE_FILE).read_bytes())
-    return folder
+    shutil.copyfile(checkpoint / TRAINER_STATE_FILE, folder / TRAINER_STATE_FILE)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock
+
 from hf_icl.errors import RunError
 from hf_icl.hub.selection import name_tag
 
@@ -58,6 +60,11 @@ class Outbox:
     def __init__(self, run: Path) -> None:
         self.folder = run / OUTBOX_FOLDER
 
+    def lock(self) -> BaseFileLock:
+        """Return a lock that one process at a time can hold; a killed process gives it back."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock")
+
     def put(
         self, step: int, files: Mapping[str, Path | bytes], *, message: str, remove: Iterable[str] = ()
     ) -> None:
@@ -99,8 +106,21 @@ class Outbox:
 
     def items(self) -> list[Item]:
         """Return what waits, steps in order, the closing commit last."""
-        folders = sorted(self.folder.glob("[!.]*")) if self.folder.exists() else []
-        return [_read_item(folder) for folder in folders]
+        return [_read_item(self.folder / name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Return what waits is called, in order: steps of eight digits, and closing."""
+        return sorted(path.name for path in self.folder.glob("[!.]*"))
+
+    @property
+    def steps(self) -> list[int]:
+        """Return the steps that wait."""
+        return [int(name) for name in self.names() if name != CLOSING]
+
+    def tidy(self) -> None:
+        """Remove what a killed process has left in parts, and the closing commit, which is made anew at each end."""
+        for path in (*self.folder.glob(".*.tmp"), *self.folder.glob(CLOSING)):
+            shutil.rmtree(path)
 
     def done(self, item: Item) -> None:
         """Forget an item that is on the Hub."""

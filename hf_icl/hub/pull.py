@@ -1,7 +1,8 @@
 """Bringing a run back from the Hub: report, resume and evaluate work on it as if it had been made here.
 
 What comes from the Hub is data. Only files whose names a run has are fetched, tensors come from safetensors, the
-trainer's state from JSON and safetensors, and no code is run.
+trainer's state from JSON and safetensors, and no code is run. The report is left there, since a page can hold anything: it
+is written anew from the history.
 """
 
 from __future__ import annotations
@@ -11,24 +12,25 @@ import os
 import re
 import shutil
 import tempfile
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
 
 from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import mark_whole
 from hf_icl.errors import RunError
-from hf_icl.history import History
-from hf_icl.hub.contents import CARD_FILE, REPORT_FOLDER, STATE_FOLDER, list_model_files
-from hf_icl.hub.pusher import describe
+from hf_icl.history import History, Row
+from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, list_model_files
+from hf_icl.hub.pusher import CLIENT_ERRORS, describe
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
+from hf_icl.report import render_card
 from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
 
-PLAIN_NAME = re.compile(r"[\w][\w.-]*")  # no separators, and no dot in front
-PATTERNS = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE, *MODEL_FILES)
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # no separators, and no dot in front
+RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)
 STATE_SUFFIXES = (".json", ".safetensors")
+MODEL_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 
 
 def pull_run(
@@ -56,7 +58,7 @@ def pull_run(
         draft = Path(pulling) / folder.name
         _fetch(api, repo_id, revision, draft)
         _arrange(draft, repo_id)
-        Run.open(draft)
+        _check_report(Run.open(draft), repo_id)
         if folder.exists():
             folder.rmdir()
         os.replace(draft, folder)
@@ -70,7 +72,7 @@ def _fetch(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None
         if RUN_FILE not in names:
             raise RunError(f"{repo_id}: holds no run of hf_icl ({RUN_FILE} is missing).")
         cached = api.snapshot_download(repo_id, revision=commit, allow_patterns=names)
-    except (HTTPError, OSError, ValueError) as error:
+    except CLIENT_ERRORS as error:
         raise RunError(describe(error, repo_id)) from error
     for name in names:
         target = folder / name
@@ -81,35 +83,57 @@ def _fetch(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None
 def is_ours(name: str) -> bool:
     """Say whether a path in a repository is one that a run has; no other is ever fetched.
 
-    >>> [is_ours(name) for name in ("run.json", "report/index.html", "training_state/optimizer.pt.json")]
+    >>> [is_ours(name) for name in ("run.json", "model.safetensors", "training_state/optimizer.pt.json")]
     [True, True, True]
-    >>> [is_ours(name) for name in ("../run.json", "report/../../x.html", "model.bin", "/run.json", "report/.x")]
+    >>> [is_ours(name) for name in ("../run.json", "report/index.html", "model.bin", "adapter_model.bin", "x.py")]
     [False, False, False, False, False]
     """
-    parts = name.split("/")
-    if not all(PLAIN_NAME.fullmatch(part) for part in parts):
+    *folders, last = name.split("/")
+    if not all(PLAIN_NAME.fullmatch(part) for part in (*folders, last)):
         return False
-    if len(parts) == 1:
-        return any(fnmatch(name, pattern) for pattern in PATTERNS)
-    if len(parts) != 2:
-        return False
-    if parts[0] == STATE_FOLDER:
-        stem = PurePosixPath(parts[1])
-        is_state = (
-            any(fnmatch(stem.stem, pattern) for pattern in STATE_FILES) and stem.suffix in STATE_SUFFIXES
-        )
-        return is_state or parts[1] == TRAINER_STATE_FILE
-    return parts[0] == REPORT_FOLDER
+    stem, suffix = PurePosixPath(last).stem, PurePosixPath(last).suffix
+    match folders:
+        case []:
+            is_model = any(fnmatchcase(last, pattern) for pattern in MODEL_FILES)
+            return last in RUN_FILES or (is_model and suffix in MODEL_SUFFIXES)
+        case [str(folder)] if folder == STATE_FOLDER:
+            is_state = any(fnmatchcase(stem, pattern) for pattern in STATE_FILES)
+            return last == TRAINER_STATE_FILE or (is_state and suffix in STATE_SUFFIXES)
+    return False
+
+
+def _check_rows(rows: list[Row], repo_id: str) -> None:
+    """Refuse a history whose rows are not made of numbers and text, in the right places."""
+    for row in rows:
+        metrics, hits = row.get("metrics"), row.get("hits")
+        if not (
+            all(type(row[name]) is int and row[name] >= 0 for name in ("step", "sequences"))
+            and isinstance(metrics, dict)
+            and all(type(value) in (int, float) for value in metrics.values())
+            and isinstance(hits, dict)
+            and all(isinstance(value, str) for value in hits.values())
+        ):
+            raise RunError(f"{repo_id}: its history is damaged at step {row['step']!r}.")
+
+
+def _check_report(run: Run, repo_id: str) -> None:
+    """Refuse a run of which no report can be written, because its files do not hold what they should."""
+    if not run.history.rows:
+        return
+    try:
+        render_card([run.record()])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RunError(f"{repo_id}: its {RUN_FILE} or history is damaged ({error!r}).") from error
 
 
 def _arrange(folder: Path, repo_id: str) -> None:
     """Turn what was fetched into a run folder: a finished run, or one with a checkpoint to go on from."""
-    History(folder / HISTORY_FILE)  # refuses what is none
+    _check_rows(History(folder / HISTORY_FILE).rows, repo_id)
     state = folder / STATE_FOLDER
     if not list_model_files(folder):
         raise RunError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
     if not state.exists():
-        mark_whole(folder)
+        mark_whole(folder, but=[CARD_FILE])
         return
     try:
         step = json.loads((state / TRAINER_STATE_FILE).read_text())["global_step"]

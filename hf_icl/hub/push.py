@@ -7,14 +7,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
+from filelock import Timeout
 from huggingface_hub import CommitOperationAdd, HfApi, SpaceCard
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.hub.callback import PublishCallback
 from hf_icl.hub.contents import REPORT_FOLDER, list_checkpoints, list_model_files, put_closing, put_step
 from hf_icl.hub.outbox import Outbox
-from hf_icl.hub.pusher import BackgroundPusher, Progress, Pusher
+from hf_icl.hub.pusher import BackgroundPusher, Pusher, insist
 from hf_icl.hub.repos import prepare_repo
 from hf_icl.hub.selection import name_tag, read_tag
 from hf_icl.hub.target import Target
@@ -41,7 +42,7 @@ class Plan:
 
     def __str__(self) -> str:
         seen = "public: everyone can see it" if self.target.public else "private: only you can see it"
-        size = f"{len(self.steps)} revisions of about {self.n_bytes / max(1, len(self.steps)) / 1e6:.1f} MB"
+        size = f"{len(self.steps)} revisions of about {self.n_bytes / max(1, len(self.steps)) / 1e6:.3g} MB"
         first_last = f" ({name_tag(self.steps[0])} to {name_tag(self.steps[-1])})" if self.steps else ""
         return f"Goes to {self.target.repo_id} on {HfApi().endpoint}, {seen}. {size}{first_last}, and the report."
 
@@ -68,6 +69,10 @@ def choose_steps(config: RunConfig, target: Target) -> list[int]:
 def plan_push(run: Run, target: Target) -> Plan:
     """Return what will be published of the checkpoints that a run has on disk."""
     there = list_checkpoints(run.folder)
+    known = Target.load(run.folder)
+    if known is not None and known.selection == target.selection and target.selection.steps != "landmarks":
+        steps = [step for step in choose_steps(run.config, target) if step in there]  # as while it trained
+        return _plan(target, steps, run.about.get("model_bytes", 0))
     summary = analyse([run.record()])["runs"][0]["measures"] if run.history.rows else {}
     steps = target.selection.choose(list(there), summary)
     size = sum(path.stat().st_size for path in list_model_files(there[steps[-1]])) if steps else 0
@@ -80,45 +85,86 @@ def _plan(target: Target, steps: list[int], n_bytes_model: int) -> Plan:
     return Plan(target, steps, n_bytes)
 
 
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What became of a run's pushes.
+
+    Attributes:
+        pushed: Steps that are revisions on the Hub.
+        n_waiting: Commits in the outbox.
+        trouble: Why they wait; None if nothing is wrong.
+    """
+
+    pushed: list[int]
+    n_waiting: int
+    trouble: str | None
+
+
 class Publisher:
     """Publishes one run in the background: revisions while it trains, report and card at the end.
 
+    One process at a time can publish a run.
+
     Attributes:
         callback: Feeds the outbox while a `Trainer` trains.
+
+    Example (a whole program is `examples/push_report.py`)::
+
+        with Publisher(run, plan_training(run, target)) as publisher:
+            run.train(callbacks=[publisher.callback])
+            progress = publisher.close()
     """
 
     def __init__(self, run: Run, plan: Plan, *, api: HfApi | None = None) -> None:
         self.run, self.plan = run, plan
         self.pusher = make_pusher(run, plan.target, api=api)
+        self.outbox = self.pusher.outbox
         self.background = BackgroundPusher(self.pusher)
-        self.callback = PublishCallback(run.folder, plan.steps, self.pusher.outbox, self.background)
+        self.callback = PublishCallback(run.folder, plan.steps, self.outbox, self.background)
+        self._lock = self.outbox.lock()
 
     def __enter__(self) -> Self:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"{self.run.folder}: another process is publishing it. Wait for its end."
+            ) from error
+        self.outbox.tidy()
+        self._put_missing()
         self.background.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.background.stop()
+        self._lock.release()
 
     def close(self) -> Progress:
         """Add what is on disk and not on the Hub, and report and card; wait for it as long as the target says.
 
         Repeating it changes nothing on the Hub. Nothing is raised where the Hub cannot be reached or refuses.
         """
-        published = self.pusher.list_published()
-        checkpoints = list_checkpoints(self.run.folder)
-        for step in self.plan.steps:
-            if step not in published and step in checkpoints:
-                put_step(self.pusher.outbox, self.run.folder, checkpoints[step])
-        put_closing(self.pusher.outbox, self.run)
+        self._put_missing()
+        put_closing(self.outbox, self.run)
         self.background.wake()
-        ended = self.background.drain(self.plan.target.wait_seconds)
-        progress = self.pusher.progress
-        progress.pushed = sorted({*progress.pushed, *published})
-        if not ended:
-            progress.waiting = len(self.pusher.outbox.items())
-            progress.trouble = f"{self.plan.target.wait_seconds:.0f} seconds were not enough."
-        return progress
+        seconds = self.plan.target.wait_seconds
+        ended = self.background.drain(seconds)
+        late = "" if ended else f"{seconds:g} seconds were not enough. "
+        n_waiting = len(self.outbox.names())
+        trouble = f"{late}{self.pusher.trouble or ''}".strip() if n_waiting else None
+        return Progress(sorted(self.pusher.list_published()), n_waiting, trouble)
+
+    def _put_missing(self) -> None:
+        """Put chosen checkpoints that are on disk, and neither wait nor are on the Hub, into the outbox."""
+        waiting = (
+            self.outbox.steps
+        )  # before the Hub is asked: what leaves the outbox meanwhile is there by then
+        checkpoints = list_checkpoints(self.run.folder)
+        missing = [step for step in self.plan.steps if step in checkpoints and step not in waiting]
+        published = self.pusher.list_published() if missing else ()
+        for step in missing:
+            if step not in published:
+                put_step(self.outbox, self.run.folder, checkpoints[step])
 
 
 def make_pusher(run: Run, target: Target, *, api: HfApi | None = None) -> Pusher:
@@ -132,7 +178,7 @@ def _prepare(run: Run, target: Target, api: HfApi) -> None:
     prepare_repo(target.repo_id, repo_type="model", public=target.public, api=api)
     try:
         path = api.hf_hub_download(target.repo_id, RUN_FILE)
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:  # not its parent: that is raised without a network as well
         return
     with open(path) as file:
         theirs = json.load(file)
@@ -146,12 +192,12 @@ def push_space(run: Run, space: str, *, public: bool, api: HfApi | None = None) 
 
     Raises:
         RunError: If the run has no report.
+        PushFailed: If the Hub cannot be reached, or refuses.
     """
     api = api or HfApi()
     page = run.folder / REPORT_FOLDER / "index.html"
     if not page.exists():
         raise RunError(f"{run.folder}: there is no report yet. Write it with: hf-icl report {run.folder}")
-    prepare_repo(space, repo_type="space", public=public, space_sdk="static", api=api)
     card = SpaceCard(
         f"---\n{json.dumps(_describe_space(run), indent=1)}\n---\n\nA transience report, by hf_icl.\n"
     )
@@ -159,7 +205,12 @@ def push_space(run: Run, space: str, *, public: bool, api: HfApi | None = None) 
         CommitOperationAdd("index.html", str(page)),
         CommitOperationAdd("README.md", str(card).encode()),
     ]
-    api.create_commit(space, operations, commit_message="Transience report", repo_type="space")
+
+    def push() -> None:
+        prepare_repo(space, repo_type="space", public=public, space_sdk="static", api=api)
+        api.create_commit(space, operations, commit_message="Transience report", repo_type="space")
+
+    insist(push, space)
     return f"{api.endpoint}/spaces/{space}"
 
 
@@ -169,18 +220,14 @@ def _describe_space(run: Run) -> Mapping[str, Any]:
 
 def describe_progress(run: Run, target: Target, progress: Progress) -> str:
     """Say plainly what is on the Hub and what is not."""
-    tags = [name_tag(step) for step in sorted(set(progress.pushed))]
+    tags = [name_tag(step) for step in progress.pushed]
     shown = ", ".join(tags if len(tags) <= 4 else [*tags[:2], "…", tags[-1]])
-    there = (
-        f"On the Hub, {target.repo_id}: {len(tags)} revisions ({shown})"
-        if tags
-        else "On the Hub: nothing new"
-    )
-    if not progress.waiting:
+    there = f"On the Hub, {target.repo_id}: {len(tags)} revisions" + (f" ({shown})" if tags else "")
+    if not progress.n_waiting:
         return f"{there}, report and card."
     return (
-        f"{there}. Not on the Hub: {progress.waiting} commits wait in {Outbox(run.folder).folder}. "
-        f"{progress.trouble or ''} Everything is on disk. Push the rest with: hf-icl push {run.folder}"
+        f"{there}. Not on the Hub: {progress.n_waiting} commits wait in {Outbox(run.folder).folder}. "
+        f"{progress.trouble} Everything is on disk. Push the rest with: hf-icl push {run.folder}"
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import re
 import threading
 import time
 import warnings
 from collections.abc import Callable
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from hf_icl.errors import HfIclError
 from hf_icl.hub.outbox import Item, Outbox
@@ -22,25 +22,16 @@ PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)  # worth another try
 N_TRIES = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 LONGEST_RETRY_AFTER_S = 300.0
+CLIENT_ERRORS = (
+    HTTPError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)  # of these kinds are all that the client raises
 
 
 class PushFailed(HfIclError):
     """A push did not go through; what it should have carried waits in the outbox."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """What became of a run's pushes.
-
-    Attributes:
-        pushed: Steps that are on the Hub, as far as this process put or found them there.
-        waiting: Commits in the outbox.
-        trouble: Why the last push failed; None if nothing is wrong.
-    """
-
-    pushed: list[int] = dataclasses.field(default_factory=list)
-    waiting: int = 0
-    trouble: str | None = None
 
 
 class Pusher:
@@ -51,7 +42,11 @@ class Pusher:
         repo_id: Where to.
         prepare: Called before the first commit; makes the repository, and raises what `HfApi` raises.
         api: The Hub's client.
-        wait: Waits so many seconds; the default can be cut short by `finish`.
+        wait: Waits so many seconds; `BackgroundPusher` puts one there that it can cut short.
+
+    Attributes:
+        published: Steps that are revisions on the Hub, as far as this process knows.
+        trouble: Why the last try failed; None if nothing is wrong.
     """
 
     def __init__(
@@ -65,38 +60,48 @@ class Pusher:
     ) -> None:
         self.outbox, self.repo_id, self.prepare, self.wait = outbox, repo_id, prepare, wait
         self.api = api or HfApi()
-        self.progress = Progress()
+        self.published: set[int] = set()
+        self.trouble: str | None = None
         self._prepared = False
 
-    def push_all(self) -> Progress:
+    def push_all(self) -> None:
         """Push everything that waits, in order, stopping at the first commit that does not go through."""
         try:
             for item in self.outbox.items():
-                self._insist(lambda item=item: self._push(item))
+                insist(lambda item=item: self._push(item), self.repo_id, wait=self.wait, tell=self._note)
                 self.outbox.done(item)
-                if item.tag is not None:
-                    self.progress.pushed.append(read_tag(item.tag))
-            self.progress.trouble = None
+            self.trouble = None
         except PushFailed as error:
-            self.progress.trouble = str(error)
-        self.progress.waiting = len(self.outbox.items())
-        return self.progress
+            self.trouble = str(error)
 
-    def list_published(self) -> list[int]:
-        """Return the steps that are revisions on the Hub already; none where it cannot be asked."""
+    def list_published(self) -> set[int]:
+        """Return the steps that are revisions on the Hub; where it cannot be asked, those that this process knows of."""
         try:
-            refs = self.api.list_repo_refs(self.repo_id)
-        except (HTTPError, OSError) as error:  # said when the first commit fails, if it does
+            self.published = self._ask_published()
+        except RepositoryNotFoundError:
+            self.published = set()
+        except CLIENT_ERRORS as error:  # said when the first commit fails, if it does
             logger.debug("%s: revisions cannot be listed: %s", self.repo_id, error)
-            return []
-        return [step for ref in refs.tags if (step := read_tag(ref.name)) is not None]
+        return self.published
+
+    def _ask_published(self) -> set[int]:
+        tags = self.api.list_repo_refs(self.repo_id).tags
+        return {step for ref in tags if (step := read_tag(ref.name)) is not None}
+
+    def _note(self, trouble: str) -> None:
+        self.trouble = trouble
 
     def _push(self, item: Item) -> None:
-        """Make one commit and its tag. Repeating it changes nothing."""
+        """Make one commit and its tag. Repeating it changes nothing, and a step that has its tag is not pushed again."""
         if not self._prepared:
             self.prepare()
+            self.published = self._ask_published()
             self._prepared = True
-        there = set(self.api.list_repo_files(self.repo_id)) if item.remove else set()
+        step = None if item.tag is None else read_tag(item.tag)
+        if step in self.published:
+            return
+        head = self.api.repo_info(self.repo_id).sha
+        there = set(self.api.list_repo_files(self.repo_id, revision=head)) if item.remove else set()
         kept = set(item.files)
         gone = [path for path in sorted(there - kept) if path.split("/")[0] in item.remove]
         operations = [
@@ -105,26 +110,47 @@ class Pusher:
         ]
         with warnings.catch_warnings():  # the report's own table is meant to be there
             warnings.filterwarnings("ignore", ".*commit a data file.*", UserWarning)
-            commit = self.api.create_commit(self.repo_id, operations, commit_message=item.message)
-        if item.tag is not None:
+            commit = self.api.create_commit(
+                self.repo_id, operations, commit_message=item.message, parent_commit=head
+            )  # refused if somebody committed meanwhile, or if this arrives late, when a later step is there
+        if step is not None:
             self.api.create_tag(self.repo_id, tag=item.tag, revision=commit.oid, exist_ok=True)
+            self.published.add(step)
 
-    def _insist(self, push: Callable[[], None]) -> None:
-        """Try until it works, until trying again is pointless, or `N_TRIES` times."""
-        pause = FIRST_WAIT_S
-        for number in range(1, N_TRIES + 1):
-            try:
-                return push()
-            except HfIclError as error:
-                raise PushFailed(str(error)) from error
-            except (HTTPError, OSError, ValueError) as error:  # the client's own errors are of these kinds
-                if number == N_TRIES or not _is_passing(error):
-                    raise PushFailed(describe(error, self.repo_id)) from error
-                seconds = min(_read_retry_after(error) or pause, LONGEST_RETRY_AFTER_S)
-                logger.debug("push to %s failed, again in %.0f s: %s", self.repo_id, seconds, error)
-            self.wait(seconds)
-            pause = min(2 * pause, LONGEST_WAIT_S)
-        return None
+
+def insist(
+    push: Callable[[], None],
+    repo_id: str,
+    *,
+    wait: Callable[[float], object] = time.sleep,
+    tell: Callable[[str], None] = logger.debug,
+) -> None:
+    """Try until it works, until trying again is pointless, or `N_TRIES` times.
+
+    Args:
+        push: What to try; it can be repeated.
+        repo_id: Where to, for the sentence.
+        wait: Waits so many seconds, and returns True to say that it is not worth going on.
+        tell: Gets the sentence of each try that failed.
+
+    Raises:
+        PushFailed: If it did not go through.
+    """
+    pause = FIRST_WAIT_S
+    for number in range(1, N_TRIES + 1):
+        try:
+            return push()
+        except HfIclError as error:
+            raise PushFailed(str(error)) from error
+        except CLIENT_ERRORS as error:
+            trouble = describe(error, repo_id)
+            if number == N_TRIES or not is_passing(error):
+                raise PushFailed(trouble) from error
+            tell(trouble)
+            if wait(min(_read_retry_after(error) or pause, LONGEST_RETRY_AFTER_S)):
+                raise PushFailed(trouble) from error
+        pause = min(2 * pause, LONGEST_WAIT_S)
+    return None
 
 
 class BackgroundPusher:
@@ -132,9 +158,11 @@ class BackgroundPusher:
 
     def __init__(self, pusher: Pusher) -> None:
         self.pusher = pusher
-        self._wanted, self._idle, self._stop = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="hf_icl-push", daemon=True)
+        self._changed = threading.Condition()
+        self._asked = self._answered = 0  # how often it was woken, and which of these calls it has dealt with
+        self._stop = threading.Event()
         self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="hf_icl-push", daemon=True)
         pusher.wait = self._stop.wait
 
     def start(self) -> None:
@@ -144,8 +172,9 @@ class BackgroundPusher:
 
     def wake(self) -> None:
         """Say that there is something new to push."""
-        self._idle.clear()
-        self._wanted.set()
+        with self._changed:
+            self._asked += 1
+            self._changed.notify_all()
 
     def drain(self, seconds: float | None) -> bool:
         """Wait until everything is pushed or a push has failed for good; return False if the time is over before.
@@ -153,57 +182,88 @@ class BackgroundPusher:
         Raises:
             BaseException: What went wrong in the thread, if that was no push.
         """
-        ended = self._idle.wait(seconds)
+        with self._changed:
+            ended = self._changed.wait_for(lambda: self._error or self._answered == self._asked, seconds)
         if self._error is not None:
             raise self._error
-        return ended
+        return bool(ended)
 
     def stop(self) -> None:
         """End without waiting. The commit under way may still come through; what is left waits in the outbox."""
         self._stop.set()
-        self._wanted.set()
+        self.wake()
 
     def _work(self) -> None:
         try:
             while True:
-                self._wanted.wait()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._answered < self._asked)
+                    asked = self._asked
                 if self._stop.is_set():
                     return
-                self._wanted.clear()
                 self.pusher.push_all()
-                if not self._wanted.is_set():
-                    self._idle.set()
+                with self._changed:
+                    self._answered = asked
+                    self._changed.notify_all()
         except BaseException as error:  # handed to the thread that waits
-            self._error = error
-            self._idle.set()
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
 
 
 def describe(error: Exception, repo_id: str) -> str:
-    """Return what went wrong in a sentence, with the way out. Never holds a token: only what the server says."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    said = (getattr(error, "server_message", None) or "").strip().splitlines()
+    """Return what went wrong in a sentence, with the way out. Never holds a token: only what the server says.
+
+    >>> describe(ConnectionRefusedError(), "me/runs")
+    'me/runs: the Hub cannot be reached (ConnectionRefusedError).'
+    """
+    cause = find_cause(error)
+    said = (getattr(cause, "server_message", None) or "").strip().splitlines()[:1]
+    status = getattr(getattr(cause, "response", None), "status_code", None)
     reason = {
         401: "the Hub does not know this token; log in with: hf auth login",
-        402: "the quota is used up",
+        402: "the quota is used up; free some space there",
         403: "the token may not write there; make one with write access",
         404: "there is no such repository, or the token may not see it",
         429: "the Hub asks to slow down",
     }.get(status)
-    if reason is None and status is None:
-        reason = f"the Hub cannot be reached ({type(error).__name__})"
-    words = [reason or f"the Hub answers {status}", *(said[:1])]
-    return f"{repo_id}: {': '.join(words)}."
+    if status == 403 and re.search("storage|quota", " ".join(said), re.IGNORECASE):
+        reason = "the quota is used up; free some space there"
+    elif isinstance(cause, OfflineModeIsEnabled):
+        reason = "HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"
+    elif status is not None:
+        reason = reason or f"the Hub answers {status}"
+    elif isinstance(cause, HTTPError | ConnectionError | TimeoutError):
+        reason = f"the Hub cannot be reached ({type(cause).__name__})"
+    else:
+        reason = f"the client gave up ({type(cause).__name__}: {cause})"
+    return f"{repo_id}: {': '.join([reason, *said])}."
 
 
-def _is_passing(error: Exception) -> bool:
-    if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code in PASSING
-    return isinstance(error, HTTPError | ConnectionError | TimeoutError)
+def find_cause(error: BaseException) -> BaseException:
+    """Return what the server or the network said: the client wraps it in errors of other kinds here and there."""
+    while getattr(error, "response", None) is None and isinstance(error.__cause__, HTTPError | OSError):
+        error = error.__cause__
+    return error
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether the same request may go through later.
+
+    >>> is_passing(TimeoutError()), is_passing(ValueError("not a name"))
+    (True, False)
+    """
+    cause = find_cause(error)
+    response = getattr(cause, "response", None)
+    if response is not None:
+        return response.status_code in PASSING
+    network = isinstance(cause, HTTPError | ConnectionError | TimeoutError)
+    return network and not isinstance(cause, OfflineModeIsEnabled)
 
 
 def _read_retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", {})
+    headers = getattr(getattr(find_cause(error), "response", None), "headers", {})
     try:
-        return float(headers["Retry-After"])
+        return max(0.0, float(headers["Retry-After"]))
     except (KeyError, ValueError):
         return None

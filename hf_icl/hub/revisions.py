@@ -5,16 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
 
 from hf_icl.build import load_model
 from hf_icl.errors import RunError
-from hf_icl.hub.pull import pull_run
+from hf_icl.hub.pull import is_ours, pull_run
 from hf_icl.hub.push import list_tags
-from hf_icl.hub.pusher import describe
+from hf_icl.hub.pusher import CLIENT_ERRORS, describe
 from hf_icl.runs import MODEL_FILES
 
 
@@ -67,8 +67,12 @@ def measure_revisions(
                     f"{repo_id}: no revision is tagged step-…. Push some with: hf-icl push RUN {repo_id}"
                 )
             for step, tag in track(sorted(tags.items())):
-                folder = api.snapshot_download(repo_id, revision=tag, allow_patterns=list(MODEL_FILES))
+                names = [name for name in api.list_repo_files(repo_id, revision=tag) if is_ours(name)]
+                models = [
+                    name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+                ]
+                folder = api.snapshot_download(repo_id, revision=tag, allow_patterns=models)
                 metrics, _ = task.measure(load_model(folder))
                 yield Remeasured(step, tag, metrics, rows.get(step))
-        except (HTTPError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise RunError(describe(error, repo_id)) from error

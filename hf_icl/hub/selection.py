@@ -82,7 +82,7 @@ def read_tag(tag: str) -> int | None:
     >>> read_tag("step-00012000"), read_tag("v1.0")
     (12000, None)
     """
-    match = re.fullmatch(r"step-(\d{8,})", tag)
+    match = re.fullmatch("step-([0-9]{8,12})", tag)
     return int(match[1]) if match else None
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers.trainer_pt_utils import safe_globals
 
@@ -28,13 +30,14 @@ def write_plain(source: Path, target: Path) -> None:
     Raises:
         RunError: If it holds something that is neither a tensor, an array, nor plain data.
     """
-    with safe_globals():
-        value = torch.load(source, map_location="cpu", weights_only=True)
     tensors: dict[str, Tensor] = {}
     try:
+        with safe_globals():
+            value = torch.load(source, map_location="cpu", weights_only=True)
         skeleton = to_plain(value, tensors)
-    except TypeError as error:
-        raise RunError(f"{source}: {error}, which cannot be published as plain data.") from error
+    except (TypeError, UnpicklingError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise RunError(f"{source}: cannot be published as plain data ({said}).") from error
     _beside(target, ".json").write_text(json.dumps(skeleton))
     safetensors.torch.save_file(tensors, _beside(target, ".safetensors"))
 
@@ -48,7 +51,7 @@ def read_plain(source: Path, target: Path) -> None:
     try:
         skeleton = json.loads(_beside(source, ".json").read_text())
         value = from_plain(skeleton, safetensors.torch.load_file(_beside(source, ".safetensors")))
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise RunError(f"{source}: not a trainer state ({error}). Pull the run again.") from error
     torch.save(value, target)
 
@@ -75,7 +78,8 @@ def to_plain(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         return {"dict": [[to_plain(key, tensors), to_plain(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [to_plain(item, tensors) for item in value]}
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [to_plain(item, tensors) for item in value]}
     raise TypeError(f"holds a {type(value).__name__}")
 
 

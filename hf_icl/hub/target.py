@@ -12,7 +12,7 @@ from hf_icl.errors import ConfigError, RunError
 from hf_icl.history import write_atomically
 from hf_icl.hub.selection import Selection
 
-HUB_FILE = "hub.json"
+HUB_FILE = ".hub.json"  # hidden: it may change when a run is over, and its manifest lists what may not
 
 
 class Target(Config):
