@@ -59,6 +59,7 @@ def run(
     max_gb: cli_hub.MaxGigabytes = 10.0,
     public: cli_hub.Public = False,
     space: cli_hub.Space = None,
+    dataset: cli_hub.DatasetRepo = None,
     push_wait: cli_hub.Wait = 600.0,
 ) -> None:
     """Train a model, watch ICL rise and fall, and write the report.
@@ -74,7 +75,7 @@ def run(
     command = shlex.join(["hf-icl", "run", source, *overrides])
     target = push and cli_hub.make_target(
         push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb, space=space,
-        wait=push_wait, config=config,
+        dataset=dataset, wait=push_wait, config=config,
     )  # fmt: skip
 
     def make() -> Run:

@@ -27,6 +27,12 @@ MaxGigabytes = Annotated[float, typer.Option(min=0.001, help="The most that they
 Space = Annotated[
     str | None, typer.Option(help="Also put the report's page into this static Space, user/name.")
 ]
+DatasetRepo = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", help="Results by the splits of this data set too, user/name; see hf-icl data push."
+    ),
+]
 Wait = Annotated[float, typer.Option(min=0.1, help="Longest wait for the Hub at the end, in seconds.")]
 
 
@@ -38,6 +44,7 @@ def make_target(
     max_revisions: int,
     max_gigabytes: float,
     space: str | None,
+    dataset: str | None,
     wait: float,
     config=None,
 ):
@@ -52,7 +59,9 @@ def make_target(
         rule = "must be geometric, all, landmarks, or steps"
         raise ConfigError("--revisions", revisions, rule, "For example 1000,2000.") from None
     selection = Selection(steps=steps, max_revisions=max_revisions, max_gigabytes=max_gigabytes)
-    target = Target(repo_id=repo, public=public, selection=selection, space=space, wait_seconds=wait)
+    target = Target(
+        repo_id=repo, public=public, selection=selection, space=space, dataset=dataset, wait_seconds=wait
+    )
     if config is not None:
         choose_steps(config, target)
     return target
@@ -69,6 +78,7 @@ def push(
     max_gb: MaxGigabytes = 10.0,
     public: Public = False,
     space: Space = None,
+    dataset: DatasetRepo = None,
     wait: Wait = 600.0,
 ) -> None:
     """Publish a run: checkpoints as revisions step-00012000, report, card and history. Private unless --public.
@@ -88,7 +98,7 @@ def push(
     if repo is not None:
         target = make_target(
             repo, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb,
-            space=space, wait=wait,
+            space=space, dataset=dataset, wait=wait,
         )  # fmt: skip
     if target is None:
         hint = "Name a repository: hf-icl push RUN USER/REPO"

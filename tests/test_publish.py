@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
+from huggingface_hub import ModelCard
 
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.target import Target
@@ -35,8 +37,9 @@ def test_every_checkpoint_is_a_revision(hub, publication):
             rows[-1]["step"] == int(tag[5:]) and "training_state/optimizer.pt.safetensors" in found.files[tag]
         )
     for path, content in found.files["main"].items():
-        if path != ".gitattributes":
+        if path not in (".gitattributes", "README.md"):
             assert (publication.run / path).read_bytes() == content, path
+    assert b'.from_pretrained("ann/undisturbed")' in found.files["main"]["README.md"]
     assert "report/index.html" in found.files["main"] and not any(
         path.startswith("training_state") for path in found.files["main"]
     )
@@ -45,6 +48,21 @@ def test_every_checkpoint_is_a_revision(hub, publication):
 
 def test_publishing_changes_nothing_in_training(publication):
     assert_trained_as(publication.run, publication.twin)
+
+
+def test_results_are_told_by_data_set_where_one_is_named(hub, launcher, publication, tmp_path):
+    shutil.copytree(publication.twin, tmp_path / "run")
+    ended = launcher.hf_icl(
+        "push", "run", "ann/told", "--revisions", "40", "--dataset", "ann/rows", folder=tmp_path
+    )
+    assert ended.code == 0, ended.err
+    files = published(hub, "ann/told").files["main"]
+    results = {
+        entry["dataset"]["task_id"]: entry for entry in yaml.safe_load(files[".eval_results/hf_icl.yaml"])
+    }
+    last = json.loads(files["history.jsonl"].splitlines()[-1])["metrics"]
+    assert results["icl"]["value"] == last["icl/accuracy"] and results["icl"]["dataset"]["id"] == "ann/rows"
+    assert ModelCard(files["README.md"].decode()).data.datasets == ["ann/rows"]
 
 
 def test_pushing_again_makes_no_commit(hub, launcher, publication):

@@ -13,6 +13,8 @@ from hf_icl.errors import RunError
 from hf_icl.history import History, encode_row
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, write_plain
+from hf_icl.report.card import render_card
+from hf_icl.report.eval_results import EVAL_RESULTS_FILE, render_eval_results
 from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
 
 CARD_FILE, REPORT_FOLDER, STATE_FOLDER = "README.md", "report", "training_state"
@@ -41,13 +43,23 @@ def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def put_closing(outbox: Outbox, run: Run) -> None:
-    """Put report, card and history into the outbox, and for a finished run its final model in place of the state."""
+def put_closing(outbox: Outbox, run: Run, *, repo_id: str, dataset: str | None = None) -> None:
+    """Put report, card and history into the outbox, and for a finished run its final model in place of the state.
+
+    Args:
+        outbox: Where to.
+        run: What is published.
+        repo_id: Where it goes, for the card.
+        dataset: The data set on the Hub that holds the sequences; results are then written by its splits too.
+    """
     files = _describe_run(run.folder, None)
     report = sorted((run.folder / REPORT_FOLDER).glob("[!.]*"))
     files |= {f"{REPORT_FOLDER}/{path.name}": path for path in report if path.is_file()}
-    if (run.folder / CARD_FILE).exists():
-        files[CARD_FILE] = run.folder / CARD_FILE
+    if run.history.rows:
+        record = run.record()
+        files[CARD_FILE] = render_card([record], repo_id=repo_id, dataset=dataset).encode()
+        if dataset is not None:
+            files[EVAL_RESULTS_FILE] = render_eval_results(record, dataset).encode()
     if run.is_finished:
         files |= {path.name: path for path in list_model_files(run.folder)}
     message = "Report of the finished run" if run.is_finished else "Report so far"

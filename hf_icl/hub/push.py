@@ -145,7 +145,8 @@ class Publisher:
         Repeating it changes nothing on the Hub. Nothing is raised where the Hub cannot be reached or refuses.
         """
         self._put_missing()
-        put_closing(self.outbox, self.run)
+        target = self.plan.target
+        put_closing(self.outbox, self.run, repo_id=target.repo_id, dataset=target.dataset)
         self.background.wake()
         seconds = self.plan.target.wait_seconds
         ended = self.background.drain(seconds)

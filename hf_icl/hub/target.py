@@ -24,6 +24,11 @@ class Target(Config):
     space: str | None = pydantic.Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="A static Space for the report's page, user/name."
     )
+    dataset: str | None = pydantic.Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="The data set on the Hub that holds the sequences, user/name.",
+    )
     wait_seconds: float = pydantic.Field(
         600.0, gt=0, description="Longest wait for the Hub when everything else is done."
     )
