@@ -161,7 +161,7 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
 @pytest.mark.parametrize(
     ("repo", "more", "says"),
     [
-        ("ann/undisturbed", ["--public"], "private already"),
+        pytest.param("ann/undisturbed", ["--public"], "private already", marks=pytest.mark.slow),
         ("ann/world", [], "is public"),
         ("ann/undisturbed", [], "holds another run"),
     ],

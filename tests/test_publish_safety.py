@@ -79,7 +79,10 @@ def test_a_model_that_needs_code_of_its_own_is_refused(publication, tmp_path, mo
     assert not (tmp_path / "hacked").exists()
 
 
-@pytest.mark.parametrize("path", ["/tree/", "/api/models/[^/]+/[^/]+(/revision/[^/]+)?([?]|$)"])
+@pytest.mark.parametrize(
+    "path",
+    ["/tree/", pytest.param("/api/models/[^/]+/[^/]+(/revision/[^/]+)?([?]|$)", marks=pytest.mark.slow)],
+)
 def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication, tmp_path, path):
     """The server lists paths that lead elsewhere, and files under the names of folders."""
     names = [
@@ -186,6 +189,7 @@ def test_config_and_run_files_of_a_published_run_name_no_token(hub, publication)
         assert "token" not in yaml.safe_load(files["config.yaml"])["training"]["arguments"]
 
 
+@pytest.mark.slow
 def test_a_pulled_run_that_tells_of_markup_makes_a_page_without_it(hub, launcher, planted, tmp_path):
     """Names and values that a run carries stand in its page as text; tests/test_report_page.py opens such a page."""
     state, hostile = hub.repo(f"model {planted}"), "</script><img src=x onerror=alert(1)>"
