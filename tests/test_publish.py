@@ -161,8 +161,10 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
 @pytest.mark.parametrize(
     ("repo", "more", "says"),
     [
-        pytest.param("ann/undisturbed", ["--public"], "private already", marks=pytest.mark.slow),
-        ("ann/world", [], "is public"),
+        pytest.param(
+            "ann/undisturbed", ["--public"], "there already and private, not public", marks=pytest.mark.slow
+        ),
+        ("ann/world", [], "there already and public, not private"),
         ("ann/undisturbed", [], "holds another run"),
     ],
 )
