@@ -36,8 +36,8 @@ def plant(hub, repo, **files):
 def planted(hub, launcher, publication, tmp_path, request):
     """Return the name of a published run into which somebody put what runs when it is loaded carelessly."""
     repo = f"ann/planted-{abs(hash(request.node.name)) % 10**8}"
-    shutil.copytree(publication.twin, tmp_path / "mine")
-    assert launcher.hf_icl("push", "mine", repo, folder=tmp_path).code == 0
+    shutil.copytree(publication.twin, tmp_path / "mine/run")
+    assert launcher.hf_icl("push", "mine/run", repo, folder=tmp_path).code == 0
     plant(hub, repo)
     hub.reset()
     return repo
