@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl import cli_hub
+from hf_icl import cli_hub, cli_sweep
 from hf_icl.errors import ConfigError, HfIclError, LostProcessError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a ta
 app.add_typer(data_app, name="data")
 app.command()(cli_hub.push)
 app.command()(cli_hub.pull)
+app.command()(cli_sweep.sweep)
 console = Console()
 
 Source = Annotated[
