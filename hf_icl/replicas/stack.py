@@ -122,8 +122,7 @@ def stack_weights(models: Sequence[ICLModel]) -> dict[str, Tensor]:
     >>> models = [ICLModel(ICLConfig()), ICLModel(ICLConfig())]
     >>> weights = stack_weights(models)
     >>> with torch.no_grad():
-    ...     weights["head.bias"][1].fill_(7.0)[0]
-    tensor(7.)
+    ...     _ = weights["head.bias"][1].fill_(7.0)
     >>> models[1].head.bias[0].item()
     7.0
     """
