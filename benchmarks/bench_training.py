@@ -19,12 +19,14 @@ import platform
 import resource
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from reference import train_bare
+from transformers import TrainerCallback
 
 from hf_icl.build import build_model, build_task
 from hf_icl.display import Console, LiveDisplay
@@ -79,10 +81,6 @@ def time_products() -> float:
     return 2 * MATRIX**3 / statistics.median(times)
 
 
-class Stopped(Exception):
-    """Ends a Trainer's loop."""
-
-
 class Way:
     """One way of training, ready to take some steps and say how many sequences per second they were."""
 
@@ -101,22 +99,43 @@ def make_bare(shape: str, folder: Path) -> Way:
     return Way(lambda n_steps: sum(next(steps) for _ in range(n_steps)))
 
 
+class Gate(TrainerCallback):
+    """Lets a Trainer take as many steps as it is told to, and holds it in between."""
+
+    def __init__(self) -> None:
+        self.n_left, self.opened, self.done = 0, threading.Event(), threading.Event()
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.opened.wait()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.n_left -= 1
+        if self.n_left == 0:
+            self.opened.clear()
+            self.done.set()
+            self.opened.wait()
+
+
 def make_trainer(shape: str, folder: Path, *more: str) -> Way:
-    """Give the Trainer's own loop; it is started anew each time, and its first step is part of the time."""
-    config = make_config(shape, *more)
+    config, gate, n_threads = make_config(shape, *more), Gate(), torch.get_num_threads()
     task = build_task(config)
+    arguments = config.training.to_arguments(folder / "trainer", config.seed)
+    trainer = TransienceTrainer(build_model(config, task), arguments, task)
+    trainer.remove_callback(type(trainer.transience))  # measuring is no part of this
+    trainer.add_callback(gate)
+
+    def train() -> None:
+        torch.set_num_threads(n_threads)
+        trainer.train()
 
     def take_steps(n_steps: int) -> int:
-        arguments = config.training.to_arguments(folder / "trainer", config.seed)
-        arguments.max_steps, arguments.save_strategy = n_steps, "no"
-        trainer.args = arguments
-        trainer.train()
+        gate.n_left = n_steps
+        gate.done.clear()
+        gate.opened.set()
+        gate.done.wait()
         return n_steps * config.training.batch_size
 
-    trainer = TransienceTrainer(
-        build_model(config, task), config.training.to_arguments(folder / "trainer", config.seed), task
-    )
-    trainer.remove_callback(type(trainer.transience))  # measuring is no part of this
+    threading.Thread(target=train, daemon=True).start()
     return Way(take_steps)
 
 
@@ -159,6 +178,7 @@ class Team:
         for _ in range(n_processes):
             ours, theirs = context.Pipe()
             context.Process(target=serve, args=(theirs, make, words, n_threads), daemon=True).start()
+            theirs.close()
             self.connections.append(ours)
         for connection in self.connections:
             connection.recv()

@@ -214,7 +214,11 @@ def test_runs_of_other_shapes_are_told_apart(setting, field):
 
 @pytest.mark.parametrize(
     "setting",
-    ["model.backbone={model_type: gpt2}", "training.keep_best=icl/accuracy", "training.arguments={optim: sgd}"],
+    [
+        "model.backbone={model_type: gpt2}",
+        "training.keep_best=icl/accuracy",
+        "training.arguments={optim: sgd}",
+    ],
 )
 def test_what_replicas_cannot_do_is_refused_before_training(tmp_path, setting):
     config = load_config("default", [*SETTINGS, setting])
