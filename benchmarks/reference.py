@@ -23,7 +23,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, places, width = x.shape
         query, key, value = (
-            part.view(batch, places, self.n_heads, -1).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
+            part.view(batch, places, self.n_heads, -1).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
         )
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.out(mixed.transpose(1, 2).reshape(batch, places, width))

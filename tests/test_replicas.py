@@ -13,6 +13,7 @@ from hf_icl.errors import ConfigError
 from hf_icl.replicas import can_stack, check_replicas, stack, train_replicas
 from hf_icl.run_config import load_config
 from hf_icl.runs import Run
+from hf_icl.task import TaskConfig
 from tests.programs import TINY
 
 SETTINGS = [*TINY, "training.checkpoint_every=50", "evaluate=20"]
@@ -30,7 +31,7 @@ VARIED = {
     "L2 on a group": ["training.regularization={kind: l2, strength: 3e-3, groups: [head]}"],
     "scales": ["model.exemplar_scale=0.7", "model.label_init_std=0.1"],
     "sequences": ["task.train={n_context: 4, burst: 2, zipf: 1.0}", "task.n_eval_sequences=30"],
-    "evaluations": ["evaluate={per_decade: 3}"],
+    "evaluations": ["evaluate={every: null, per_decade: 3}"],
 }
 SHAPES = {
     "default": [],
@@ -40,7 +41,6 @@ SHAPES = {
     "long, sinusoidal": [
         "task.train={n_context: 8}", "model.places=interleaved", "model.positions=sinusoidal", "model.n_layers=2",
     ],
-    "ids, no positions": ["task.bank={kind: symbolic, n_classes: 20, n_labels: 4}", "model.positions=none"],
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def assert_same_rows(replica: Run, solo: Run, tolerance: float) -> None:
 
 
 def test_every_setting_that_may_differ_gives_the_solo_history(tmp_path):
-    settings = ("training.steps=300", "model.n_layers=2")
+    settings = ("training.steps=200",)
     solo, together = (make_runs(tmp_path / name, VARIED.values(), *settings) for name in ("solo", "together"))
     for run in solo:
         run.train()
@@ -72,10 +72,13 @@ def test_every_setting_that_may_differ_gives_the_solo_history(tmp_path):
     for name, one, other in zip(VARIED, together, solo, strict=True):
         assert one.is_finished, name
         assert_same_rows(one, other, 1e-4)
-        finals.add(round(one.history.rows[-1]["metrics"]["train/loss"], 4))
+        finals.add(round(one.history.rows[-1]["metrics"]["train/loss"], 6))
         mine, theirs = one.load_model().state_dict(), other.load_model().state_dict()
         for key, value in theirs.items():
-            assert torch.allclose(mine[key], value, atol=2e-4), (name, key)
+            close = (mine[key] - value).abs() <= 2e-4
+            if key.endswith("qkv.bias"):  # softmax undoes the keys' bias: its gradient is rounding noise
+                close[16:32] = True
+            assert close.all(), (name, key)
     assert len(finals) >= len(VARIED) - 1  # all but the one that only measures at other steps
 
 
@@ -84,6 +87,21 @@ def test_every_shape_of_the_native_network_gives_the_solo_history(tmp_path, shap
     settings = ("training.steps=40", *SHAPES[shape])
     varied = [[], ["seed=3"]]
     solo, together = (make_runs(tmp_path / name, varied, *settings) for name in ("solo", "together"))
+    for run in solo:
+        run.train()
+    train_replicas(together, n_processes=1, compiled=False)
+    for one, other in zip(together, solo, strict=True):
+        assert_same_rows(one, other, 1e-4)
+
+
+def test_a_bank_of_ids_gives_the_solo_history(tmp_path):
+    bank = {"kind": "symbolic", "n_classes": 20, "n_holdout_classes": 4, "n_labels": 4}
+    default = load_config("default", [*SETTINGS, "training.steps=40", "model.positions=none"])
+    config = default.replace(task=TaskConfig(bank=bank, train=default.task.train, n_eval_sequences=40))
+    solo, together = (
+        [Run.create(config.replace(seed=seed), tmp_path / name / str(seed)) for seed in (0, 1)]
+        for name in ("solo", "together")
+    )
     for run in solo:
         run.train()
     train_replicas(together, n_processes=1, compiled=False)
@@ -196,7 +214,11 @@ def test_runs_of_other_shapes_are_told_apart(setting, field):
 
 @pytest.mark.parametrize(
     "setting",
-    ["model.backbone={model_type: gpt2}", "training.keep_best=icl/accuracy", "training.arguments={optim: sgd}"],
+    [
+        "model.backbone={model_type: gpt2}",
+        "training.keep_best=icl/accuracy",
+        "training.arguments={optim: sgd}",
+    ],
 )
 def test_what_replicas_cannot_do_is_refused_before_training(tmp_path, setting):
     config = load_config("default", [*SETTINGS, setting])

@@ -21,6 +21,8 @@ def compile_if_possible(function: Callable, device: torch.device) -> Callable:
     """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
     if device.type == "cpu" and (compiler is None or shutil.which(compiler) is None):
-        logger.warning("no C++ compiler was found: steps run uncompiled, about half as fast (apt install g++)")
+        logger.warning(
+            "no C++ compiler was found: steps run uncompiled, about half as fast (apt install g++)"
+        )
         return function
     return torch.compile(function, dynamic=False)

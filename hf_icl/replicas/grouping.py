@@ -62,8 +62,18 @@ def _check_one(config: RunConfig) -> None:
         ("model.encoder", model.encoder, model.encoder == "auto", network),
         ("task.form", config.task.form, config.task.form != "tokens", network),
         ("task.bank.kind", config.task.bank.kind, config.task.bank.kind in SUPPORTED_BANKS, network),
-        ("training.keep_best", training.keep_best, not training.keep_best, "replicas keep no best checkpoint"),
-        ("training.arguments", training.arguments, not training.arguments, "replicas take no further arguments"),
+        (
+            "training.keep_best",
+            training.keep_best,
+            not training.keep_best,
+            "replicas keep no best checkpoint",
+        ),
+        (
+            "training.arguments",
+            training.arguments,
+            not training.arguments,
+            "replicas take no further arguments",
+        ),
     ):
         if not is_fine:
             raise ConfigError(field, value, rule, "Train this run alone, with hf-icl run.")

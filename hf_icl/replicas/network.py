@@ -42,7 +42,9 @@ def forward(
     elif backbone.positions == "sinusoidal":
         x = x + make_sinusoidal_table(n_places, backbone.d_model, backbone.max_time).to(x.device)
     elif backbone.positions == "rotary":
-        turns = make_sinusoidal_table(n_places, backbone.d_model // backbone.n_heads, ROTARY_BASE).to(x.device)
+        turns = make_sinusoidal_table(n_places, backbone.d_model // backbone.n_heads, ROTARY_BASE).to(
+            x.device
+        )
     for number in range(backbone.n_layers):
         block = f"backbone.blocks.{number}."
         normed = _norm(weights, block + "attention_norm", x)
@@ -126,6 +128,7 @@ def _attend(weights: Weights, name: str, x: Tensor, n_heads: int, turns: Tensor 
         query, key = rotate(query, turns), rotate(key, turns)
     mixed = _mix(query, key, value)
     return _linear(weights, name + "out", mixed.transpose(1, 2).reshape(n_replicas, batch, places, width))
+
 
 def _mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return causal attention (…, H, P, head width) in plain steps, which a compiler fuses where P is small."""

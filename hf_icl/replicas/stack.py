@@ -40,7 +40,9 @@ class Stack:
         for model in self.models:
             model.train()
         self.weights = stack_weights(self.models)
-        self.scale_R = torch.tensor([model.config.exemplar_scale for model in self.models], device=self.device)
+        self.scale_R = torch.tensor(
+            [model.config.exemplar_scale for model in self.models], device=self.device
+        )
         self.l2 = self._stack_l2()
         for trainer in self.trainers:
             trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
@@ -77,7 +79,9 @@ class Stack:
         if self._batches is None:
             self._batches = [iter(trainer.get_train_dataloader()) for trainer in self.trainers]
         parts = [next(batches) for batches in self._batches]
-        inputs = (torch.stack([part[name] for part in parts]) for name in ("exemplars", "context_labels", "labels"))
+        inputs = (
+            torch.stack([part[name] for part in parts]) for name in ("exemplars", "context_labels", "labels")
+        )
         loss = self._losses(self.weights, *inputs)
         gradients = torch.autograd.grad(loss, list(self.weights.values()))
         by_replica = zip(*(gradient.contiguous().unbind(0) for gradient in gradients), strict=True)
@@ -122,8 +126,7 @@ def stack_weights(models: Sequence[ICLModel]) -> dict[str, Tensor]:
     >>> models = [ICLModel(ICLConfig()), ICLModel(ICLConfig())]
     >>> weights = stack_weights(models)
     >>> with torch.no_grad():
-    ...     weights["head.bias"][1].fill_(7.0)[0]
-    tensor(7.)
+    ...     _ = weights["head.bias"][1].fill_(7.0)
     >>> models[1].head.bias[0].item()
     7.0
     """

@@ -25,7 +25,11 @@ from hf_icl.trainer import TransienceTrainer
 
 
 def train_replicas(
-    runs: Sequence[Run], console: Console | None = None, *, n_processes: int | None = None, compiled: bool = True
+    runs: Sequence[Run],
+    console: Console | None = None,
+    *,
+    n_processes: int | None = None,
+    compiled: bool = True,
 ) -> None:
     """Train runs that differ in numbers alone, all at once, each into its own folder, to the end.
 
