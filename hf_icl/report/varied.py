@@ -155,9 +155,13 @@ def write_value(value: Any) -> str:
     """Return a setting's value in few characters.
 
     >>> [write_value(value) for value in (0.0, 1e-5, 0.003, 30000, True, None, "icl", [1, 2])]
-    ['0', '1e-05', '0.003', '30000', 'true', 'null', 'icl', '[1, 2]']
+    ['0', '1e-5', '0.003', '30000', 'true', 'null', 'icl', '[1, 2]']
     """
     if isinstance(value, str):
         return value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:.12g}" if is_number else json.dumps(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return json.dumps(value)
+    if not 0 < abs(value) < 1e-3:
+        return f"{value:.12g}"
+    mantissa, exponent = f"{value:.11e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -102,17 +102,20 @@ def list_points(sweep: SweepConfig) -> list[Point]:
     """Return the runs of a sweep: the grid's, its last key varying fastest, then the points'.
 
     Raises:
-        ConfigError: If a run's config is wrong, two are the same, or a label names no key that varies.
+        ConfigError: If a run's config is wrong, two are the same, or a label is of a key that neither grid nor points name.
 
     >>> strength = "training.regularization.strength"
     >>> sweep = SweepConfig(set={"training.regularization.kind": "l2"}, grid={strength: [0, 1e-5], "seed": [0, 1]})
     >>> [point.name for point in list_points(sweep)]
-    ['strength=0,seed=0', 'strength=0,seed=1', 'strength=1e-05,seed=0', 'strength=1e-05,seed=1']
+    ['strength=0,seed=0', 'strength=0,seed=1', 'strength=1e-5,seed=0', 'strength=1e-5,seed=1']
     """
     changes = [
         dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())
     ]
     changes = (changes if sweep.grid else []) + list(sweep.points)
+    named = dict.fromkeys(key for change in changes for key in flatten(change))
+    if unknown := [key for key in sweep.labels if key not in named]:
+        raise unknown_key(f"labels.{unknown[0]}", sweep.labels[unknown[0]], named)
     words = [tuple(_to_word(*item) for item in (sweep.set | change).items()) for change in changes]
     configs = [_load(sweep.base, *pair) for pair in zip(words, changes, strict=True)]
     first: dict[str, int] = {}
@@ -120,7 +123,7 @@ def list_points(sweep: SweepConfig) -> list[Point]:
         if (earlier := first.setdefault(digest(config), number)) != number:
             rule = f"is the same run as {changes[earlier]}"
             raise ConfigError("sweep", changes[number], rule, "Leave one of the two out.")
-    values = _find_varied(changes, configs)
+    values = _find_varied(named, configs)
     labels = label_keys(values[0], sweep.labels)
     names = [_name(labels, own) for own in values]
     names = [
@@ -150,9 +153,8 @@ def digest(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def _find_varied(changes: Sequence[Mapping[str, Any]], configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+def _find_varied(named: Iterable[str], configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
     """Return each run's values of the keys that its sweep names and that are not the same in all runs."""
-    named = dict.fromkeys(key for change in changes for key in flatten(change))
     flat = [flatten(config.to_dict()) for config in configs]
     found = {key: [own.get(key) for own in flat] for key in named}
     varied = [key for key, values in found.items() if len(set(map(repr, values))) > 1]
@@ -165,9 +167,7 @@ def label_keys(keys: Sequence[str] | Mapping[str, Any], given: Mapping[str, str]
     >>> label_keys(["task.bank.seed", "seed", "training.clip"], {"training.clip": "largest norm"})
     {'task.bank.seed': 'bank.seed', 'seed': 'seed', 'training.clip': 'largest norm'}
     """
-    if unknown := [key for key in given if key not in keys]:
-        raise unknown_key(f"labels.{unknown[0]}", given[unknown[0]], keys)
-    labels = dict(given)
+    labels = {key: given[key] for key in keys if key in given}
     for key in keys:
         words = key.split(".")
         tails = (".".join(words[-count:]) for count in range(1, len(words) + 1))

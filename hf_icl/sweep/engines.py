@@ -47,6 +47,7 @@ def do_locally(folder: Path, jobs: Sequence[Job], n_workers: int) -> Iterator[li
         while True:
             for slot, (work, process) in list(running.items()):
                 if process.poll() is not None:
+                    process.stdin.close()
                     _settle(work, process.returncode, _log(folder, work))
                     del running[slot]
             free = (slot for slot in range(n_workers) if slot not in running)
@@ -61,6 +62,7 @@ def do_locally(folder: Path, jobs: Sequence[Job], n_workers: int) -> Iterator[li
         for _, process in running.values():
             process.kill()
             process.wait()
+            process.stdin.close()
 
 
 def _log(folder: Path, work: Work) -> Path:
