@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
+from hf_icl import cli
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.report import write_report
 from hf_icl.report.varied import draw_sweep, list_sweep
@@ -24,7 +26,7 @@ from hf_icl.summary import ICL
 from hf_icl.sweep import Sweep, SweepConfig, list_points, load_sweep, plan_jobs, train_sweep
 from hf_icl.sweep.folder import read_last_step
 from hf_icl.sweep.planning import MAX_STACKED, count_workers
-from tests.programs import ROOT, TINY, environment, hf_icl
+from tests.programs import ROOT, TINY, environment
 from tests.report_histories import make_run
 
 STRENGTH = "training.regularization.strength"
@@ -269,40 +271,50 @@ def wait_until(condition, seconds=120):
         time.sleep(0.005)
 
 
-def test_killed_for_real_and_gone_on_for_real(tmp_path):
-    """First the command is killed, and its workers go with it; then one of two workers; then all is done again."""
-    config = make_sweep(grid={"seed": [0, 1]}, set={STRENGTH: 1e-3, "training.steps": 400}, labels={})
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config.to_dict()))
-    folder = tmp_path / "mine"
-    command = [sys.executable, "-m", "hf_icl", "sweep", str(tmp_path / "mine.yaml"), "--output", str(folder)]
-    child = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    history = folder / "runs/seed=1/history.jsonl"
-    wait_until(lambda: read_last_step(history) >= 60)
-    child.kill()
-    child.wait()
-    wait_until(lambda: not find_workers(folder), 10)
-    assert not Run.open(folder / "runs/seed=1").is_finished
-
-    sweep = Sweep(config, folder)
-    assert all(50 <= job.start < 400 for job in sweep.plan(2) if "seed=1" in job.names)
+def test_a_worker_killed_for_real_is_told_and_its_work_gone_on_with(tmp_path):
+    sweep = Sweep(make_sweep(**KILLED), tmp_path / "mine")
+    history = tmp_path / "mine/runs/seed=1/history.jsonl"
 
     def kill_one():
-        wait_until(lambda: read_last_step(history) >= 200)
-        for number, words in find_workers(folder).items():
+        wait_until(lambda: read_last_step(history) >= 100)
+        for number, words in find_workers(sweep.folder).items():
             if "seed=1" in words:
                 os.kill(number, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(
-        RunError, match="1 of 2 runs are unfinished: seed=1. seed=1: killed by SIGKILL. The same command"
-    ):
+    with pytest.raises(RunError, match="1 of 2 runs are unfinished: seed=1. seed=1: killed by SIGKILL."):
         train_sweep(sweep, n_workers=2)
     killer.join()
     assert sweep.is_done("seed=0") and [job.names for job in sweep.plan(2)] == [("seed=1",)]
     train_sweep(sweep)
+    assert_as_undisturbed(sweep, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_command_killed_for_real_takes_its_workers_with_it(tmp_path):
+    config, folder = make_sweep(**KILLED), tmp_path / "mine"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    command = [sys.executable, "-m", "hf_icl", "sweep", str(tmp_path / "mine.yaml"), "--output", str(folder)]
+    child = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: read_last_step(folder / "runs/seed=1/history.jsonl") >= 60)
+    assert find_workers(folder)
+    child.kill()
+    child.wait()
+    wait_until(lambda: not find_workers(folder), 10)
+    sweep = Sweep(config, folder)
+    assert all(50 <= job.start < 400 for job in sweep.plan(2) if "seed=1" in job.names)
+    train_sweep(sweep)
+    assert_as_undisturbed(sweep, tmp_path)
+
+
+KILLED = dict(grid={"seed": [0, 1]}, set={STRENGTH: 1e-3, "training.steps": 400}, labels={})
+
+
+def assert_as_undisturbed(sweep: Sweep, folder: Path) -> None:
+    """The same bytes as runs that nothing happened to."""
     for name, point in sweep.points.items():
-        whole = Run.create(point.config, tmp_path / name)
+        whole = Run.create(point.config, folder / name)
         whole.train()
         for file in ("history.jsonl", "model.safetensors"):
             assert (whole.folder / file).read_bytes() == (sweep.run_folder(name) / file).read_bytes(), file
@@ -311,15 +323,16 @@ def test_killed_for_real_and_gone_on_for_real(tmp_path):
 # Command line
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path):
+def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     config = make_sweep(
         grid={"seed": [0, 1, 2]}, points=[{"model.n_layers": 2}], set={STRENGTH: 0}, labels={}
     )
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config.to_dict()))
-    done = hf_icl("sweep", "mine.yaml", "--dry-run", "--workers", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "4 runs, 0 finished; 1 at work at a time. Folder: runs/mine" in done.stdout
-    assert "stack of 3: seed=0,n_layers=1 … seed=2,n_layers=1, steps 0 to 100" in done.stdout
+    done = CliRunner().invoke(cli.app, ["sweep", "mine.yaml", "--dry-run", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert "4 runs, 0 finished; 1 at work at a time. Folder: runs/mine" in done.output
+    assert "stack of 3: seed=0,n_layers=1 … seed=2,n_layers=1, steps 0 to 100" in done.output
     assert os.listdir(tmp_path) == ["mine.yaml"]
 
 
@@ -376,41 +389,33 @@ def test_settings_without_order_stand_side_by_side(tmp_path):
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install hf-icl[ray]"
 )
 def test_of_two_ray_workers_one_is_killed_and_its_work_done_again(tmp_path):
-    """A cluster of a head without cores and two nodes of one core; the node at work on seed 1 dies with all its processes."""
+    """A cluster of a head without cores and two nodes of one core; one node dies with all its processes."""
     config = make_sweep(grid={"seed": [0, 1]}, set={STRENGTH: 1e-3, "training.steps": 2000}, labels={})
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config.to_dict()))
     (tmp_path / "cluster.py").write_text(RAY_CLUSTER)
-    folder, history = tmp_path / "mine", tmp_path / "mine/runs/seed=1/history.jsonl"
-    cluster = subprocess.Popen(
-        [sys.executable, tmp_path / "cluster.py"], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )  # fmt: skip
-    try:
+    folder = tmp_path / "mine"
+
+    def read_steps():
+        return [read_last_step(folder / f"runs/seed={seed}/history.jsonl") for seed in (0, 1)]
+
+    pipes = dict(env=environment(), stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "cluster.py"], stdin=subprocess.PIPE, **pipes
+    ) as cluster:
         address = cluster.stdout.readline().strip()
-        command = [
-            "sweep",
-            str(tmp_path / "mine.yaml"),
-            "--output",
-            str(folder),
-            "--engine",
-            "ray",
-            "--address",
-            address,
-        ]
-        sweep = subprocess.Popen(
-            [sys.executable, "-m", "hf_icl", *command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-        wait_until(lambda: read_last_step(history) >= 300 or sweep.poll() is not None)
-        before = read_last_step(history)
-        cluster.stdin.write("kill\n")
-        cluster.stdin.flush()
-        assert cluster.stdout.readline().strip() == "killed"
-        out, err = sweep.communicate(timeout=240)
-    finally:
+        words = ["sweep", tmp_path / "mine.yaml", "--output", folder, "--engine", "ray", "--address", address]
+        command = [sys.executable, "-m", "hf_icl", *map(str, words)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, **pipes) as sweep:
+            wait_until(lambda: sweep.poll() is not None or all(step >= 300 for step in read_steps()))
+            before = read_steps()
+            cluster.stdin.write("kill\n")
+            cluster.stdin.flush()
+            killed = cluster.stdout.readline().strip()
+            out, err = sweep.communicate(timeout=240)
         cluster.stdin.close()
-        cluster.wait(timeout=60)
     assert sweep.returncode == 0, out + err
-    assert 300 <= before < 2000 and "2 at work at a time" in out
+    assert killed == "killed" and "2 at work at a time" in out
+    assert all(300 <= step < 2000 for step in before)  # both were at work, one of them on the node that died
     for name, point in Sweep(config, folder).points.items():
         whole = Run.create(point.config, tmp_path / name)
         whole.train()
