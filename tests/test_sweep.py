@@ -26,6 +26,7 @@ from hf_icl.summary import ICL
 from hf_icl.sweep import Sweep, SweepConfig, list_points, load_sweep, plan_jobs, train_sweep
 from hf_icl.sweep.folder import read_last_step
 from hf_icl.sweep.planning import MAX_STACKED, count_workers
+from hf_icl.sweep.worker import train_job
 from tests.programs import ROOT, TINY, environment
 from tests.report_histories import make_run
 
@@ -287,7 +288,7 @@ def test_a_worker_killed_for_real_is_told_and_its_work_gone_on_with(tmp_path):
         train_sweep(sweep, n_workers=2)
     killer.join()
     assert sweep.is_done("seed=0") and [job.names for job in sweep.plan(2)] == [("seed=1",)]
-    train_sweep(sweep)
+    train_job(sweep.folder, ["seed=1"])
     assert_as_undisturbed(sweep, tmp_path)
 
 
