@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl import cli_hub
+from hf_icl import cli_hub, cli_sweep
 from hf_icl.errors import ConfigError, HfIclError, LostProcessError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ data_app.command("push")(cli_hub.push_data)
 metrics_app.command("push")(cli_hub.push_metrics)
 app.command()(cli_hub.push)
 app.command()(cli_hub.pull)
+app.command()(cli_sweep.sweep)
 console = Console()
 
 Source = Annotated[

@@ -43,11 +43,12 @@ class Regularization(Config):
 
     @pydantic.model_validator(mode="after")
     def _check_strength(self):
-        if (self.kind == "none") != (self.strength == 0):
-            rule = f"kind {self.kind!r} and this strength contradict each other"
-            raise ConfigError(
-                "strength", self.strength, rule, "Set kind to decay or l2, and a strength above 0."
-            )
+        if self.kind == "none" and self.strength:
+            rule = "kind 'none' and this strength contradict each other"
+            raise ConfigError("strength", self.strength, rule, "Set kind to decay or l2.")
+        if self.kind != "none" and "strength" not in self.model_fields_set:
+            rule = f"kind {self.kind!r} needs a strength"
+            raise ConfigError("strength", None, rule, "Give it one; 0 is the same as kind none.")
         return self
 
     def select(self, model: torch.nn.Module) -> list[str]:
@@ -132,7 +133,7 @@ class TransienceTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if self.regularization.kind == "l2":
+        if self.regularization.kind == "l2" and self.regularization.strength:
             named = dict(self.model.named_parameters())  # on several devices `model` is wrapped, names too
             squares = _sum_squares(named[name] for name in sorted(self.regularized))
             added = self.regularization.strength * squares

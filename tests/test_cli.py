@@ -118,7 +118,7 @@ def test_export_writes_parquet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "resume", "report", "evaluate", "plan", "presets", "data show", "data export"]
+    "command", ["run", "resume", "report", "evaluate", "plan", "sweep", "presets", "data show", "data export"]
 )
 def test_every_command_has_help_with_an_example(command):
     output = call(*command.split(), "--help")

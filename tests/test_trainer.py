@@ -310,6 +310,15 @@ def test_contradictory_regularisation_is_refused(fields):
         Regularization(**fields)
 
 
+@pytest.mark.parametrize("kind", ["l2", "decay"])
+def test_regularisation_of_strength_0_is_none_to_the_last_bit(tmp_path, task, kind):
+    none, zero = (
+        weights(train(tmp_path / str(number), task, regularization).model)
+        for number, regularization in enumerate([None, Regularization(kind=kind, strength=0)])
+    )
+    assert all(torch.equal(none[name], zero[name]) for name in none)
+
+
 @pytest.mark.parametrize("l2", [None, Regularization(kind="l2", strength=0.1)])
 def test_accumulated_batches_are_the_same_step(tmp_path, task, l2):
     one = train(tmp_path / "a", task, l2, per_device_train_batch_size=8, optim="sgd")

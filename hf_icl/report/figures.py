@@ -35,7 +35,7 @@ EVENTS = {
     "half_decay_step": ("v", "half-decay"),
     "crossover_step": ("X", "crossover"),
 }
-_STYLE = {
+STYLE = {
     "font.size": 8,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -57,7 +57,7 @@ def draw_figure(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> Figur
     mean's curve, or on the run's if there is one run alone.
     """
     groups = group_replicas(runs)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.75), layout="constrained")
         handles = (
             _draw_one(figure, runs, document) if len(groups) == 1 else _draw_many(figure, groups, document)
@@ -71,7 +71,7 @@ def draw_figure(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> Figur
 def render_figure(figure: Figure, kind: str) -> bytes:
     """Return a figure as the bytes of a "png" (300 dpi) or "svg" file, the same for the same figure."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A run's name may hold signs that the font lacks; a box in a legend is no reason to fail.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         metadata = {"Date": None} if kind == "svg" else None

@@ -36,10 +36,12 @@ _EVENTS = {
 }
 
 
-def render_page(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> str:
+def render_page(
+    runs: Sequence[RunRecord], document: Mapping[str, Any], varied: Mapping[str, Any] | None = None
+) -> str:
     """Return the page of one or several runs as HTML; `document` is what `analyse` returned for them.
 
-    The page loads nothing and sends nothing: its Content-Security-Policy admits only its own script and style, by
+    `varied` is what a sweep shows above its curves: `head` and `rows` of a table, and `figure`, a PNG. The page loads nothing and sends nothing: its Content-Security-Policy admits only its own script and style, by
     their hashes. Names and values from runs are escaped, or lie in a JSON block that no parser takes for HTML.
     """
     folder = resources.files("hf_icl.report")
@@ -54,14 +56,16 @@ def render_page(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> str:
         title=f"Transience report: {runs[0].name}" if len(runs) == 1 else f"Transience report: {len(runs)} runs",
         policy=(
             f"default-src 'none'; script-src '{_hash(js)}'; style-src '{_hash(css)}'; base-uri 'none'; form-action 'none'"
+            + ("; img-src data:" if varied else "")
         ),
+        varied=varied and varied | {"figure": base64.b64encode(varied["figure"]).decode()},
         css=Markup(css),
         js=Markup(js),
         data=data,
         limit=limit,
         document={**document, "runs": [_with_facts(run) for run in document["runs"]]},
         verdicts=[_tell_verdict(entry) for entry in headline_entries(document)],
-        columns=[{"name": column["name"], "verdict": _say_verdicts(column)} for column in columns],
+        columns=[{"name": column["name"], "verdict": say_verdicts(column)} for column in columns],
         table=_order_table(columns),
         titles=MEASURE_TITLES,
         has_means=bool(document["groups"]),
@@ -180,10 +184,10 @@ def _tell_verdict(entry: Mapping[str, Any]) -> dict[str, str]:
     verdict = next(iter(entry["verdicts"])) if is_group else entry["verdict"] or "none yet"
     kind = "none" if verdict in ("none yet", "never emerged") else verdict.replace(" ", "-")
     text = describe_group(entry) if is_group else describe_run(entry)
-    return {"name": entry["name"], "badge": _say_verdicts(entry), "kind": kind, "text": text}
+    return {"name": entry["name"], "badge": say_verdicts(entry), "kind": kind, "text": text}
 
 
-def _say_verdicts(entry: Mapping[str, Any]) -> str:
+def say_verdicts(entry: Mapping[str, Any]) -> str:
     if "verdicts" not in entry:
         return entry["verdict"] or "none yet"
     total = len(entry["runs"])

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,9 +17,12 @@ from hf_icl.report.analysis import analyse
 from hf_icl.report.figures import draw_figure, render_figure
 from hf_icl.report.page import render_page
 from hf_icl.report.record import RunRecord
+from hf_icl.report.varied import draw_sweep, list_sweep, tabulate
 
 
-def write_report(runs: Sequence[RunRecord], folder: str | Path) -> Path:
+def write_report(
+    runs: Sequence[RunRecord], folder: str | Path, *, varied: Mapping[str, str] | None = None
+) -> Path:
     """Write the report of one or several runs, replacing an earlier one; other files in the folder are left alone.
 
     All files are made in a temporary folder first and then moved, the page last, so that a failure on the way (such as
@@ -29,6 +32,8 @@ def write_report(runs: Sequence[RunRecord], folder: str | Path) -> Path:
         runs: At least one; names must differ. Runs whose configs differ in seeds alone are averaged as replicas.
         folder: Made if need be. Gets `transience.json`, `history.parquet` (a row per run and evaluation),
             `transience.png`, `transience.svg`, and `index.html`.
+        varied: Of a sweep, the dotted keys of the config that vary, to what they are called; seeds left out. Adds a
+            table to page and `transience.json`, and the figure `sweep.png` and `sweep.svg`.
 
     Returns:
         The path of `index.html`.
@@ -45,13 +50,19 @@ def write_report(runs: Sequence[RunRecord], folder: str | Path) -> Path:
             f"Several runs are called {', '.join(repeated)}. Give each run of a report a name of its own."
         )
     document = analyse(runs)
-    figure = draw_figure(runs, document)
+    figures, shown = {"transience": draw_figure(runs, document)}, None
+    if varied:
+        document["sweep"] = tabulate(document, varied)
+        figures["sweep"] = draw_sweep(document["sweep"], document)
+        head, rows = list_sweep(document["sweep"])
+        shown = {"head": head, "rows": rows, "figure": render_figure(figures["sweep"], "png")}
     files = {
         "transience.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),
         "history.parquet": _encode_history(runs),
-        "transience.png": render_figure(figure, "png"),
-        "transience.svg": render_figure(figure, "svg"),
-        "index.html": render_page(runs, document).encode(),
+        **{
+            f"{name}.{kind}": render_figure(f, kind) for name, f in figures.items() for kind in ("png", "svg")
+        },
+        "index.html": render_page(runs, document, shown).encode(),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
