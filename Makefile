@@ -12,7 +12,7 @@ help:  ## List the targets
 run: $(READY)  ## Train the embedded default, watch ICL rise and fall, write the report
 	$(BIN)/hf-icl run default
 
-test: $(READY)  ## Unit suite, offline, about two minutes on two cores
+test: $(READY)  ## Unit suite, offline, about five minutes on two cores
 	$(PYTEST) -n 2 -q
 
 test-slow: $(READY)  ## What takes longer: real runs, environments of their own
