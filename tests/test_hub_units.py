@@ -17,8 +17,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFound
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.hub import outbox as outbox_module
 from hf_icl.hub.contents import put_step
+from hf_icl.hub.failures import describe_failure, is_passing
 from hf_icl.hub.outbox import Outbox
-from hf_icl.hub.pusher import BackgroundPusher, Pusher, PushFailed, describe, insist, is_passing
+from hf_icl.hub.pusher import BackgroundPusher, Pusher, PushFailed, insist
 from hf_icl.hub.selection import Selection
 from hf_icl.hub.state import read_plain, write_plain
 from hf_icl.hub.target import Target
@@ -235,7 +236,7 @@ def test_what_passes_is_tried_five_times_ever_later():
     for error in (*(answer(status) for status in (408, 409, 412, 429, 500, 502, 503, 504)), TimeoutError(),
                   httpx.ConnectError("no"), ConnectionResetError()):  # fmt: skip
         waits, tries, trouble = try_with(error)
-        assert (waits, tries) == ([1, 2, 4, 8], 5) and trouble.startswith("ann/run: the Hub")
+        assert (waits, tries) == ([1, 2, 4, 8], 5) and trouble.startswith("ann/run: ")
     assert try_with(answer(503), TimeoutError(), None) == ([1, 2], 3, None)
 
 
@@ -270,28 +271,31 @@ def test_a_wait_that_is_cut_short_is_the_end():
     ("error", "says"),
     [
         (answer(401), "does not know this token"),
-        (answer(403, "You may not"), "may not write there; make one with write access: You may not."),
+        (
+            answer(403, "You may not"),
+            "may not write there. Make one with write access, then log in with: hf auth login. The Hub says: You may not",
+        ),
         (
             answer(403, "Storage limit reached"),
-            "the quota is used up; free some space there: Storage limit reached.",
+            "the quota is used up. Free some space on the Hub, or push less. The Hub says: Storage limit reached",
         ),
         (answer(418), "the Hub answers 418"),
-        (httpx.ConnectError("no"), "the Hub cannot be reached (ConnectError)"),
+        (httpx.ConnectError("no"), "the Hub cannot be reached (ConnectError: no)"),
         (OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE is set"),
         (FileNotFoundError(2, "No such file"), "the client gave up (FileNotFoundError"),
     ],
 )
 def test_troubles_are_said_in_a_sentence(error, says):
-    assert says in describe(error, "ann/run") and describe(error, "ann/run").startswith("ann/run: ")
+    assert says in describe_failure(error)
 
 
 def test_what_the_client_hides_is_found():
     """It wraps failed uploads in RuntimeError and failed downloads in an error about its cache."""
     for outer in (RuntimeError("while uploading"), LocalEntryNotFoundError("not in the cache")):
         outer.__cause__ = answer(503)
-        assert is_passing(outer) and "answers 503" in describe(outer, "ann/run")
+        assert is_passing(outer) and "answers 503" in describe_failure(outer)
         outer.__cause__ = answer(401)
-        assert not is_passing(outer) and "token" in describe(outer, "ann/run")
+        assert not is_passing(outer) and "token" in describe_failure(outer)
 
 
 class Api:

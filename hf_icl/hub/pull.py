@@ -22,7 +22,7 @@ from hf_icl.checkpoints import mark_whole
 from hf_icl.errors import RunError
 from hf_icl.history import History, Row
 from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, list_model_files
-from hf_icl.hub.pusher import CLIENT_ERRORS, describe
+from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
 from hf_icl.report import render_card
 from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
@@ -73,7 +73,7 @@ def _fetch(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None
             raise RunError(f"{repo_id}: holds no run of hf_icl ({RUN_FILE} is missing).")
         cached = api.snapshot_download(repo_id, revision=commit, allow_patterns=names)
     except CLIENT_ERRORS as error:
-        raise RunError(describe(error, repo_id)) from error
+        raise RunError(f"{repo_id}: {describe_failure(error)}") from error
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

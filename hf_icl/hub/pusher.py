@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 import warnings
 from collections.abc import Callable
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from hf_icl.errors import HfIclError
+from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure, is_passing, read_retry_after
 from hf_icl.hub.outbox import Item, Outbox
 from hf_icl.hub.selection import read_tag
 
 logger = logging.getLogger(__name__)
 
-PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)  # worth another try
 N_TRIES = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 LONGEST_RETRY_AFTER_S = 300.0
-CLIENT_ERRORS = (
-    HTTPError,
-    OSError,
-    ValueError,
-    RuntimeError,
-)  # of these kinds are all that the client raises
 
 
 class PushFailed(HfIclError):
@@ -143,11 +136,11 @@ def insist(
         except HfIclError as error:
             raise PushFailed(str(error)) from error
         except CLIENT_ERRORS as error:
-            trouble = describe(error, repo_id)
+            trouble = f"{repo_id}: {describe_failure(error)}"
             if number == N_TRIES or not is_passing(error):
                 raise PushFailed(trouble) from error
             tell(trouble)
-            if wait(min(_read_retry_after(error) or pause, LONGEST_RETRY_AFTER_S)):
+            if wait(min(read_retry_after(error) or pause, LONGEST_RETRY_AFTER_S)):
                 raise PushFailed(trouble) from error
         pause = min(2 * pause, LONGEST_WAIT_S)
     return None
@@ -209,61 +202,3 @@ class BackgroundPusher:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
-
-
-def describe(error: Exception, repo_id: str) -> str:
-    """Return what went wrong in a sentence, with the way out. Never holds a token: only what the server says.
-
-    >>> describe(ConnectionRefusedError(), "me/runs")
-    'me/runs: the Hub cannot be reached (ConnectionRefusedError).'
-    """
-    cause = find_cause(error)
-    said = (getattr(cause, "server_message", None) or "").strip().splitlines()[:1]
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    reason = {
-        401: "the Hub does not know this token; log in with: hf auth login",
-        402: "the quota is used up; free some space there",
-        403: "the token may not write there; make one with write access",
-        404: "there is no such repository, or the token may not see it",
-        429: "the Hub asks to slow down",
-    }.get(status)
-    if status == 403 and re.search("storage|quota", " ".join(said), re.IGNORECASE):
-        reason = "the quota is used up; free some space there"
-    elif isinstance(cause, OfflineModeIsEnabled):
-        reason = "HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"
-    elif status is not None:
-        reason = reason or f"the Hub answers {status}"
-    elif isinstance(cause, HTTPError | ConnectionError | TimeoutError):
-        reason = f"the Hub cannot be reached ({type(cause).__name__})"
-    else:
-        reason = f"the client gave up ({type(cause).__name__}: {cause})"
-    return f"{repo_id}: {': '.join([reason, *said])}."
-
-
-def find_cause(error: BaseException) -> BaseException:
-    """Return what the server or the network said: the client wraps it in errors of other kinds here and there."""
-    while getattr(error, "response", None) is None and isinstance(error.__cause__, HTTPError | OSError):
-        error = error.__cause__
-    return error
-
-
-def is_passing(error: Exception) -> bool:
-    """Return whether the same request may go through later.
-
-    >>> is_passing(TimeoutError()), is_passing(ValueError("not a name"))
-    (True, False)
-    """
-    cause = find_cause(error)
-    response = getattr(cause, "response", None)
-    if response is not None:
-        return response.status_code in PASSING
-    network = isinstance(cause, HTTPError | ConnectionError | TimeoutError)
-    return network and not isinstance(cause, OfflineModeIsEnabled)
-
-
-def _read_retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(find_cause(error), "response", None), "headers", {})
-    try:
-        return max(0.0, float(headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None

@@ -8,23 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_icl.errors import ConfigError, HfIclError
+from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure
 
 RepoType = Literal["model", "dataset", "space"]
 NAMES = {"model": "model repository", "dataset": "dataset repository", "space": "Space"}
 PLACES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
-REASONS = {
-    401: "the Hub does not know this token, or there is none. Log in with: hf auth login",
-    402: "the quota is used up. Free some space on the Hub, or push less",
-    403: "the token may not write there. Make one with write access, then log in with: hf auth login",
-    404: "there is no such repository, or the token may not see it",
-    409: "somebody else is changing it. Try again",
-    412: "somebody else changed it meanwhile. Try again",
-    429: "the Hub asks to slow down. Try again in some minutes",
-}
 
 
 class HubError(HfIclError):
@@ -158,31 +150,7 @@ def explain_failures(repo_id: str) -> Iterator[None]:
         yield
     except HfIclError:
         raise
-    except (
-        HTTPError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # the client's own errors are of these kinds
+    except CLIENT_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise  # of the disk
         raise HubError(f"{repo_id}: {describe_failure(error)}") from error
-
-
-def describe_failure(error: Exception) -> str:
-    """Return what an error of the Hub's client means, and what to do.
-
-    >>> describe_failure(ConnectionError("refused"))
-    'the Hub cannot be reached (ConnectionError: refused). Look at the network, then try again.'
-    """
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it."
-    while getattr(error, "response", None) is None and isinstance(error.__cause__, HTTPError | OSError):
-        error = error.__cause__  # a failed upload of a large file hides what the server said
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is None:
-        said = (str(error).strip().splitlines() or [""])[0]
-        return f"the Hub cannot be reached ({type(error).__name__}: {said}). Look at the network, then try again."
-    reason = REASONS.get(status, f"the Hub answers {status}. Try again later")
-    said = (getattr(error, "server_message", None) or "").strip().splitlines()
-    return f"{reason}." + (f" The Hub says: {said[0]}" if said else "")

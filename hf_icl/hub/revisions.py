@@ -12,9 +12,9 @@ from huggingface_hub import HfApi
 
 from hf_icl.build import load_model
 from hf_icl.errors import RunError
+from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure
 from hf_icl.hub.pull import is_ours, pull_run
 from hf_icl.hub.push import list_tags
-from hf_icl.hub.pusher import CLIENT_ERRORS, describe
 from hf_icl.runs import MODEL_FILES
 
 
@@ -75,4 +75,4 @@ def measure_revisions(
                 metrics, _ = task.measure(load_model(folder))
                 yield Remeasured(step, tag, metrics, rows.get(step))
         except CLIENT_ERRORS as error:
-            raise RunError(describe(error, repo_id)) from error
+            raise RunError(f"{repo_id}: {describe_failure(error)}") from error
