@@ -43,7 +43,7 @@ def comparable(path, content):
     if path.startswith("training_state/rng_state"):
         return None
     if path == "README.md":  # names the repository that it stands in
-        return re.sub(rb"(ann|this)/[\w-]+", b"ann/it", content)
+        return re.sub(rb"(ann|bob|this)/[\w-]+", b"ann/it", content)
     if path == "training_state/trainer_state.json":
         state = json.loads(content)
         return [{**entry, "epoch": None} for entry in (state, *state.pop("log_history"))]
