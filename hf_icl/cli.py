@@ -34,9 +34,6 @@ metrics_app = typer.Typer(no_args_is_help=True, help="Metrics for `evaluate`.")
 app.add_typer(metrics_app, name="metrics")
 data_app.command("push")(cli_hub.push_data)
 metrics_app.command("push")(cli_hub.push_metrics)
-app.command()(cli_hub.push)
-app.command()(cli_hub.pull)
-app.command()(cli_sweep.sweep)
 console = Console()
 
 Source = Annotated[
@@ -223,6 +220,11 @@ def presets(
     for preset, line in list_presets().items():
         table.add_row(f"[bold]{preset}", line)
     console.print(table)
+
+
+app.command()(cli_hub.push)
+app.command()(cli_hub.pull)
+app.command()(cli_sweep.sweep)
 
 
 @data_app.command()
