@@ -38,9 +38,8 @@ has_fsdp2 = pytest.mark.skipif(
 )
 
 
-def launch(n_processes, *words, **options):
-    """Run a program by torchrun to its end."""
-    command = [
+def torchrun(n_processes):
+    return [
         sys.executable,
         "-m",
         "torch.distributed.run",
@@ -48,9 +47,13 @@ def launch(n_processes, *words, **options):
         str(n_processes),
         "--standalone",
     ]
+
+
+def launch(n_processes, *words, **options):
+    """Run a program by torchrun to its end."""
     env = environment(PYTHONPATH=str(ROOT))
     options = dict(env=env, capture_output=True, text=True, timeout=300) | options
-    return subprocess.run([*command, *map(str, words)], **options)
+    return subprocess.run([*torchrun(n_processes), *map(str, words)], **options)
 
 
 @pytest.fixture(scope="module")
@@ -180,16 +183,8 @@ def run_words(folder, n_steps):
 
 def start_run(folder, n_processes, n_steps=2000):
     """Start a long run on several processes in the background; return it once it has two checkpoints."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        str(n_processes),
-        "--standalone",
-    ]
     launched = subprocess.Popen(
-        [*command, *map(str, run_words(folder, n_steps))],
+        [*torchrun(n_processes), *map(str, run_words(folder, n_steps))],
         env=environment(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120

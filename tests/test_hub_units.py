@@ -236,7 +236,7 @@ def test_what_passes_is_tried_five_times_ever_later():
     for error in (*(answer(status) for status in (408, 409, 412, 429, 500, 502, 503, 504)), TimeoutError(),
                   httpx.ConnectError("no"), ConnectionResetError()):  # fmt: skip
         waits, tries, trouble = try_with(error)
-        assert (waits, tries) == ([1, 2, 4, 8], 5) and trouble.startswith("ann/run: ")
+        assert (waits, tries) == ([1, 2, 4, 8], 5) and trouble == f"ann/run: {describe_failure(error)}"
     assert try_with(answer(503), TimeoutError(), None) == ([1, 2], 3, None)
 
 

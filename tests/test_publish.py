@@ -29,7 +29,7 @@ def test_every_checkpoint_is_a_revision(hub, publication):
     found = published(hub, "ann/undisturbed")
     assert found.tags == TAGS and found.messages == MESSAGES
     said = publication.ended.out
-    assert "private: only you can see it. 5 revisions of about 0.0" in said
+    assert "/ann/undisturbed, seen by its owners only. 5 revisions of about 0.0" in said
     assert "On the Hub, ann/undisturbed: 5 revisions" in said and "report and card." in said
     for tag in TAGS:
         rows = [json.loads(line) for line in found.files[tag]["history.jsonl"].splitlines()]
@@ -141,8 +141,8 @@ def test_revisions_that_do_not_agree_are_an_error(hub, launcher, publication, tm
 def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, tmp_path):
     shutil.copytree(publication.twin, tmp_path / "run")
     for repo, more, seen in (
-        ("ann/hidden", [], "private: only you"),
-        ("ann/open", ["--public"], "public: everyone"),
+        ("ann/hidden", [], "Private: the model repository {}/ann/hidden, seen by its owners only."),
+        ("ann/open", ["--public"], "Public: the model repository {}/ann/open, seen by everyone."),
     ):
         hub.reset()
         (tmp_path / "run" / ".hub.json").unlink(missing_ok=True)
@@ -151,7 +151,7 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
         )  # the first that is asked waits; what was said by then is looked at
         command = launcher.start("push", "run", repo, *more, folder=tmp_path)
         hub.wait_for(lambda: any(asked["fault"] for asked in hub.requests()))
-        assert f"Goes to {repo} on {hub.endpoint}, {seen}" in command.paths[0].read_text()
+        assert seen.format(hub.endpoint) in command.paths[0].read_text()
         assert {asked["method"] for asked in hub.requests()} == {"GET"}
         assert command.wait().code == 0
         settings = json.loads((hub.repo(f"model {repo}").folder / "settings.json").read_text())

@@ -16,7 +16,7 @@ from hf_icl.hub.callback import PublishCallback
 from hf_icl.hub.contents import REPORT_FOLDER, list_checkpoints, list_model_files, put_closing, put_step
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.pusher import BackgroundPusher, Pusher, insist
-from hf_icl.hub.repos import prepare_repo
+from hf_icl.hub.repos import describe_visibility, prepare_repo
 from hf_icl.hub.selection import name_tag, read_tag
 from hf_icl.hub.target import Target
 from hf_icl.report.analysis import analyse
@@ -41,10 +41,10 @@ class Plan:
     n_bytes: float
 
     def __str__(self) -> str:
-        seen = "public: everyone can see it" if self.target.public else "private: only you can see it"
+        where = describe_visibility(self.target.repo_id, "model", public=self.target.public)
         size = f"{len(self.steps)} revisions of about {self.n_bytes / max(1, len(self.steps)) / 1e6:.3g} MB"
         first_last = f" ({name_tag(self.steps[0])} to {name_tag(self.steps[-1])})" if self.steps else ""
-        return f"Goes to {self.target.repo_id} on {HfApi().endpoint}, {seen}. {size}{first_last}, and the report."
+        return f"{where} {size}{first_last}, and the report."
 
 
 def plan_training(run: Run, target: Target) -> Plan:

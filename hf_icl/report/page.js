@@ -65,7 +65,10 @@ function valueAt({ steps, values }, step) { // exact at an evaluation, else line
 }
 const writeValue = (v) => (Math.abs(v) >= 0.1 || v === 0 ? v.toFixed(3) : v.toPrecision(3));
 const writeStep = (s) => Math.round(s).toLocaleString("en-US");
-const writeTick = (t) => (t >= 1e6 ? `${t / 1e6}M` : t >= 1e3 ? `${t / 1e3}k` : String(+t.toPrecision(6)));
+const writeTick = (t) => {
+  if (t > 0 && t < 1e-3) return t.toExponential(0); // "0.00001" is wider than the margin
+  return t >= 1e6 ? `${t / 1e6}M` : t >= 1e3 ? `${t / 1e3}k` : String(+t.toPrecision(6));
+};
 
 // ---- scales ----
 function linearTicks(low, high, count) {
