@@ -10,7 +10,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: $(READY)  ## Train the embedded default, watch ICL rise and fall, write the report
-	$(BIN)/hf-icl run default
+	$(BIN)/hf-icl run default training.threads=2
 
 test: $(READY)  ## Unit suite, offline, about five minutes on two cores
 	$(PYTEST) -n 2 -q
@@ -26,7 +26,8 @@ format: $(READY)  ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Speed of sampler and dataset builder; budgets against what is measured
+bench: $(READY)  ## Speed of training, sampler and dataset builder; budgets against what is measured
+	$(BIN)/python benchmarks/bench_training.py --json benchmarks/training.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_sampler.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_builder.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_budget.py

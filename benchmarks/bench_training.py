@@ -2,9 +2,11 @@
 
     python benchmarks/bench_training.py [--shapes a,b,c,d] [--quick] [--json FILE]
 
-All ways take turns within each shape, so that a busy machine slows all alike; rates are medians over the rounds, and
+Four ways: a plain torch loop (benchmarks/reference.py), TransienceTrainer, CompiledTrainer's steps, and 8 replicas in
+stacks. They take turns within each shape, so that a busy machine slows all alike; rates are medians over the rounds, and
 ratios compare rates of one round. Every way but the replicas uses all cores through torch's threads; replicas use one
-process of one thread per core, which work at the same time.
+process of one thread per core, which work at the same time. Shares of the rate of a large matrix product count the
+products of the plain loop, at all places; the other ways leave out those that no output depends on.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import os
 import platform
 import resource
 import statistics
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,9 +32,10 @@ from transformers import TrainerCallback
 
 from hf_icl.build import build_model, build_task
 from hf_icl.display import Console, LiveDisplay
-from hf_icl.replicas.train import build_stack
+from hf_icl.replicas.train import build_trainers
 from hf_icl.run_config import RunConfig, load_config
 from hf_icl.runs import Run
+from hf_icl.stacking.stack import Stack
 from hf_icl.trainer import TransienceTrainer
 
 EXTENSIVE = [
@@ -52,6 +55,7 @@ STEPS = {"a": 100, "b": 200, "c": 16, "d": 200}  # a round of each way takes one
 NEVER = 10**9
 N_REPLICAS = 8
 MATRIX = 1024
+WARM_UP = 5
 
 
 def count_flops(config: RunConfig, n_labels: int, dim: int) -> float:
@@ -81,103 +85,79 @@ def time_products() -> float:
     return 2 * MATRIX**3 / statistics.median(times)
 
 
-class Way:
-    """One way of training, ready to take some steps and say how many sequences per second they were."""
+class Orders:
+    """What a training process is told: to take some steps, and to answer how fast they were; it waits in between."""
 
-    def __init__(self, take_steps: Callable[[int], int]) -> None:
-        self.take_steps = take_steps
+    def __init__(self, connection) -> None:
+        self.connection, self.n_left, self.n_sequences, self.started = connection, WARM_UP, 0, None
 
-    def measure(self, n_steps: int) -> float:
-        start = time.perf_counter()
-        n_sequences = self.take_steps(n_steps)
-        return n_sequences / (time.perf_counter() - start)
+    def count(self, n_sequences: int) -> None:
+        """Note that one step was taken; after the last one that was ordered, answer, and wait for the next order."""
+        self.n_left -= 1
+        self.n_sequences += n_sequences
+        if self.n_left:
+            return
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rate = self.n_sequences / (time.perf_counter() - self.started) if self.started else None
+        self.connection.send((rate, memory))
+        self.n_left = self.connection.recv()
+        if self.n_left is None:
+            sys.exit()
+        self.n_sequences, self.started = 0, time.perf_counter()
 
 
-def make_bare(shape: str, folder: Path) -> Way:
-    config = make_config(shape)
-    steps = train_bare(config, build_task(config))
-    return Way(lambda n_steps: sum(next(steps) for _ in range(n_steps)))
-
-
-class Gate(TrainerCallback):
-    """Lets a Trainer take as many steps as it is told to, and holds it in between."""
-
-    def __init__(self) -> None:
-        self.n_left, self.opened, self.done = 0, threading.Event(), threading.Event()
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.opened.wait()
+class CountSteps(TrainerCallback):
+    def __init__(self, orders: Orders, batch_size: int) -> None:
+        self.orders, self.batch_size = orders, batch_size
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.n_left -= 1
-        if self.n_left == 0:
-            self.opened.clear()
-            self.done.set()
-            self.opened.wait()
+        self.orders.count(self.batch_size)
 
 
-def make_trainer(shape: str, folder: Path, *more: str) -> Way:
-    config, gate, n_threads = make_config(shape, *more), Gate(), torch.get_num_threads()
+def run_bare(orders: Orders, folder: Path, shape: str) -> None:
+    config = make_config(shape)
+    for n_sequences in train_bare(config, build_task(config)):
+        orders.count(n_sequences)
+
+
+def run_trainer(orders: Orders, folder: Path, shape: str) -> None:
+    config = make_config(shape)
     task = build_task(config)
     arguments = config.training.to_arguments(folder / "trainer", config.seed)
     trainer = TransienceTrainer(build_model(config, task), arguments, task)
     trainer.remove_callback(type(trainer.transience))  # measuring is no part of this
-    trainer.add_callback(gate)
-
-    def train() -> None:
-        torch.set_num_threads(n_threads)
-        trainer.train()
-
-    def take_steps(n_steps: int) -> int:
-        gate.n_left = n_steps
-        gate.done.clear()
-        gate.opened.set()
-        gate.done.wait()
-        return n_steps * config.training.batch_size
-
-    threading.Thread(target=train, daemon=True).start()
-    return Way(take_steps)
+    trainer.add_callback(CountSteps(orders, config.training.batch_size))
+    trainer.train()
 
 
-def make_stack(shape: str, folder: Path, n_replicas: int = 1) -> Way:
-    runs = [
-        Run.create(make_config(shape, f"seed={seed}", "task.bank.seed=0"), folder / f"{os.getpid()}-{seed}")
-        for seed in range(n_replicas)
-    ]
+def run_stack(orders: Orders, folder: Path, shape: str, n_replicas: int = 1, *more: str) -> None:
+    configs = [make_config(shape, f"seed={seed}", "task.bank.seed=0", *more) for seed in range(n_replicas)]
+    runs = [Run.create(config, folder / str(config.seed)) for config in configs]
     displays = [LiveDisplay(Console(quiet=True), run.history) for run in runs]
-    stack = build_stack(runs, displays, compiled=True)
-
-    def take_steps(n_steps: int) -> int:
-        for _ in range(n_steps):
-            stack.step()
-        return n_steps * n_replicas * runs[0].config.training.batch_size
-
-    return Way(take_steps)
+    stack = Stack(build_trainers(runs, displays), compiled=True)
+    while True:
+        stack.step()
+        orders.count(n_replicas * runs[0].config.training.batch_size)
 
 
-def serve(connection, make: Callable, words: tuple, n_threads: int) -> None:
-    """Build a way in this process, then take steps when told to; answers carry sequences/s and peak memory."""
+def serve(connection, run: Callable, words: tuple, n_threads: int) -> None:
+    """Train in this process as ordered."""
     torch.set_num_threads(n_threads)
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as silence:
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            way = make(words[0], Path(folder), *words[1:])
-            way.take_steps(3)
-            connection.send(None)
-            while (n_steps := connection.recv()) is not None:
-                rate = way.measure(n_steps)
-                connection.send((rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+            run(Orders(connection), Path(folder), *words)
 
 
 class Team:
     """Processes that train at the same time, one way each."""
 
-    def __init__(self, make: Callable, words: tuple, n_processes: int, n_threads: int) -> None:
+    def __init__(self, run: Callable, words: tuple, n_processes: int, n_threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connections = []
         for _ in range(n_processes):
             ours, theirs = context.Pipe()
-            context.Process(target=serve, args=(theirs, make, words, n_threads), daemon=True).start()
+            context.Process(target=serve, args=(theirs, run, words, n_threads), daemon=True).start()
             theirs.close()
             self.connections.append(ours)
         for connection in self.connections:
@@ -199,14 +179,10 @@ def measure_shape(shape: str, n_rounds: int, n_steps: int, n_cores: int) -> Iter
     """Yield one row per way of training."""
     n_each = N_REPLICAS // n_cores
     ways = {
-        "bare loop": Team(make_bare, (shape,), 1, n_cores),
-        "Trainer": Team(make_trainer, (shape,), 1, n_cores),
-        "Trainer, compiled": Team(
-            make_trainer, (shape, "training.arguments={torch_compile: true}"), 1, n_cores
-        ),
-        "one run": Team(make_stack, (shape,), 1, n_cores),
-        "one run, one thread": Team(make_stack, (shape,), 1, 1),
-        f"{N_REPLICAS} replicas": Team(make_stack, (shape, n_each), n_cores, 1),
+        "bare loop": Team(run_bare, (shape,), 1, n_cores),
+        "TransienceTrainer": Team(run_trainer, (shape,), 1, n_cores),
+        "CompiledTrainer": Team(run_stack, (shape,), 1, n_cores),
+        f"{N_REPLICAS} replicas": Team(run_stack, (shape, n_each), n_cores, 1),
     }
     rates, memory, products = {name: [] for name in ways}, {}, []
     for _ in range(n_rounds):

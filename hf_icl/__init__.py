@@ -25,6 +25,7 @@ _MODULES = {
     "hf_icl.sampler": ("Sampler",),
     "hf_icl.schedule": ("Schedule",),
     "hf_icl.sequences": ("Role", "SequenceBatch", "SequenceSpec"),
+    "hf_icl.stacking": ("CompiledTrainer",),
     "hf_icl.summary": ("summarize", "summarize_history"),
     "hf_icl.task": ("Task", "TaskConfig"),
     "hf_icl.trainer": ("Regularization", "TransienceTrainer"),

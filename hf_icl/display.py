@@ -24,26 +24,21 @@ CURVES = {
 }
 BLOCKS = "▁▂▃▄▅▆▇█"
 REFRESH_S = 0.2
+PATIENCE = 20  # drawing takes a twentieth of the time at most
 LABEL_COLUMNS, MAX_COLUMNS = 24, 72
 
 
-class LiveDisplay(TrainerCallback):
-    """Draws the run while it trains; where there is no terminal, prints one line per evaluation.
+class LiveView:
+    """A context in which a terminal is drawn on, so that it is put right whatever ends the work.
 
-    Used as a context manager, so that the terminal is put right whatever ends the training.
-
-    Args:
+    Attributes:
         console: Where to draw.
-        history: What is shown.
+        live: What draws there; None outside the context, and where there is no terminal.
     """
 
-    def __init__(self, console: Console, history: History) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.history = history
-        self.n_printed = 0
         self.live: Live | None = None
-        self.started = self.drawn = 0.0
-        self.first_step = 0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -57,6 +52,23 @@ class LiveDisplay(TrainerCallback):
         if self.live is not None:
             self.live.stop()
 
+
+class LiveDisplay(LiveView, TrainerCallback):
+    """Draws the run while it trains; where there is no terminal, prints one line per evaluation.
+
+    Args:
+        console: Where to draw.
+        history: What is shown.
+    """
+
+    def __init__(self, console: Console, history: History) -> None:
+        super().__init__(console)
+        self.history = history
+        self.n_printed = 0
+        self.started = self.drawn = 0.0
+        self.pause = REFRESH_S
+        self.first_step = 0
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
@@ -66,14 +78,15 @@ class LiveDisplay(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
-        """Draw, a few times a second at most."""
+        """Draw, a few times a second at most; less often where a long history takes long to draw."""
         now = time.monotonic()
-        if now - self.drawn < REFRESH_S and state.global_step < state.max_steps:
+        if now - self.drawn < self.pause and state.global_step < state.max_steps:
             return
         self.drawn = now
         speed = (state.global_step - self.first_step) / max(now - self.started, 1e-9)
         if self.live is not None:
             self.live.update(self.render(state.global_step, state.max_steps, speed), refresh=True)
+            self.pause = max(REFRESH_S, PATIENCE * (time.monotonic() - now))
         elif len(self.history.rows) > self.n_printed:
             self.n_printed = len(self.history.rows)
             self.console.print(self.line(self.history.rows[-1], state.max_steps, speed), highlight=False)

@@ -128,6 +128,10 @@ class TrainingConfig(Config):
         None, description="Keep the checkpoint that is best in this metric too, such as icl/accuracy."
     )
     threads: int | None = pydantic.Field(None, ge=1, description="CPU threads; null: torch's choice.")
+    compile: bool | None = pydantic.Field(
+        None,
+        description="Compile whole steps of the native network, on one device; null: from 5,000 steps on, where it can be done.",
+    )
     arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
 
     @pydantic.field_validator("keep_best")

@@ -26,9 +26,10 @@ from hf_icl.display import LiveDisplay
 from hf_icl.errors import RunError
 from hf_icl.history import History, write_atomically
 from hf_icl.origin import describe_origin
-from hf_icl.processes import explain_loss, is_main, on_main
+from hf_icl.processes import count_devices, explain_loss, is_main, on_main
 from hf_icl.report import RunRecord
 from hf_icl.run_config import RunConfig
+from hf_icl.stacking import CompiledTrainer, is_compiled
 from hf_icl.task import Task
 from hf_icl.trainer import TransienceTrainer
 
@@ -82,6 +83,7 @@ class Run:
         model = build_model(config, task)
         task.check_model(model)
         config.training.to_arguments(folder, config.seed)
+        is_compiled(config)
         about = {
             "schema": RUN_SCHEMA,
             "config": config.to_dict(),
@@ -156,11 +158,13 @@ class Run:
             display = LiveDisplay(console or Console(quiet=True), self.history if is_main() else History())
             way_on = f"Continue the run, on any number of processes, with: hf-icl resume {self.folder}"
             with explain_loss(way_on), display, self._explain_full_disk():
-                trainer = self._build_trainer(display)
+                compiled = is_compiled(self.config) and count_devices() == 1
+                kind = CompiledTrainer if compiled else TransienceTrainer
+                trainer = self.build_trainer(display, kind, self.build_task())
                 for callback in callbacks:
                     trainer.add_callback(callback)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        on_main(self._keep_final_model)
+        on_main(self.keep_final_model)
 
     def _find_start(self) -> tuple[bool, Path | None]:
         """Return whether the run is finished, and its newest whole checkpoint; what a killed process left is removed."""
@@ -183,7 +187,7 @@ class Run:
                 f"Free some space, then continue with: hf-icl resume {self.folder}"
             ) from error
 
-    def _keep_final_model(self) -> None:
+    def keep_final_model(self) -> None:
         """Copy the last checkpoint's model to the run folder, and mark the run as finished."""
         last = find_checkpoint(self.folder)
         for pattern in MODEL_FILES:
@@ -191,10 +195,12 @@ class Run:
                 shutil.copyfile(path, self.folder / path.name)
         mark_whole(self.folder)
 
-    def _build_trainer(self, display: LiveDisplay) -> TransienceTrainer:
-        task = build_task(self.config)
+    def build_trainer(
+        self, display: LiveDisplay, kind: type[TransienceTrainer], task: Task
+    ) -> TransienceTrainer:
+        """Build what trains this run from its first step, with a display that holds its history."""
         training = self.config.training
-        trainer = TransienceTrainer(
+        trainer = kind(
             build_model(self.config, task),
             training.to_arguments(self.folder, self.config.seed),
             task,

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_icl import checkpoints
 from hf_icl.errors import ConfigError
-from hf_icl.replicas import can_stack, check_replicas, stack, train_replicas
+from hf_icl.replicas import can_stack, check_replicas, train_replicas
 from hf_icl.run_config import load_config
 from hf_icl.runs import Run
+from hf_icl.stacking.stack import Stack
 from hf_icl.task import TaskConfig
 from tests.programs import TINY
 
@@ -68,7 +70,7 @@ def test_every_setting_that_may_differ_gives_the_solo_history(tmp_path):
     solo, together = (make_runs(tmp_path / name, VARIED.values(), *settings) for name in ("solo", "together"))
     for run in solo:
         run.train()
-    train_replicas(together, n_processes=1, compiled=False)
+    train_replicas(together, n_processes=1)
     finals = set()
     for name, one, other in zip(VARIED, together, solo, strict=True):
         assert one.is_finished, name
@@ -90,7 +92,7 @@ def test_every_shape_of_the_native_network_gives_the_solo_history(tmp_path, shap
     solo, together = (make_runs(tmp_path / name, varied, *settings) for name in ("solo", "together"))
     for run in solo:
         run.train()
-    train_replicas(together, n_processes=1, compiled=False)
+    train_replicas(together, n_processes=1)
     for one, other in zip(together, solo, strict=True):
         assert_same_rows(one, other, 1e-4)
 
@@ -105,7 +107,7 @@ def test_a_bank_of_ids_gives_the_solo_history(tmp_path):
     )
     for run in solo:
         run.train()
-    train_replicas(together, n_processes=1, compiled=False)
+    train_replicas(together, n_processes=1)
     for one, other in zip(together, solo, strict=True):
         assert_same_rows(one, other, 1e-4)
 
@@ -114,7 +116,7 @@ def test_what_a_replica_writes_is_what_a_run_writes(tmp_path):
     varied = [[], ["seed=3"]]
     solo, together = (make_runs(tmp_path / name, varied, "training.steps=100") for name in ("s", "t"))
     solo[0].train()
-    train_replicas(together, n_processes=1, compiled=False)
+    train_replicas(together, n_processes=1)
     left_out = {"rng_state.pth"}  # of a generator that nothing draws from
     names = [
         {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.name not in left_out}
@@ -140,35 +142,35 @@ def test_a_run_goes_on_alone_where_its_group_stopped(tmp_path):
 
 def train_in_process(runs: list[Run], die_at: int) -> None:
     """Train in a process of its own that is killed at a step."""
-    process = get_context("fork").Process(target=_train_and_die, args=(runs, die_at))
+    process = get_context("spawn").Process(target=_train_and_die, args=(runs, die_at))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
 
 
 def _train_and_die(runs: list[Run], die_at: int) -> None:
-    step = stack.Stack.step
+    step = Stack.step
 
-    def step_or_die(self) -> None:
+    def step_or_die(self):
         if self.trainers[0].state.global_step == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        step(self)
+        return step(self)
 
-    stack.Stack.step = step_or_die
-    train_replicas(runs, n_processes=1, compiled=False)
+    Stack.step = step_or_die
+    train_replicas(runs, n_processes=1)
 
 
 def _save_and_die(runs: list[Run], number: int) -> None:
-    mark, marked = stack.mark_whole, []
+    mark, marked = checkpoints.mark_whole, []
 
-    def mark_or_die(folder: Path) -> None:
+    def mark_or_die(folder: Path, *rest) -> None:
         marked.append(folder)
         if len(marked) == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        mark(folder)
+        mark(folder, *rest)
 
-    stack.mark_whole = mark_or_die
-    train_replicas(runs, n_processes=1, compiled=False)
+    checkpoints.mark_whole = mark_or_die
+    train_replicas(runs, n_processes=1)
 
 
 @pytest.mark.parametrize(
@@ -183,12 +185,12 @@ def test_a_killed_group_goes_on_to_the_same_bytes(tmp_path, end, at):
     """Killed between checkpoints, before the first, and while the second of three saves the second checkpoint."""
     varied = [[], ["seed=3", "training.regularization={kind: l2, strength: 1e-3}"], ["training.clip=0.5"]]
     whole, parts = (make_runs(tmp_path / name, varied, "training.steps=120") for name in ("whole", "parts"))
-    train_replicas(whole, n_processes=1, compiled=False)
-    process = get_context("fork").Process(target=end, args=(parts, at))
+    train_replicas(whole, n_processes=1)
+    process = get_context("spawn").Process(target=end, args=(parts, at))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    train_replicas(parts, n_processes=1, compiled=False)
+    train_replicas(parts, n_processes=1)
     for one, other in zip(parts, whole, strict=True):
         for name in ("history.jsonl", "model.safetensors", "config.json"):
             assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
@@ -196,9 +198,9 @@ def test_a_killed_group_goes_on_to_the_same_bytes(tmp_path, end, at):
 
 def test_a_finished_group_is_left_as_it_is(tmp_path):
     runs = make_runs(tmp_path, [[], ["seed=1"]], "training.steps=20")
-    train_replicas(runs, n_processes=1, compiled=False)
+    train_replicas(runs, n_processes=1)
     before = (runs[0].folder / "model.safetensors").stat().st_mtime_ns
-    train_replicas(runs, n_processes=1, compiled=False)
+    train_replicas(runs, n_processes=1)
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -236,9 +238,13 @@ def test_what_replicas_cannot_do_is_refused_before_training(tmp_path, setting):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch warns of its own code while it compiles
 def test_compiled_steps_in_two_processes_give_the_solo_history(tmp_path):
     varied = [VARIED[name] for name in ("seed", "learning rate", "L2", "falling rate")]
-    solo, together = (make_runs(tmp_path / name, varied, "training.steps=300") for name in ("s", "t"))
+    solo, together = (
+        make_runs(tmp_path / name, varied, "training.steps=300", "training.compile=true")
+        for name in ("s", "t")
+    )
     for run in solo:
         run.train()
     train_replicas(together, n_processes=2)

@@ -40,12 +40,6 @@ def make_sweep(**fields) -> SweepConfig:
     return SweepConfig(**{"set": settings, "labels": {STRENGTH: "L2"}} | fields)
 
 
-@pytest.fixture(autouse=True)
-def _uncompiled(monkeypatch):
-    """Workers inherit it: compiling takes longer than these tests train."""
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
-
-
 # Points
 
 

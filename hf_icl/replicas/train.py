@@ -11,15 +11,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from transformers import PrinterCallback, TrainerControl
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_icl.build import build_model, build_task
+from hf_icl.build import build_task
 from hf_icl.checkpoints import find_checkpoint, is_whole, step_of
 from hf_icl.display import LiveDisplay
 from hf_icl.errors import ConfigError
-from hf_icl.replicas.grouping import check_replicas
-from hf_icl.replicas.stack import Stack
 from hf_icl.runs import Run
+from hf_icl.stacking import can_compile, check_replicas, is_compiled, train_together
 from hf_icl.task import Task
 from hf_icl.trainer import TransienceTrainer
 
@@ -29,7 +28,6 @@ def train_replicas(
     console: Console | None = None,
     *,
     n_processes: int | None = None,
-    compiled: bool = True,
 ) -> None:
     """Train runs that differ in numbers alone, all at once, each into its own folder, to the end.
 
@@ -42,7 +40,6 @@ def train_replicas(
         console: Where to show the progress of the first run of this process's share; None is silent.
         n_processes: Among how many processes of one thread each to share the runs; None: one per core, 1 trains in
             this process.
-        compiled: Whether to compile the step where the machine can.
 
     Raises:
         ConfigError: If a run cannot be stacked, or two differ in more than that; nothing is trained then.
@@ -52,15 +49,17 @@ def train_replicas(
         runs = [Run.create(load_config("default", [f"seed={seed}"]), f"runs/{seed}") for seed in range(8)]
         train_replicas(runs)
     """
+    if not runs:
+        return
     check_replicas([run.config for run in runs])
     n_processes = min(n_processes or len(os.sched_getaffinity(0)), len(runs))
     shares = [list(runs[start::n_processes]) for start in range(n_processes)]
     if n_processes == 1:
-        train_stacked(shares[0], console, compiled=compiled)
+        train_stacked(shares[0], console)
         return
     with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
         folders = [[run.folder for run in share] for share in shares]
-        work = [pool.submit(_train_folders, part, compiled, logging.getLogger().level) for part in folders]
+        work = [pool.submit(_train_folders, part, logging.getLogger().level) for part in folders]
         for part in work:
             part.result()
 
@@ -69,33 +68,31 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _train_folders(folders: Sequence[Path], compiled: bool, log_level: int) -> None:
+def _train_folders(folders: Sequence[Path], log_level: int) -> None:
     logging.getLogger().setLevel(log_level)
-    train_stacked([Run.open(folder) for folder in folders], compiled=compiled)
+    train_stacked([Run.open(folder) for folder in folders])
 
 
-def train_stacked(runs: Sequence[Run], console: Console | None = None, *, compiled: bool = True) -> None:
+def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
     """Train a group of replicas in this process; arguments as for `train_replicas`."""
     if all(run.is_finished for run in runs):
         return
-    steps = runs[0].config.training.steps
     start = find_common_step(runs)
-    if start < steps:
+    if start < runs[0].config.training.steps:
         displays = [
             LiveDisplay(console if console and number == 0 else Console(quiet=True), run.history)
             for number, run in enumerate(runs)
         ]
-        stack = build_stack(runs, displays, compiled=compiled)
-        if start:
-            stack.load([run.folder / f"checkpoint-{start}" for run in runs])
+        trainers = build_trainers(runs, displays)
+        folders = [run.folder / f"{PREFIX_CHECKPOINT_DIR}-{start}" for run in runs] if start else None
         with displays[0]:
-            _train(stack, runs, displays)
+            train_together(trainers, folders, compiled=is_compiled(runs[0].config) and can_compile())
     for run in runs:
-        run._keep_final_model()
+        run.keep_final_model()
 
 
-def build_stack(runs: Sequence[Run], displays: Sequence[LiveDisplay], *, compiled: bool) -> Stack:
-    """Build the stack of some runs, as before the first step; runs with the same bank share one in memory."""
+def build_trainers(runs: Sequence[Run], displays: Sequence[LiveDisplay]) -> list[TransienceTrainer]:
+    """Build what trains some runs, as before the first step; runs with the same bank share one in memory."""
     banks: dict = {}
     trainers = []
     for run, display in zip(runs, displays, strict=True):
@@ -105,18 +102,9 @@ def build_stack(runs: Sequence[Run], displays: Sequence[LiveDisplay], *, compile
         if key not in banks:
             banks[key] = build_task(config).bank
         task = Task(config.task, seed=config.seed, bank=banks[key])
-        trainer = TransienceTrainer(
-            build_model(config, task),
-            config.training.to_arguments(run.folder, config.seed),
-            task,
-            schedule=config.evaluate,
-            regularization=config.training.regularization,
-        )
-        trainer.transience.history = display.history
-        trainer.remove_callback(PrinterCallback)
-        trainers.append(trainer)
-        _check_shapes(trainers[0].model, trainer.model)
-    return Stack(trainers, compiled=compiled)
+        trainers.append(run.build_trainer(display, TransienceTrainer, task))
+        _check_shapes(trainers[0].model, trainers[-1].model)
+    return trainers
 
 
 def _check_shapes(first: torch.nn.Module, other: torch.nn.Module) -> None:
@@ -125,20 +113,6 @@ def _check_shapes(first: torch.nn.Module, other: torch.nn.Module) -> None:
         if shape != tuple(parameter.shape):
             rule = f"replicas must agree in it, and the first has {tuple(parameter.shape)}"
             raise ConfigError(f"the shape of {name}", shape, rule, "Train these runs in separate groups.")
-
-
-def _train(stack: Stack, runs: Sequence[Run], displays: Sequence[LiveDisplay]) -> None:
-    training, control = runs[0].config.training, TrainerControl()
-    callbacks = [(trainer, callback) for pair in zip(stack.trainers, displays, strict=True)
-                 for trainer, callback in ((pair[0], pair[0].transience), pair)]  # fmt: skip
-    for trainer, callback in callbacks:
-        callback.on_train_begin(trainer.args, trainer.state, control, model=trainer.model)
-    for step in range(stack.trainers[0].state.global_step + 1, training.steps + 1):
-        stack.step()
-        for trainer, callback in callbacks:
-            callback.on_step_end(trainer.args, trainer.state, control, model=trainer.model)
-        if step % training.checkpoint_every == 0 or step == training.steps:
-            stack.save([run.config.training.keep_checkpoints for run in runs])
 
 
 def find_common_step(runs: Sequence[Run]) -> int:

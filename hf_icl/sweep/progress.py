@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from hf_icl.display import format_duration
+from hf_icl.display import LiveView, format_duration
 from hf_icl.sweep.engines import Work
 from hf_icl.sweep.folder import Sweep
 
@@ -22,30 +19,18 @@ PRINT_S = 60.0  # between lines, where there is no terminal
 BAR_COLUMNS = 30
 
 
-class SweepProgress:
+class SweepProgress(LiveView):
     """Draws the work on a sweep; where there is no terminal, prints a line a minute and one per job that ends.
 
     Steps are read from the histories in the run folders, so it does not matter which machine trains.
     """
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
-        self.console, self.sweep = console, sweep
-        self.live: Live | None = None
+        super().__init__(console)
+        self.sweep = sweep
         self.started = time.monotonic()
         self.drawn = self.printed = float("-inf")
         self.told: set[int] = set()
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self.live = Live(console=self.console, auto_refresh=False)
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
 
     def update(self, works: Sequence[Work]) -> None:
         """Show the state of all work, once a second at most."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hf_icl.models import ICLConfig
 from hf_icl.models.transformer import ROTARY_BASE, make_sinusoidal_table, rotate
+from hf_icl.stacking.products import project
 
 Weights = Mapping[str, Tensor]
 MAX_FUSED_PLACES = 8  # up to here products and sums beat many tiny matrix products
@@ -56,7 +57,7 @@ def forward(
             hidden = _linear(weights, block + "mlp.0", _norm(weights, block + "mlp_norm", x))
             x = x + _linear(weights, block + "mlp.2", F.gelu(hidden))
     x = _norm(weights, "backbone.final_norm", x)
-    return _project(x.flatten(1, 2), _head(weights), weights.get("head.bias"))
+    return project(x.flatten(1, 2), _head(weights), weights.get("head.bias"))
 
 
 def _head(weights: Weights) -> Tensor:
@@ -89,27 +90,8 @@ def _look_up(tables: Tensor, ids: Tensor) -> Tensor:
 
 def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:
     """Map x (R, B, P, n) by each replica's own linear layer."""
-    flat = _project(x.flatten(1, 2), weights[name + ".weight"], weights[name + ".bias"])
+    flat = project(x.flatten(1, 2), weights[name + ".weight"], weights[name + ".bias"])
     return flat.view(*x.shape[:3], -1)
-
-
-class _Project(torch.autograd.Function):
-    """x @ weight.mT + bias per replica; unlike torch's own, its weight gradient is contiguous, as optimizers need it."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.baddbmm(bias[:, None], x, weight.mT)
-
-    @staticmethod
-    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        return g @ weight, g.mT @ x, g.sum(1)
-
-
-def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map x (R, n, in) by weights (R, out, in) and biases (R, out) to (R, n, out)."""
-    return x @ weight.mT if bias is None else _Project.apply(x, weight, bias)
 
 
 def _norm(weights: Weights, name: str, x: Tensor) -> Tensor:
@@ -144,8 +126,8 @@ def _attend_last(weights: Weights, name: str, x: Tensor, n_heads: int, turns: Te
     """Return self-attention at the last place alone, shape (R, B, 1, D)."""
     n_replicas, batch, places, width = x.shape
     weight, bias = weights[name + "qkv.weight"], weights[name + "qkv.bias"]
-    query = _project(x[:, :, -1], weight[:, :width], bias[:, :width])
-    pairs = _project(x.flatten(1, 2), weight[:, width:], bias[:, width:])
+    query = project(x[:, :, -1], weight[:, :width], bias[:, :width])
+    pairs = project(x.flatten(1, 2), weight[:, width:], bias[:, width:])
     query = query.view(n_replicas, batch, 1, n_heads, -1)
     key, value = pairs.view(n_replicas, batch, places, 2, n_heads, -1).unbind(3)
     if turns is not None:
@@ -155,7 +137,7 @@ def _attend_last(weights: Weights, name: str, x: Tensor, n_heads: int, turns: Te
     return _linear(weights, name + "out", mixed.view(n_replicas, batch, 1, width))
 
 
-def sum_losses(logits_RBL: Tensor, labels_RB: Tensor) -> Tensor:
-    """Return the mean cross-entropy of each replica, summed over replicas: its gradients are the solo gradients."""
+def mean_losses(logits_RBL: Tensor, labels_RB: Tensor) -> Tensor:
+    """Return the mean cross-entropy of each replica, shape (R,)."""
     losses = F.cross_entropy(logits_RBL.flatten(0, 1), labels_RB.flatten(), reduction="none")
-    return losses.view(labels_RB.shape).mean(1).sum()
+    return losses.view(labels_RB.shape).mean(1)

@@ -13,8 +13,9 @@ FREE = (
     "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*", "task.n_eval_sequences",
     "task.bank.seed", "task.bank.eps", "model.exemplar_scale", "model.label_init_std", "training.learning_rate",
     "training.schedule", "training.warmup_steps", "training.clip", "training.adam_beta1", "training.adam_beta2",
-    "training.regularization*", "training.keep_checkpoints", "training.threads",
+    "training.regularization*", "training.keep_checkpoints", "training.threads", "training.compile",
 )  # fmt: skip
+MIN_STEPS = 5_000  # from here on, compiling takes less time than it saves
 SUPPORTED_BANKS = ("gaussian", "symbolic", "features", "omniglot")
 
 
@@ -43,40 +44,54 @@ def check_replicas(configs: Sequence[RunConfig]) -> None:
     >>> check_replicas([load_config("default", ["model.encoder=resnet"])])
     Traceback (most recent call last):
         ...
-    hf_icl.errors.ConfigError: model.encoder = 'resnet': replicas need the native network with a linear encoder. Train this run alone, with hf-icl run.
+    hf_icl.errors.ConfigError: model.encoder = 'resnet': only the native network with a linear encoder can be compiled whole or stacked. Train this run alone, with hf-icl run and training.compile=false.
     """
     for config in configs:
-        _check_one(config)
+        check_native(config)
         if held := can_stack(configs[0], config):
             rule = f"replicas must agree in it, and the first has {_flatten(configs[0].to_dict()).get(held[0])!r}"
             value = _flatten(config.to_dict()).get(held[0])
             raise ConfigError(held[0], value, rule, "Train these runs in separate groups.")
 
 
-def _check_one(config: RunConfig) -> None:
+def check_native(config: RunConfig) -> None:
+    """Raise `ConfigError` unless a run is one that `Stack` can train, alone or with others."""
     model, training = config.model, config.training
-    network = "replicas need the native network with a linear encoder"
+    network = "only the native network with a linear encoder can be"
     for field, value, is_fine, rule in (
         ("model.backbone", model.backbone, model.backbone is None, network),
         ("model.pretrained", model.pretrained, model.pretrained is None, network),
         ("model.encoder", model.encoder, model.encoder == "auto", network),
         ("task.form", config.task.form, config.task.form != "tokens", network),
         ("task.bank.kind", config.task.bank.kind, config.task.bank.kind in SUPPORTED_BANKS, network),
-        (
-            "training.keep_best",
-            training.keep_best,
-            not training.keep_best,
-            "replicas keep no best checkpoint",
-        ),
-        (
-            "training.arguments",
-            training.arguments,
-            not training.arguments,
-            "replicas take no further arguments",
-        ),
-    ):
+        ("training.keep_best", training.keep_best, not training.keep_best, "no best checkpoint can be kept of what is"),
+        ("training.arguments", training.arguments, not training.arguments, "no further arguments can be given to what is"),
+    ):  # fmt: skip
         if not is_fine:
-            raise ConfigError(field, value, rule, "Train this run alone, with hf-icl run.")
+            hint = "Train this run alone, with hf-icl run and training.compile=false."
+            raise ConfigError(field, value, f"{rule} compiled whole or stacked", hint)
+
+
+def is_compiled(config: RunConfig) -> bool:
+    """Return whether a run's steps are to be compiled: as `training.compile` says, else if the run is long enough.
+
+    Raises:
+        ConfigError: If they are to be, and cannot.
+
+    >>> from hf_icl.run_config import load_config
+    >>> is_compiled(load_config("default")), is_compiled(load_config("default", ["training.steps=500"]))
+    (True, False)
+    """
+    if config.training.compile:
+        check_native(config)
+        return True
+    if config.training.compile is False or config.training.steps < MIN_STEPS:
+        return False
+    try:
+        check_native(config)
+    except ConfigError:
+        return False
+    return True
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:

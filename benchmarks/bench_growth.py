@@ -1,0 +1,101 @@
+"""How cost grows: of a training step with the number of classes, of a report with the number of evaluations.
+
+    python benchmarks/bench_growth.py [--rows 10000,100000] [--json FILE]
+
+Steps are those of CompiledTrainer at the embedded default, whose labels stay 32 whatever the number of classes; the sizes
+take turns, and ratios compare rates of one round. A report is that of one run, made by the command in a process of its own,
+from a history that repeats a real one's rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench_training import Team, run_stack
+
+from hf_icl.history import encode_row
+from hf_icl.run_config import load_config
+from hf_icl.runs import Run
+
+CLASSES = (384, 12_800, 102_400)
+ROUNDS, STEPS = 7, 150
+
+
+def run_with_classes(orders, folder: Path, n_classes: int) -> None:
+    run_stack(orders, folder, "d", 1, f"task.bank.n_classes={n_classes}", "task.bank.n_exemplars=4")
+
+
+def measure_classes() -> Iterator[dict]:
+    teams = {n: Team(run_with_classes, (n,), 1, 1) for n in CLASSES}
+    rates = {n: [] for n in CLASSES}
+    for _ in range(ROUNDS):
+        for n, team in teams.items():
+            rates[n].append(team.measure(STEPS)[0])
+    for n, team in teams.items():
+        team.close()
+        costs = [first / rate for first, rate in zip(rates[CLASSES[0]], rates[n], strict=True)]
+        yield {
+            "classes": n,
+            "sequences_per_s": round(statistics.median(rates[n])),
+            "cost": round(statistics.median(costs), 3),
+        }
+
+
+def measure_report(n_rows: int, folder: Path) -> dict:
+    """Train for a moment, repeat the last row, and time `hf-icl report`."""
+    run = Run.create(
+        load_config("default", ["training.steps=4", "evaluate=2", "training.compile=false"]), folder / "run"
+    )
+    run.train()
+    rows = run.history.rows
+    with open(folder / "run/history.jsonl", "ab") as file:
+        for number in range(1, n_rows - len(rows) + 1):
+            file.write(encode_row(rows[-1] | {"step": rows[-1]["step"] + number}))
+    words = ["report", str(folder / "run"), "--output", str(folder / "report")]
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "hf_icl", *words], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    size = (folder / "run/history.jsonl").stat().st_size / 1e6
+    return {
+        "rows": n_rows,
+        "history_mb": round(size),
+        "seconds": round(seconds, 1),
+        "peak_mb": round(peak),
+        "exit": done.returncode,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", default="1000,10000,100000", help="evaluations of the run to report, smallest first"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
+    words = parser.parse_args()
+    found = []
+    for n_rows in map(int, words.rows.split(",")):  # first, while no larger child has left its peak memory
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(measure_report(n_rows, Path(folder)))
+            print(found[-1], flush=True)
+    for row in measure_classes():
+        found.append(row)
+        print(row, flush=True)
+    if words.json:
+        words.json.write_text(json.dumps({"load": os.getloadavg(), "rows": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

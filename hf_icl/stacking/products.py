@@ -1,0 +1,83 @@
+"""Matrix products of R replicas at once, each with its own weights, by whichever library is faster on this machine.
+
+On x86, torch multiplies float32 matrices with Intel's MKL, which on AMD's processors leaves the wider half of their
+vector units idle; the oneDNN that torch ships too does not. Measured: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from torch import Tensor
+
+MIN_FLOPS = 12_000_000  # per replica; below, oneDNN's slower start costs more than it gains
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Map x (R, n, in) by weights (R, out, in) and biases (R, out) to (R, n, out).
+
+    >>> project(torch.ones(1, 2, 3), torch.ones(1, 4, 3), torch.zeros(1, 4))[0, 0]
+    tensor([3., 3., 3., 3.])
+    """
+    return x @ weight.mT if bias is None else _Project.apply(x, weight, bias)
+
+
+class _Project(torch.autograd.Function):
+    """x @ weight.mT + bias per replica; unlike torch's own, its weight gradient is contiguous, as optimizers need it."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if _prefers_onednn(x, weight):
+            return torch.ops.hf_icl.linear(x, weight, bias)
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        if not _prefers_onednn(x, weight):
+            return g @ weight, g.mT @ x, g.sum(1)
+        g = g.contiguous()
+        dx = torch.ops.hf_icl.linear(g, weight.mT, None)
+        return dx, torch.ops.hf_icl.gradient(g, x), g.sum(1)
+
+
+def _prefers_onednn(x: Tensor, weight: Tensor) -> bool:
+    flops = 2 * x.shape[1] * weight.shape[1] * weight.shape[2]
+    return HAS_ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and flops >= MIN_FLOPS
+
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x @ weight.mT + bias, shape (R, n, out), one replica after the other."""
+    biases = [None] * len(x) if bias is None else bias
+    parts = [_multiply(*one) for one in zip(x, weight, biases, strict=True)]
+    return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+
+
+def _gradient(g: Tensor, x: Tensor) -> Tensor:
+    """Return g.mT @ x, shape (R, out, in)."""
+    parts = [_multiply(one.T, other.T, None) for one, other in zip(g, x, strict=True)]
+    return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+# As operators of our own, since a compiler takes the library's only with weights that never change.
+_library = torch.library.Library("hf_icl", "DEF")
+_library.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+_library.define("gradient(Tensor g, Tensor x) -> Tensor")
+_library.impl("linear", _linear, "CPU")
+_library.impl("gradient", _gradient, "CPU")
+torch.library.register_fake("hf_icl::linear")(
+    lambda x, weight, bias: x.new_empty(*x.shape[:2], weight.shape[1])
+)
+torch.library.register_fake("hf_icl::gradient")(lambda g, x: g.new_empty(len(g), g.shape[2], x.shape[2]))

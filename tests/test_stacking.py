@@ -1,0 +1,188 @@
+"""Steps compiled whole: the same training as a stock Trainer's, to rounding, whatever is switched on around it."""
+
+import json
+import logging
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import TrainerCallback
+
+from hf_icl import TransienceTrainer
+from hf_icl.display import LiveDisplay
+from hf_icl.errors import ConfigError
+from hf_icl.run_config import load_config
+from hf_icl.runs import Run
+from hf_icl.stacking import CompiledTrainer, is_compiled, products
+from tests.programs import TINY
+
+SETTINGS = [*TINY, "training.checkpoint_every=20", "evaluate=20", "training.steps=60"]
+
+
+@pytest.fixture
+def eager():
+    """Compiling takes longer than these tests train."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def make_run(folder, *more: str) -> Run:
+    return Run.create(load_config("default", [*SETTINGS, *more]), folder)
+
+
+def make_trainer(run: Run, kind: type[TransienceTrainer]) -> TransienceTrainer:
+    return run.build_trainer(LiveDisplay(Console(quiet=True), run.history), kind, run.build_task())
+
+
+def read_state(run: Run, step: int = 60) -> dict:
+    return json.loads((run.folder / f"checkpoint-{step}/trainer_state.json").read_text())
+
+
+def assert_same_training(one: Run, other: Run) -> None:
+    for row, right in zip(one.history.rows, other.history.rows, strict=True):
+        assert (row["step"], row["sequences"]) == (right["step"], right["sequences"])
+        for name, value in right["metrics"].items():
+            slack = 0.051 if "accuracy" in name else 1e-4
+            assert row["metrics"][name] == pytest.approx(value, abs=slack), (row["step"], name)
+
+
+@pytest.mark.filterwarnings("default")  # torch warns of its own code while it compiles
+def test_a_compiled_run_is_the_stock_run(tmp_path):
+    stock, compiled = (make_run(tmp_path / word, f"training.compile={word}") for word in ("false", "true"))
+    stock.train()
+    compiled.train()
+    assert_same_training(compiled, stock)
+    names = [
+        {str(path.relative_to(run.folder)) for path in run.folder.rglob("*")} for run in (stock, compiled)
+    ]
+    assert names[0] - names[1] == {f"checkpoint-{step}/rng_state.pth" for step in (40, 60)}
+    assert not names[1] - names[0]
+
+
+def test_what_is_logged_is_what_a_stock_trainer_logs(tmp_path, eager):
+    l2 = "training.regularization={kind: l2, strength: 1e-3}"
+    stock, compiled = (
+        make_run(tmp_path / word, l2, f"training.compile={word}") for word in ("false", "true")
+    )
+    stock.train()
+    compiled.train()
+    mine, theirs = read_state(compiled), read_state(stock)
+    assert mine.keys() == theirs.keys()
+    same = ("global_step", "max_steps", "epoch", "logging_steps", "save_steps", "train_batch_size")
+    assert {key: mine[key] for key in same} == {key: theirs[key] for key in same}
+    known = [state["stateful_callbacks"]["TransienceCallback"] for state in (mine, theirs)]
+    assert known[0] == known[1]
+    logged = [[entry for entry in state["log_history"] if "loss" in entry] for state in (mine, theirs)]
+    assert [entry["step"] for entry in logged[0]] == [20, 40, 60]
+    for entry, right in zip(*logged, strict=True):
+        assert entry["loss"] == pytest.approx(right["loss"], abs=1e-4)
+        assert entry["learning_rate"] == right["learning_rate"]
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step, self.ended = step, 0
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step:
+            control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self.ended += 1
+
+
+KINDS = [TransienceTrainer, CompiledTrainer]
+
+
+@pytest.mark.parametrize("second", KINDS)
+@pytest.mark.parametrize("first", KINDS)
+def test_either_trainer_goes_on_where_the_other_stopped(tmp_path, eager, first, second):
+    whole, parts = make_run(tmp_path / "whole"), make_run(tmp_path / "parts")
+    make_trainer(whole, second).train()
+    for kind, folder, stop in (
+        (first, None, StopAt(45)),
+        (second, parts.folder / "checkpoint-40", StopAt(0)),
+    ):
+        trainer = make_trainer(parts, kind)
+        trainer.add_callback(stop)
+        output = trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
+        assert stop.ended == 1 and output.global_step == (stop.step or 60)
+    assert_same_training(parts, whole)
+    if first is second:
+        for name in ("history.jsonl", "checkpoint-60/model.safetensors"):
+            assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_search_over_settings_is_refused(tmp_path, eager):
+    run = make_run(tmp_path / "run")
+    trainer = make_trainer(run, CompiledTrainer)
+    with pytest.raises(ConfigError, match="trial = .*Use TransienceTrainer"):
+        trainer.train(trial={"learning_rate": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.arguments={gradient_accumulation_steps: 2}", "gradient_accumulation_steps = 2"),
+        ("training.arguments={bf16: true, use_cpu: true}", "bf16 = True"),
+        ("training.keep_best=icl/accuracy", "eval_strategy"),
+        ("model.backbone={model_type: gpt2, n_embd: 16, n_head: 2, n_layer: 1}", "model = 'ICLModel'"),
+    ],
+)
+def test_what_the_compiled_loop_would_leave_out_is_refused(tmp_path, setting, message):
+    run = make_run(tmp_path / "run", setting)
+    with pytest.raises(ConfigError, match=f"{message}.*Use TransienceTrainer"):
+        make_trainer(run, CompiledTrainer)
+    make_trainer(run, TransienceTrainer)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["training.steps=5000"], True),
+        (["training.steps=4999"], False),
+        (["training.steps=4999", "training.compile=true"], True),
+        (["training.compile=false"], False),
+        (["training.keep_best=icl/accuracy"], False),
+        (["model.backbone={model_type: gpt2}"], False),
+    ],
+)
+def test_which_runs_are_compiled(words, expected):
+    assert is_compiled(load_config("default", words)) is expected
+
+
+def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="model.backbone = .*only the native network"):
+        make_run(tmp_path / "run", "training.compile=true", "model.backbone={model_type: gpt2}")
+    assert not any(tmp_path.iterdir())
+
+
+def test_where_torch_cannot_compile_a_run_is_stock_and_says_why(tmp_path, monkeypatch, caplog):
+    def fail(function, **options):
+        raise RuntimeError("No working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    stock, other = (make_run(tmp_path / word, f"training.compile={word}") for word in ("false", "true"))
+    stock.train()
+    with caplog.at_level(logging.WARNING):
+        other.train()
+    expected = "steps are not compiled, so they take about twice as long: No working C++ compiler found"
+    assert caplog.messages[0] == expected
+    assert other.history.path.read_bytes() == stock.history.path.read_bytes()
+
+
+@pytest.mark.skipif(not products.HAS_ONEDNN, reason="needs oneDNN on x86")
+def test_products_by_either_library_agree(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (3, 40, 16), "weight": (3, 24, 16), "bias": (3, 24), "g": (3, 40, 24)}
+    x, weight, bias, g = (torch.randn(shape, generator=generator) for shape in shapes.values())
+    found = []
+    for least in (0, 10**9):
+        monkeypatch.setattr(products, "MIN_FLOPS", least)
+        output, pull = torch.func.vjp(products.project, x, weight, bias)
+        found.append([output, *pull(g)])
+    expected = [x @ weight.mT + bias[:, None], g @ weight, g.mT @ x, g.sum(1)]
+    for one, other, right in zip(*found, expected, strict=True):
+        torch.testing.assert_close(one, right, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(other, right, atol=1e-4, rtol=1e-4)
+    assert found[0][2].is_contiguous()
