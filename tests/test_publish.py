@@ -87,7 +87,6 @@ def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, publica
         assert [seen["status"] for seen in hub.requests() if seen["fault"]] != [200], "the push was over"
         assert Outbox(tmp_path / "run").names(), "nothing was on its way"
         words = ["resume", "run"]
-    assert not Run.open(tmp_path / "run").is_finished
     hub.reset()
     ended = launcher.hf_icl(*words, folder=tmp_path)
     assert ended.code == 0 and "5 revisions" in ended.out, ended
