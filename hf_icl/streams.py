@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from hf_icl.task import Task
 
 ROWS_AT_ONCE = 4096
+CACHED_VALUES = 1 << 19  # numbers of exemplars looked up at once
 
 
 class SequenceDataset(torch.utils.data.Dataset):
@@ -73,13 +75,24 @@ class SequenceStream(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         sampler = self.task.to(self.device).sampler(device=self.device)
         size, n_drawn = self.batch_size, self.n_ahead * self.batch_size
+        n_encoded = size * self._count_encoded()
         batch = torch.arange(self.n_ahead)[:, None] * self.n_processes + self.rank
         index = self.first() + (batch * size + torch.arange(size)).flatten()
         while True:
             drawn = sampler.draw_at(index)
-            for offset in range(0, n_drawn, size):
-                yield self.task.encode(drawn[offset : offset + size])
+            for start in range(0, n_drawn, n_encoded):
+                inputs = self.task.encode(drawn[start : start + n_encoded])
+                for offset in range(0, n_encoded, size):
+                    yield {name: values[offset : offset + size] for name, values in inputs.items()}
             index = index + n_drawn * self.n_processes
+
+    def _count_encoded(self) -> int:
+        """Return how many batches to look up at once: as many as caches hold, and a part of those drawn in one go."""
+        n_values = self.batch_size * (self.task.n_context + 1) * math.prod(self.task.bank.shape)
+        wanted = max(1, CACHED_VALUES // n_values)
+        return max(
+            number for number in range(1, self.n_ahead + 1) if number <= wanted and self.n_ahead % number == 0
+        )
 
 
 class SequenceRows(torch.utils.data.IterableDataset):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config
 
+from hf_icl import streams
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
 from hf_icl.sequences import SequenceSpec
@@ -46,6 +47,15 @@ def test_dataset_stream_and_sampler_give_the_same_sequences(task):
         drawn = next(stream)
         assert all(torch.equal(drawn[name], values[8 * i : 8 * i + 8]) for name, values in whole.items())
         # batches 1, 2 come from one draw, 3 from the next
+
+
+@pytest.mark.parametrize("cached", [1, 2 * 8 * 5 * 8, 10**6])
+def test_how_many_batches_are_looked_up_at_once_changes_none(task, monkeypatch, cached):
+    monkeypatch.setattr(streams, "CACHED_VALUES", cached)
+    whole = task.encode(task.sampler().draw(0, 64))
+    stream = iter(SequenceStream(task, 8, n_ahead=4))
+    for i, drawn in zip(range(8), stream, strict=False):
+        assert all(torch.equal(drawn[name], values[8 * i : 8 * i + 8]) for name, values in whole.items())
 
 
 def test_a_dataset_ends(task):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import re
 from collections.abc import Callable
 
 import torch
@@ -10,23 +12,28 @@ import torch
 logger = logging.getLogger(__name__)
 
 
-def compile_whole(function: Callable, *, unguarded: tuple[str, ...]) -> Callable:
-    """Return `torch.compile(function)`, for one stack at a time.
+def compile_whole(function: Callable) -> Callable:
+    """Return `torch.compile(function)`, for positional arguments of one shape.
 
-    The first call takes seconds to minutes; torch keeps what it has compiled on disk for later processes.
-
-    Args:
-        function: What to compile, for arguments of one shape.
-        unguarded: Names of arguments that torch need not check anew at every call: their shapes follow from the
-            others', and there are so many of them that checking takes a tenth of a small step.
+    The first call takes seconds to minutes; torch keeps what it has compiled on disk for later processes. Before each
+    call torch looks whether what it has compiled still holds. Here it does so for tensors that are arguments of their
+    own; all else, such as tensors in dicts and what the function finds beside its arguments, must stay as it is: looking
+    at hundreds of things would take a tenth of a small step.
     """
-    torch.compiler.reset()  # else the ninth stack of a process would run uncompiled: torch counts them per function
-    options = {"guard_filter_fn": lambda guards: [not _concerns(guard, unguarded) for guard in guards]}
-    return torch.compile(function, dynamic=False, options=options)
+
+    @functools.wraps(function)
+    def own(*arguments):
+        return function(*arguments)
+
+    own.__code__ = (
+        own.__code__.replace()
+    )  # torch keeps what it has compiled with this object: to each its own
+    options = {"guard_filter_fn": lambda guards: [_is_needed(guard.name) for guard in guards]}
+    return torch.compile(own, dynamic=False, options=options)
 
 
-def _concerns(guard, names: tuple[str, ...]) -> bool:
-    return any(guard.name.startswith((f"L['{name}']", f"{name}[")) for name in names)
+def _is_needed(name: str) -> bool:
+    return not name or re.fullmatch(r"(L\[')?arguments('\])?\[\d+\]", name) is not None
 
 
 def can_compile() -> bool:

@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_icl.models import ICLModel
 from hf_icl.stacking import network
 from hf_icl.stacking.compiling import compile_whole
+from hf_icl.stacking.flat import FlatAdamW, flatten
 from hf_icl.trainer import TransienceTrainer
 
 OPTIMIZER_FILE, SCHEDULER_FILE, STATE_FILE = "optimizer.pt", "scheduler.pt", "trainer_state.json"
@@ -52,16 +55,29 @@ class Stack:
         self.trainers = list(trainers)
         self.models: list[ICLModel] = [trainer.model for trainer in self.trainers]
         self.config, self.device = self.models[0].config, self.trainers[0].args.device
-        self.weights, self.gradients = stack_weights(self.models)
+        self._flat = flatten(self.models)
+        self.weights, self.gradients = self._flat.weights, self._flat.weight_gradients
+        self._wholes = [Parameter(row) for row in self._flat.values]
+        for whole, gradients in zip(self._wholes, self._flat.gradients, strict=True):
+            whole.grad = gradients
         self.parts = self._split()
-        for trainer, model in zip(self.trainers, self.models, strict=True):
-            model.train()
-            trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
+        for replica in range(len(self.trainers)):
+            self._create_optimizer(replica)
         self._differentiate = torch.func.grad(self._sum_losses, has_aux=True)
         self._backward = self._fill_gradients
         if compiled:
-            self._backward = compile_whole(self._fill_gradients, unguarded=("weights", "gradients"))
+            self._backward = compile_whole(self._fill_gradients)
         self._batches = None
+
+    def _create_optimizer(self, replica: int) -> None:
+        """Give a trainer its optimizer and schedule, and stand in for its AdamW unless somebody else made it."""
+        trainer, model = self.trainers[replica], self.models[replica]
+        model.train()
+        given = trainer.optimizer
+        optimizer = trainer.create_optimizer()
+        if given is None and type(optimizer) is AdamW:
+            trainer.optimizer = FlatAdamW(optimizer, model, self._flat, replica)
+        trainer.create_scheduler(trainer.args.max_steps)
 
     def _split(self) -> list[Part]:
         """Share the replicas out to the calls of one step: all in one on a GPU, few on a CPU, whose caches are small."""
@@ -122,9 +138,9 @@ class Stack:
         """Take one optimizer step of every replica; return the losses before it, shape (R,)."""
         batches = [values.split(len(self.parts[0].scale_R)) for values in self._draw()]
         losses = [self._backward(*part, *own) for part, *own in zip(self.parts, *batches, strict=True)]
-        for trainer in self.trainers:
+        for trainer, whole in zip(self.trainers, self._wholes, strict=True):
             if trainer.args.max_grad_norm > 0:
-                clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
+                clip_grad_norm_(whole, trainer.args.max_grad_norm)
             trainer.optimizer.step()
             trainer.lr_scheduler.step()
             trainer.state.global_step += 1
@@ -133,8 +149,10 @@ class Stack:
     def _draw(self) -> list[Tensor]:
         """Return the next batch of every replica, stacked."""
         if self._batches is None:
-            self._batches = [iter(trainer.get_train_dataloader()) for trainer in self.trainers]
+            self._batches = [iter(trainer.get_train_dataloader().dataset) for trainer in self.trainers]
         parts = [next(batches) for batches in self._batches]
+        if len(parts) == 1:
+            return [parts[0][name][None] for name in INPUTS]
         return [torch.stack([part[name] for part in parts]) for name in INPUTS]
 
     def save(self) -> None:
@@ -156,26 +174,3 @@ class Stack:
             trainer.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_FILE, weights_only=True))
             trainer.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))
             trainer.state = type(trainer.state).load_from_json(str(folder / STATE_FILE))
-
-
-def stack_weights(models: Sequence[ICLModel]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Stack the parameters of models of one shape, and turn theirs, and their gradients, into views of the stacks.
-
-    Returns:
-        Name to values of shape (R, *shape), and name to gradients, zero at first; writing to them writes to the models,
-        and the other way round.
-
-    >>> from hf_icl.models import ICLConfig
-    >>> models = [ICLModel(ICLConfig()), ICLModel(ICLConfig())]
-    >>> weights, gradients = stack_weights(models)
-    >>> weights["head.bias"][1].fill_(7.0)[0], models[1].head.bias[0].item()
-    (tensor(7.), 7.0)
-    """
-    weights, gradients = {}, {}
-    for name, _ in models[0].named_parameters():
-        weights[name] = torch.stack([model.get_parameter(name).detach() for model in models])
-        gradients[name] = torch.zeros_like(weights[name])
-        for model, value, gradient in zip(models, weights[name], gradients[name], strict=True):
-            own = model.get_parameter(name)
-            own.data, own.grad = value, gradient
-    return weights, gradients
