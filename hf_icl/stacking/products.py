@@ -1,12 +1,13 @@
-"""Matrix products of R replicas at once, each with its own weights, by whichever library is faster on this machine.
+"""Matrix products of R replicas at once, each with its own weights, by the library that is faster on this machine.
 
 On x86, torch multiplies float32 matrices with Intel's MKL, which on AMD's processors leaves the wider half of their
-vector units idle; the oneDNN that torch ships too does not. Measured: docs/benchmarks.md.
+vector units idle; the oneDNN that torch ships too does not. On Intel's own, MKL is faster. Measured: docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class _Project(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if _prefers_onednn(x, weight):
             return torch.ops.hf_icl.linear(x, weight, bias)
-        return torch.baddbmm(bias[:, None], x, weight.mT)
+        return x @ weight.mT + bias[:, None]  # a sum that a compiler joins with what follows
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -48,10 +49,19 @@ class _Project(torch.autograd.Function):
 
 def _prefers_onednn(x: Tensor, weight: Tensor) -> bool:
     flops = 2 * x.shape[1] * weight.shape[1] * weight.shape[2]
-    return HAS_ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and flops >= MIN_FLOPS
+    return (
+        HAS_ONEDNN and IS_AMD and x.device.type == "cpu" and x.dtype == torch.float32 and flops >= MIN_FLOPS
+    )
 
 
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+def _is_amd() -> bool:
+    """Return whether the processor is one on which MKL is slow, by what the system calls it."""
+    known = Path("/proc/cpuinfo")
+    return "AuthenticAMD" in (known.read_text() if known.exists() else platform.processor())
+
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
+IS_AMD = _is_amd()
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -75,8 +85,9 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 _library = torch.library.Library("hf_icl", "DEF")
 _library.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 _library.define("gradient(Tensor g, Tensor x) -> Tensor")
-_library.impl("linear", _linear, "CPU")
-_library.impl("gradient", _gradient, "CPU")
+for _name, _function in (("linear", _linear), ("gradient", _gradient)):
+    _library.impl(_name, _function, "CPU")
+    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")  # `_Project` is their derivative
 torch.library.register_fake("hf_icl::linear")(
     lambda x, weight, bias: x.new_empty(*x.shape[:2], weight.shape[1])
 )
