@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.errors import RunError
-from hf_icl.history import History, Row, make_row
+from hf_icl.history import HISTORY_FILE, History, Row, make_row
 from hf_icl.origin import describe_origin
 from hf_icl.processes import check_joined, from_main
 from hf_icl.schedule import Schedule
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HISTORY_FILE = "history.jsonl"
 STATE_KEY = "TransienceCallback"
 
 
@@ -75,9 +74,10 @@ class TransienceCallback(TrainerCallback):
         self._training = True
         if state.is_world_process_zero:
             self._open(args, state)
-        else:
-            self.history = History()  # in memory alone: one process writes
-        self.history.rows = from_main(self.history.rows)
+        last = from_main(self.history.rows[-1:] if state.is_world_process_zero else None)
+        if not state.is_world_process_zero:
+            self.history = History()  # in memory alone, and no more than the last row: one process writes
+            self.history.restore(last)
         self.sequences = _count_sequences(args, state)
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)

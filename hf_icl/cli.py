@@ -113,9 +113,9 @@ def report(
 
     Example: `hf-icl report runs/default-seed* --output runs/report`
     """
-    from hf_icl.runs import Run
+    from hf_icl.run_folder import read_record
 
-    records = [Run.open(folder).record() for folder in folders]
+    records = [read_record(folder) for folder in folders]
     target = output or (folders[0] / "report" if len(folders) == 1 else Path("runs/report"))
     _write_and_show(records, target)
 
@@ -148,7 +148,8 @@ def evaluate(
         return cli_hub.evaluate_revisions(str(model))
     from hf_icl.build import build_task, load_model
     from hf_icl.run_config import load_config
-    from hf_icl.runs import RUN_FILE, Run
+    from hf_icl.run_folder import RUN_FILE
+    from hf_icl.runs import Run
 
     _quiet_transformers()
     with cli_hub.fetched(model) as folder:

@@ -97,7 +97,7 @@ class LiveDisplay(LiveView, TrainerCallback):
         left = format_duration((n_steps - step) / speed) if speed else "?"
         table = Table.grid(padding=(0, 2))
         for label, (name, colour) in CURVES.items():
-            values = [row["metrics"][name] for row in self.history.rows if name in row["metrics"]]
+            values = self.history.rows.columns.curve(name)[1].tolist()
             if values:
                 line = sparkline(spread_log(values) if name.endswith("loss") else values, width=width)
                 table.add_row(f"{label:<12}", f"[{colour}]{values[-1]:6.3f}", f"[{colour}]{line}")

@@ -6,17 +6,22 @@ import base64
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hf_icl.columns import Columns, read_columns
 from hf_icl.errors import RunError
 
 logger = logging.getLogger(__name__)
 
+HISTORY_FILE = "history.jsonl"
 Row = dict[str, Any]
+BLOCK_BYTES = 1 << 25  # of a file read at once
+ROWS_AT_ONCE = 1000
 
 
 def make_row(step: int, sequences: int, metrics: Mapping[str, float], hits: Mapping[str, np.ndarray]) -> Row:
@@ -45,8 +50,99 @@ def unpack_hits(text: str, n_sequences: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n_sequences).astype(bool)
 
 
+class Rows(Sequence[Row]):
+    """The rows of a history: their numbers in memory by column, the rest in the file, if there is one.
+
+    A row is read from the file when it is asked for; `list(rows)` holds them whatever becomes of the file.
+
+    Attributes:
+        columns: The numbers.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.columns = Columns()
+        self._path = path
+        self._ends = array("q")  # of each row's line in the file
+        self._kept: list[Row] = []  # without a file
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __getitem__(self, place):
+        """Return a row, or a list of the rows of a slice."""
+        numbers = range(len(self))[place]
+        if isinstance(numbers, range):
+            return self._fetch(numbers)
+        return self._fetch([numbers])[0]
+
+    def __iter__(self) -> Iterator[Row]:
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            yield from self[start : start + ROWS_AT_ONCE]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def _fetch(self, numbers: Sequence[int]) -> list[Row]:
+        if self._path is None or not numbers:
+            return [self._kept[number] for number in numbers]
+        with _open(self._path) as file:
+            return [_parse(self._path, number, self._read_line(file, number)) for number in numbers]
+
+    def _read_line(self, file, number: int) -> bytes:
+        start = self._ends[number - 1] if number else 0
+        file.seek(start)
+        return file.read(self._ends[number] - start)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file that hold whole rows."""
+        return self._ends[-1] if self._ends else 0
+
+    def append(self, row: Row, n_bytes: int) -> None:
+        """Add a row that was written to the file with so many bytes."""
+        self.columns.append(row)
+        if self._path is None:
+            self._kept.append(row)
+        else:
+            self._ends.append(self.n_bytes + n_bytes)
+
+    def cut(self, n_rows: int) -> None:
+        """Keep the first rows only."""
+        self.columns.cut(n_rows)
+        del self._ends[n_rows:], self._kept[n_rows:]
+
+    def read(self) -> None:
+        """Read the file, but for a torn last line.
+
+        Raises:
+            RunError: If the file cannot be read, or a line is broken.
+        """
+        with _open(self._path) as file:
+            block, n_held = bytearray(BLOCK_BYTES), 0
+            while n_read := file.readinto(memoryview(block)[n_held:]):
+                n_held += n_read
+                stop = block.rfind(b"\n", 0, n_held) + 1
+                if stop:
+                    self._take(memoryview(block)[:stop])
+                    block[: n_held - stop] = block[stop:n_held]
+                    n_held -= stop
+                elif n_held == len(block):  # of one row
+                    block += bytes(len(block))
+
+    def _take(self, lines: memoryview) -> None:
+        """Add whole lines of the file."""
+        ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
+        columns = read_columns(lines, ends)
+        if columns is None:
+            columns = Columns()
+            for number, line in enumerate(bytes(lines).splitlines(), start=len(self)):
+                columns.append(_parse(self._path, number, line))
+        self._ends.frombytes((ends + self.n_bytes).tobytes())
+        self.columns.extend(columns)
+
+
 class History:
-    """Rows in memory and in a file that is never left half-written.
+    """Rows, in a file that is never left half-written.
 
     Args:
         path: A `.jsonl` file, made with its first row. None keeps the rows in memory only.
@@ -60,36 +156,47 @@ class History:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
-        self.rows: list[Row] = []
+        self.rows = Rows(self.path)
         if self.path is not None and self.path.exists():
-            self.rows, n_bytes = _read(self.path)
-            if n_bytes < self.path.stat().st_size:
+            self.rows.read()
+            if self.rows.n_bytes < self.path.stat().st_size:
                 logger.warning("%s: cut off a last line that was written only in part", self.path)
-                os.truncate(self.path, n_bytes)
+                os.truncate(self.path, self.rows.n_bytes)
 
     @property
     def last_step(self) -> int:
         """Step of the last row, −1 if there is none."""
-        return self.rows[-1]["step"] if self.rows else -1
+        return self.rows.columns.steps[-1] if self.rows else -1
 
     def append(self, row: Row) -> None:
         """Add one row and hand it to the operating system before returning."""
+        line = encode_row(row)
         if self.path is not None:
-            self._write(encode_row(row))
-        self.rows.append(row)
+            self._write(line)
+        self.rows.append(row, len(line))
 
     def cut_after(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run measures them again."""
-        self._replace([row for row in self.rows if row["step"] <= step])
+        steps = np.array(self.rows.columns.steps)
+        later = np.flatnonzero(steps > step)
+        if not later.size:
+            return
+        if (steps[later[0] :] <= step).any():
+            self.restore(row for row in self.rows if row["step"] <= step)
+            return
+        self.rows.cut(int(later[0]))
+        if self.path is not None:
+            os.truncate(self.path, self.rows.n_bytes)
 
     def restore(self, rows: Iterable[Row]) -> None:
         """Replace all rows, for a run whose history file was lost."""
-        self._replace(list(rows))
-
-    def _replace(self, rows: list[Row]) -> None:
-        if rows != self.rows and self.path is not None:
-            write_atomically(self.path, b"".join(map(encode_row, rows)))
-        self.rows = rows
+        rows = list(rows)
+        lines = [encode_row(row) for row in rows]
+        if self.path is not None:
+            write_atomically(self.path, b"".join(lines))
+        self.rows.cut(0)
+        for row, line in zip(rows, lines, strict=True):
+            self.rows.append(row, len(line))
 
     def _write(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,21 +232,22 @@ def encode_row(row: Row) -> bytes:
     return json.dumps(row, separators=(",", ":"), allow_nan=True).encode() + b"\n"
 
 
-def _read(path: Path) -> tuple[list[Row], int]:
-    """Return the rows and the number of bytes that hold them."""
+def _parse(path: Path, number: int, line: bytes) -> Row:
+    """Return a row of the file, the first being number 0."""
     try:
-        data = path.read_bytes()
+        row = json.loads(line)
+        row = {"step": row["step"], "sequences": row["sequences"], **row}
+        Columns.of([row])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path}, line {number + 1}: not a history row. "
+            "Restore the file, or delete the lines from there on and resume the run from an earlier checkpoint."
+        ) from error
+    return row
+
+
+def _open(path: Path):
+    try:
+        return open(path, "rb")
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}).") from error
-    whole = data[: data.rfind(b"\n") + 1]
-    rows = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            rows.append({"step": row["step"], "sequences": row["sequences"], **row})
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{path}, line {number}: not a history row. "
-                "Restore the file, or delete the lines from there on and resume the run from an earlier checkpoint."
-            ) from error
-    return rows, len(whole)

@@ -20,22 +20,19 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.build import build_model, build_task, count_saved_bytes, load_model, load_tokenizer
-from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay
 from hf_icl.errors import RunError
-from hf_icl.history import History, write_atomically
+from hf_icl.history import HISTORY_FILE, History, write_atomically
 from hf_icl.origin import describe_origin
 from hf_icl.processes import count_devices, explain_loss, is_main, on_main
 from hf_icl.report import RunRecord
 from hf_icl.run_config import RunConfig
+from hf_icl.run_folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, make_record, read_about
 from hf_icl.stacking import CompiledTrainer, is_compiled
 from hf_icl.task import Task
 from hf_icl.trainer import TransienceTrainer
 
-CONFIG_FILE = "config.yaml"
-RUN_FILE = "run.json"
-RUN_SCHEMA = 1
 SMALLEST_FREE_BYTES = 1 << 16
 MODEL_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*", "vocab*",
@@ -108,27 +105,8 @@ class Run:
         Raises:
             RunError: If it is no run folder, cannot be read, comes from another version, or was edited.
         """
-        folder = Path(folder)
-        try:
-            about = json.loads((folder / RUN_FILE).read_text())
-            written = yaml.safe_load((folder / CONFIG_FILE).read_text())
-            schema, config = about["schema"], about["config"]
-        except FileNotFoundError as error:
-            raise RunError(f"{folder}: not a run folder ({Path(error.filename).name} is missing).") from error
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise RunError(f"{folder}: cannot be read as a run folder ({error}).") from error
-        if schema != RUN_SCHEMA:
-            raise RunError(
-                f"{folder}: was written in format {schema}, this version of hf_icl reads format {RUN_SCHEMA}. "
-                f"Use the version that made it: {about.get('provenance', {}).get('versions', {}).get('hf-icl', '?')}."
-            )
-        if written != config:
-            raise RunError(
-                f"{folder / CONFIG_FILE}: differs from the config that the run was made with, in "
-                f"{', '.join(_differences(config, written))}. Put it back, or start a new run from it: "
-                f"hf-icl run {folder / CONFIG_FILE} --output NEW_FOLDER"
-            )
-        return cls(folder, RunConfig(**config), about)
+        about = read_about(folder)
+        return cls(Path(folder), RunConfig(**about["config"]), about)
 
     @property
     def is_finished(self) -> bool:
@@ -240,26 +218,4 @@ class Run:
         Raises:
             RunError: If nothing has been measured yet.
         """
-        rows = self.history.rows
-        if not rows:
-            raise RunError(
-                f"{self.folder}: nothing has been measured yet. Continue it with: hf-icl resume {self.folder}"
-            )
-        return RunRecord(
-            name=self.folder.name,
-            config=self.config.to_dict(),
-            provenance=self.about["provenance"],
-            rows=rows,
-            chance=self.about["chance"],
-            n_sequences=self.about["n_sequences"],
-            bank=self.about.get("bank", {}),  # runs made before it was kept
-        )
-
-
-def _differences(left: Any, right: Any, path: str = "") -> list[str]:
-    """Return the dotted names under which two nested configs differ."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        keys = sorted(left.keys() | right.keys())
-        nested = (_differences(left.get(key), right.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
-        return [name for names in nested for name in names]
-    return [] if left == right else [path or "the whole file"]
+        return make_record(self.folder, self.about)

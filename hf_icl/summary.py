@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_icl.columns import Columns
+
 ICL, ICL_HOLDOUT, IWL, CIWL = "icl/accuracy", "icl_holdout/accuracy", "iwl/accuracy", "ciwl/accuracy"
 FLIP_SHARE, TRAIN_LOSS = "flip/context_accuracy", "train/loss"
 
@@ -92,11 +94,13 @@ def clean_points(steps: Sequence[float], values: Sequence[float]) -> tuple[np.nd
     >>> clean_points([2, 1, 2], [0.5, None, 0.7])
     (array([2.]), array([0.7]))
     """
-    latest = dict(zip(np.asarray(steps, float).tolist(), np.asarray(values, float).tolist(), strict=True))
-    points = sorted(
-        (step, value) for step, value in latest.items() if np.isfinite(step) and np.isfinite(value)
-    )
-    return tuple(np.asarray(points, float).reshape(-1, 2).T)
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    if not (steps[1:] > steps[:-1]).all():
+        order = np.argsort(steps, kind="stable")
+        steps, values = steps[order], values[order]
+    kept = np.isfinite(steps) & np.isfinite(values)
+    kept[:-1] &= steps[1:] != steps[:-1]
+    return steps[kept], values[kept]
 
 
 def measure_peak(curves: Curves) -> np.ndarray:
@@ -321,16 +325,14 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
     >>> summarize_history(rows, {"icl/accuracy": 0.0}).verdict
     'transient'
     """
-    rows = list(rows)
+    columns = Columns.of(rows)
     names = [name for name in chance if name.endswith("/accuracy") or name == FLIP_SHARE]
-    curves = {
-        name: summarize(*extract_curve(rows, name), chance[name], find_floor(name, chance)) for name in names
-    }
+    curves = {name: summarize(*columns.curve(name), chance[name], find_floor(name, chance)) for name in names}
     icl, iwl = curves.get(ICL, CurveSummary()), curves.get(IWL, CurveSummary())
-    steps, loss = clean_points(*extract_curve(rows, TRAIN_LOSS))
+    steps, loss = clean_points(*columns.curve(TRAIN_LOSS))
     known = steps.size > 0 and icl.peak_step is not None
     at_peak = float(np.interp(icl.peak_step, steps, loss)) if known else None
-    flip = Curves.clean(*extract_curve(rows, FLIP_SHARE), chance.get(FLIP_SHARE, 0.5))
+    flip = Curves.clean(*columns.curve(FLIP_SHARE), chance.get(FLIP_SHARE, 0.5))
     return Summary(
         verdict=icl.verdict,
         curves=curves,
@@ -355,16 +357,6 @@ def find_floor(metric: str, chance: Mapping[str, float]) -> float:
     """
     evaluator, _, measure = metric.rpartition("/")
     return chance.get(f"{evaluator}/context_accuracy", 0.0) if measure == "accuracy" else 0.0
-
-
-def extract_curve(rows: Iterable[Mapping[str, Any]], metric: str) -> tuple[list[float], list[float]]:
-    """Return steps and values of one metric, as the rows have them; rows without it are skipped.
-
-    >>> extract_curve([{"step": 5, "metrics": {"icl/accuracy": 0.25}}, {"step": 6, "metrics": {}}], "icl/accuracy")
-    ([5], [0.25])
-    """
-    found = [(row["step"], row["metrics"][metric]) for row in rows if row["metrics"].get(metric) is not None]
-    return [step for step, _ in found], [value for _, value in found]
 
 
 def describe_measures() -> list[dict[str, str]]:

@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+from hf_icl import columns as columns_module
+from hf_icl import history as history_module
 from hf_icl.errors import RunError
 from hf_icl.history import History, make_row, unpack_hits, write_atomically
 
@@ -93,3 +95,73 @@ def test_an_atomic_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, 
     with pytest.raises(RunError, match="No space left"):
         write_atomically(path, b"new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["config.yaml"]
+
+
+def long_history(path, n_rows=40, **changes):
+    """Rows like those of a run, and what they are when read row by row."""
+    rows = [row(step) | {"step": 3 * step} for step in range(n_rows)]
+    for number, change in changes.items():
+        rows[int(number[1:])] |= change
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return rows
+
+
+ODD_ROWS = {
+    "none": {},
+    "a metric more": {"r7": {"metrics": {"icl/accuracy": 0.5, "iwl/accuracy": 0.25}}},
+    "a metric less": {"r7": {"metrics": {}}},
+    "no hits": {"r7": {"hits": {}}},
+    "something more": {"r7": {"note": "mine"}},
+    "a diverged loss": {"r7": {"metrics": {"icl/accuracy": float("nan")}}},
+    "a whole number": {"r7": {"metrics": {"icl/accuracy": 1}}},
+    "out of order": {"r7": {"step": 1000}},
+}
+
+
+@pytest.mark.parametrize("block_bytes", [100, 1000, 1 << 20])
+@pytest.mark.parametrize("changes", ODD_ROWS.values(), ids=ODD_ROWS)
+def test_a_long_history_is_read_as_a_short_one(tmp_path, monkeypatch, changes, block_bytes):
+    """By Arrow in blocks, or by Python row by row: the same rows and the same numbers."""
+    rows = long_history(tmp_path / "history.jsonl", **changes)
+    short = History(tmp_path / "history.jsonl")
+    monkeypatch.setattr(history_module, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(columns_module, "SMALL_BYTES", 50)
+    long = History(tmp_path / "history.jsonl")
+    for history in (short, long):
+        assert repr(list(history.rows)) == repr(rows) and repr(history.rows[7]) == repr(rows[7])
+        for name in ("icl/accuracy", "iwl/accuracy"):
+            known = [(r["step"], r["metrics"][name]) for r in rows if name in r["metrics"]]
+            steps, values = history.rows.columns.curve(name)
+            assert steps.tolist() == [step for step, _ in known]
+            np.testing.assert_array_equal(values, [value for _, value in known])
+        assert list(history.rows.columns.sequences) == [r["sequences"] for r in rows]
+    long.cut_after(60)
+    kept = repr([r for r in rows if r["step"] <= 60])
+    assert repr(list(long.rows)) == repr(list(History(long.path).rows)) == kept
+
+
+@pytest.mark.parametrize(
+    "broken", ['{"step": 4}', "{oops", '{"step": "4", "sequences": 1, "metrics": {}, "hits": {}}', "7"]
+)
+def test_a_broken_line_far_down_is_named(tmp_path, monkeypatch, broken):
+    path = tmp_path / "history.jsonl"
+    long_history(path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:33], broken, *lines[34:]]) + "\n")
+    for small in (1 << 20, 50):
+        monkeypatch.setattr(columns_module, "SMALL_BYTES", small)
+        with pytest.raises(RunError, match="line 34: not a history row"):
+            History(path)
+
+
+def test_arrow_reads_what_it_should(tmp_path):
+    """A block of equal rows is Arrow's, one with an odd row, or a small one, is Python's."""
+    for n_rows, change, is_arrows in (
+        (12_000, {}, True),
+        (12_000, {"r7": {"note": "mine"}}, False),
+        (100, {}, False),
+    ):
+        long_history(tmp_path / "history.jsonl", n_rows, **change)
+        lines = (tmp_path / "history.jsonl").read_bytes()
+        ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
+        assert (columns_module.read_columns(memoryview(lines), ends) is not None) == is_arrows

@@ -14,11 +14,12 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_icl.errors import RunError
-from hf_icl.report import analyse, render_card, write_report
+from hf_icl.report import analyse, analysis, render_card, write_report
 from hf_icl.report.analysis import average_curve
 from hf_icl.report.figures import draw_figure, render_figure
-from hf_icl.report.page import collect_data, thin
+from hf_icl.report.page import collect_data
 from hf_icl.report.record import group_replicas
+from hf_icl.report.thinning import thin
 from hf_icl.report.words import describe_group, describe_run, format_measure, list_table
 from hf_icl.summary import FLIP_SHARE, ICL, IWL, summarize_history
 from tests.report_histories import LAST_STEP, make_run
@@ -74,7 +75,7 @@ NUMBER = (int, float, type(None))
 SCHEMA_1 = {
     "schema_version": int,
     "hf_icl_version": str,
-    "bootstrap": {"level": float, "n_resamples": int, "seed": int},
+    "bootstrap": {"level": float, "n_resamples": int, "seed": int, "max_evaluations": int},
     "thresholds": {str: float},
     "definitions": [{"name": str, "words": str, "formula": str}],
     "runs": [
@@ -122,6 +123,28 @@ def test_json_keeps_to_its_schema(folder, runs, other):
     )
     defined = {definition["name"] for definition in document["definitions"]}
     assert defined == set(document["runs"][0]["measures"][FLIP_SHARE])
+
+
+def test_a_long_history_has_the_measures_of_all_rows_and_intervals_of_some(runs, monkeypatch):
+    """Every measure is that of the whole curve; an interval is that of a report of the chosen rows alone."""
+    whole = analyse(runs[:1])["runs"][0]
+    monkeypatch.setattr(analysis, "MAX_RESAMPLED", 7)
+    few = analyse(runs[:1])["runs"][0]
+    rows = runs[0].rows
+    peaks = {entry.get("peak_step", {}).get("value") for entry in whole["measures"].values()}
+    places = set(np.linspace(0, len(rows) - 1, 7).round().astype(int).tolist())
+    chosen = [row for place, row in enumerate(rows) if place in places or row["step"] in peaks]
+    assert 7 <= len(chosen) < len(rows)
+    alone = analyse([dataclasses.replace(runs[0], rows=chosen)])["runs"][0]
+    assert few["n_evaluations"] == len(rows) > alone["n_evaluations"]
+    differing = 0
+    for metric, measures in few["measures"].items():
+        for name, found in measures.items():
+            assert found["value"] == whole["measures"][metric][name]["value"]
+            expected = alone["measures"][metric][name]["interval"]
+            assert found["interval"] == (expected and pytest.approx(expected, nan_ok=True))
+            differing += found["interval"] != whole["measures"][metric][name]["interval"]
+    assert differing
 
 
 def test_json_holds_the_summaries(folder, runs):

@@ -218,7 +218,7 @@ def test_resuming_gives_the_same_history_and_weights(tmp_path, task, strategy):
 def test_a_lost_history_is_rebuilt_from_the_checkpoint_and_said(tmp_path, task, caplog):
     settings = dict(save_strategy="steps", save_steps=6)
     train(tmp_path, task, schedule=3, **settings)
-    whole = History(tmp_path / "history.jsonl").rows
+    whole = list(History(tmp_path / "history.jsonl").rows)
     (tmp_path / "history.jsonl").unlink()
     trainer = TransienceTrainer(build_model(task), arguments(tmp_path, **settings), task, schedule=3)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))

@@ -29,7 +29,8 @@ from hf_icl.report import RunRecord, render_card
 from hf_icl.report.analysis import analyse
 from hf_icl.report.page import render_page
 from hf_icl.run_config import RunConfig
-from hf_icl.runs import RUN_FILE, Run
+from hf_icl.run_folder import RUN_FILE
+from hf_icl.runs import Run
 from hf_icl.task import Task, TaskConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import find_checkpoints, is_whole, step_of
 from hf_icl.errors import RunError
-from hf_icl.history import History, encode_row
+from hf_icl.history import HISTORY_FILE, History, encode_row
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, write_plain
 from hf_icl.report.card import render_card
 from hf_icl.report.eval_results import EVAL_RESULTS_FILE, render_eval_results
-from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
+from hf_icl.run_folder import CONFIG_FILE, RUN_FILE
+from hf_icl.runs import MODEL_FILES, Run
 
 CARD_FILE, REPORT_FOLDER, STATE_FOLDER = "README.md", "report", "training_state"
 

@@ -17,15 +17,15 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
-from hf_icl.callback import HISTORY_FILE
 from hf_icl.checkpoints import mark_whole
 from hf_icl.errors import RunError
-from hf_icl.history import History, Row
+from hf_icl.history import HISTORY_FILE, History, Row
 from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, list_model_files
 from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
 from hf_icl.report import render_card
-from hf_icl.runs import CONFIG_FILE, MODEL_FILES, RUN_FILE, Run
+from hf_icl.run_folder import CONFIG_FILE, RUN_FILE
+from hf_icl.runs import MODEL_FILES, Run
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # no separators, and no dot in front
 RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)

@@ -21,7 +21,8 @@ from hf_icl.hub.selection import name_tag, read_tag
 from hf_icl.hub.target import Target
 from hf_icl.report.analysis import analyse
 from hf_icl.run_config import RunConfig
-from hf_icl.runs import RUN_FILE, Run
+from hf_icl.run_folder import RUN_FILE
+from hf_icl.runs import Run
 
 STATE_PER_WEIGHT = 2  # AdamW keeps two numbers for each trained weight
 

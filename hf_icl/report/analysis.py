@@ -22,10 +22,11 @@ from hf_icl.bootstrap import (
     stack_hits,
 )
 from hf_icl.report.record import RunRecord, group_replicas, label_group
-from hf_icl.summary import clean_points, extract_curve, measures_of, summarize_history
+from hf_icl.summary import measures_of, summarize_history
 
 SCHEMA_VERSION = 1
 SEED = 0
+MAX_RESAMPLED = 1000  # evaluations; of more, so many evenly spaced ones give the intervals
 
 
 def analyse(runs: Sequence[RunRecord]) -> dict[str, Any]:
@@ -41,7 +42,12 @@ def analyse(runs: Sequence[RunRecord]) -> dict[str, Any]:
         {
             "schema_version": SCHEMA_VERSION,
             "hf_icl_version": metadata.version("hf-icl"),
-            "bootstrap": {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED},
+            "bootstrap": {
+                "level": LEVEL,
+                "n_resamples": N_RESAMPLES,
+                "seed": SEED,
+                "max_evaluations": MAX_RESAMPLED,
+            },
             "thresholds": {
                 "emerged_rise": measures.EMERGED_RISE,
                 "transient_persistence": measures.TRANSIENT_PERSISTENCE,
@@ -57,12 +63,13 @@ def analyse(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 def _analyse_run(run: RunRecord) -> dict[str, Any]:
     summary = summarize_history(run.rows, run.chance)
+    rows = _choose_rows(run, summary)
     found: dict[str, dict[str, Any]] = {}
     icl_intervals = None
     for metric, curve in summary.curves.items():
         if not curve.n_evaluations:
             continue
-        intervals = _bootstrap(run, metric)
+        intervals = _bootstrap(run, rows, metric)
         icl_intervals = intervals if metric == measures.ICL else icl_intervals
         values = dataclasses.asdict(curve) | {"crossover_step": summary.crossover_step}
         ends = intervals.measures if intervals else {}
@@ -75,15 +82,15 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
         found[measures.TRAIN_LOSS] = {
             name: {"value": value, "interval": None} for name, value in loss.items()
         }
-    steps = sorted({row["step"] for row in run.rows})
+    steps = np.sort(run.columns.steps)
     return {
         "name": run.name,
         "verdict": summary.verdict,
         "verdict_shares": icl_intervals.verdicts if icl_intervals else None,
         "loss_falls": summary.loss_falls,
-        "n_evaluations": len(steps),
-        "first_step": steps[0] if steps else None,
-        "last_step": steps[-1] if steps else None,
+        "n_evaluations": 1 + int((np.diff(steps) > 0).sum()) if len(steps) else 0,
+        "first_step": int(steps[0]) if len(steps) else None,
+        "last_step": int(steps[-1]) if len(steps) else None,
         "measures": found,
         "chance": dict(run.chance),
         "n_sequences": dict(run.n_sequences),
@@ -93,9 +100,20 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _bootstrap(run: RunRecord, metric: str) -> Intervals | None:
+def _choose_rows(run: RunRecord, summary: measures.Summary) -> list[Mapping[str, Any]]:
+    """Return the rows to resample: all of them, or of a long history evenly spaced ones, both ends and all peaks."""
+    n_rows = len(run.rows)
+    if n_rows <= MAX_RESAMPLED:
+        return list(run.rows)
+    chosen = np.linspace(0, n_rows - 1, MAX_RESAMPLED).round().astype(int)
+    peaks = [curve.peak_step for curve in summary.curves.values() if curve.n_evaluations]
+    chosen = np.union1d(chosen, np.flatnonzero(np.isin(run.columns.steps, peaks)))
+    return [run.rows[number] for number in chosen.tolist()]
+
+
+def _bootstrap(run: RunRecord, rows: Sequence[Mapping[str, Any]], metric: str) -> Intervals | None:
     n_sequences = run.n_sequences.get(metric.rpartition("/")[0], 0)
-    steps, hits = stack_hits(run.rows, metric, n_sequences)
+    steps, hits = stack_hits(rows, metric, n_sequences)
     floor = measures.find_floor(metric, run.chance)
     return bootstrap_curve(steps, hits, run.chance[metric], metric, floor=floor, seed=SEED)
 
@@ -126,7 +144,7 @@ def average_curve(
     Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above `n_points`
     common steps, every k-th is taken.
     """
-    curves = [clean_points(*extract_curve(run.rows, metric)) for run in runs]
+    curves = [run.curve(metric) for run in runs]
     curves = [(steps, values) for steps, values in curves if steps.size]
     if len(curves) < 2:
         return None

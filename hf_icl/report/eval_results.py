@@ -5,9 +5,8 @@ from __future__ import annotations
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-from hf_icl.data.config import TRAIN_EVALUATOR_SPLIT
 from hf_icl.report.record import RunRecord
-from hf_icl.summary import FLIP_SHARE, extract_curve, summarize
+from hf_icl.summary import FLIP_SHARE, summarize
 
 EVAL_RESULTS_FILE = ".eval_results/hf_icl.yaml"
 
@@ -30,17 +29,19 @@ def list_eval_results(
     >>> [(entry.task_id, entry.value, entry.notes) for entry in list_eval_results(run, "me/sequences")]
     [('icl', 0.8, 'accuracy over all labels at training step 9, chance 0.1, 1,000 sequences')]
     """
+    from hf_icl.data.config import TRAIN_EVALUATOR_SPLIT  # here, because it is slow to import
+
     source = {"source_url": source_url, "source_name": "hf_icl report"} if source_url else {}
     entries = []
     for name in run.n_sequences:
         metric = FLIP_SHARE if FLIP_SHARE.startswith(f"{name}/") else f"{name}/accuracy"
-        steps, values = extract_curve(run.rows, metric)
-        if not steps or metric not in run.chance:
+        steps, values = run.curve(metric)
+        if not steps.size or metric not in run.chance:
             continue
         final = summarize(steps, values, run.chance[metric]).final
         what = "share of in-context answers" if metric == FLIP_SHARE else "accuracy over all labels"
         notes = (
-            f"{what} at training step {max(steps):,}, chance {run.chance[metric]:.4g}, "
+            f"{what} at training step {int(steps[-1]):,}, chance {run.chance[metric]:.4g}, "
             f"{run.n_sequences[name]:,} sequences"
         )
         split = TRAIN_EVALUATOR_SPLIT if name == "train" else name

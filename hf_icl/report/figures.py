@@ -16,8 +16,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from hf_icl.report.analysis import average_curve
 from hf_icl.report.record import RunRecord, group_replicas, label_group
+from hf_icl.report.thinning import POINTS_PER_CURVE, thin
 from hf_icl.report.words import title_metric
-from hf_icl.summary import CIWL, FLIP_SHARE, ICL, ICL_HOLDOUT, IWL, TRAIN_LOSS, clean_points, extract_curve
+from hf_icl.summary import CIWL, FLIP_SHARE, ICL, ICL_HOLDOUT, IWL, TRAIN_LOSS
 
 METRIC_COLOURS = {
     ICL: "#0072B2",
@@ -129,8 +130,8 @@ def _draw_curve(
     style: str = "-",
 ) -> bool:
     """Draw one metric of replicas; return whether there was anything to draw."""
-    curves = [clean_points(*extract_curve(run.rows, metric)) for run in runs]
-    curves = [(steps, values) for steps, values in curves if steps.size]
+    curves = [run.curve(metric) for run in runs]
+    curves = [thin(*curve, POINTS_PER_CURVE) for curve in curves if curve[0].size]
     mean = average_curve(runs, metric)
     for steps, values in curves:
         marker = "o" if steps.size == 1 else ""

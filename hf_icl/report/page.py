@@ -13,20 +13,20 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from hf_icl.banks.facts import tell_bank
 from hf_icl.report.analysis import average_curve, make_json_safe
 from hf_icl.report.record import RunRecord, group_replicas, label_group
+from hf_icl.report.thinning import POINTS_PER_CURVE, thin
 from hf_icl.report.words import (
     EVALUATORS,
     MEASURE_TITLES,
     describe_group,
     describe_run,
     list_table,
+    tell_bank,
     title_metric,
 )
-from hf_icl.summary import FLIP_SHARE, ICL, IWL, TRAIN_LOSS, clean_points, extract_curve
+from hf_icl.summary import FLIP_SHARE, ICL, IWL, TRAIN_LOSS
 
-POINTS_PER_CURVE = 2000
 POINTS_PER_PAGE = 400_000
 _SHOWN_FIRST = ("icl", "icl_holdout", "iwl", "flip")
 _EVENTS = {
@@ -75,9 +75,7 @@ def render_page(
 
 def collect_data(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
     """Return what the chart draws, as JSON types, and the number of points above which curves were thinned, if any were."""
-    metrics = sorted(
-        {metric for run in runs for row in run.rows for metric in row["metrics"] if "/" in metric}
-    )
+    metrics = sorted({metric for run in runs for metric in run.columns.metrics if "/" in metric})
     groups = [group for group in group_replicas(runs) if len(group) > 1]
     n_curves = max(1, len(metrics) * (len(runs) + len(groups)))
     limit = min(POINTS_PER_CURVE, max(100, POINTS_PER_PAGE // n_curves))
@@ -95,7 +93,7 @@ def collect_data(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> tupl
     for run in runs:
         curves = {}
         for metric in metrics:
-            steps, values = clean_points(*extract_curve(run.rows, metric))
+            steps, values = run.curve(metric)
             longest = max(longest, steps.size)
             if steps.size:
                 curves[metric] = {
@@ -115,24 +113,6 @@ def collect_data(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> tupl
         "titles": {metric: title_metric(metric) for metric in metrics},
     }  # fmt: skip
     return make_json_safe(data), limit if longest > limit else None
-
-
-def thin(steps: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most about `limit` points of a curve: both ends, and the lowest and highest of equal stretches between.
-
-    >>> steps, values = thin(np.arange(1000), np.eye(1, 1000, 321)[0], 10)
-    >>> len(steps) <= 12, values.max().item(), steps[[0, -1]].tolist()
-    (True, 1.0, [0, 999])
-    """
-    if steps.size <= limit:
-        return steps, values
-    edges = np.linspace(0, steps.size, max(1, limit // 2) + 1).astype(int)
-    kept = {0, steps.size - 1}
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        stretch = values[low:high]
-        kept |= {low + int(stretch.argmin()), low + int(stretch.argmax())}
-    index = np.array(sorted(kept))
-    return steps[index], values[index]
 
 
 def _make_series(name, entry, chance, curves, *, is_mean=False, mean=None) -> dict[str, Any]:

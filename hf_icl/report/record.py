@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+
+from hf_icl.columns import Columns
+from hf_icl.summary import clean_points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +35,15 @@ class RunRecord:
     chance: Mapping[str, float]
     n_sequences: Mapping[str, int]
     bank: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The numbers of the rows."""
+        return Columns.of(self.rows)
+
+    def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return steps and values of one metric, float64 (n,) each, steps rising; of equal steps the last row counts."""
+        return clean_points(*self.columns.curve(metric))
 
     @property
     def reads_tokens(self) -> bool:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from hf_icl.columns import NO_COUNT, NO_VALUE
 from hf_icl.errors import RunError
 from hf_icl.report.analysis import analyse
 from hf_icl.report.figures import draw_figure, render_figure
 from hf_icl.report.page import render_page
 from hf_icl.report.record import RunRecord
 from hf_icl.report.varied import draw_sweep, list_sweep, tabulate
+
+HISTORY_TABLE = "history.parquet"
+ROWS_AT_ONCE = 100_000
 
 
 def write_report(
@@ -58,7 +62,6 @@ def write_report(
         shown = {"head": head, "rows": rows, "figure": render_figure(figures["sweep"], "png")}
     files = {
         "transience.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),
-        "history.parquet": _encode_history(runs),
         **{
             f"{name}.{kind}": render_figure(f, kind) for name, f in figures.items() for kind in ("png", "svg")
         },
@@ -67,9 +70,10 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as writing:
+            _write_history(runs, Path(writing) / HISTORY_TABLE)
             for name, content in files.items():
                 (Path(writing) / name).write_bytes(content)
-            for name in files:
+            for name in (HISTORY_TABLE, *files):
                 os.replace(Path(writing) / name, folder / name)
     except OSError as error:
         raise RunError(
@@ -78,17 +82,25 @@ def write_report(
     return folder / "index.html"
 
 
-def _encode_history(runs: Sequence[RunRecord]) -> bytes:
-    """Return all rows as Parquet: `run`, `step`, `sequences`, and a float column per metric, null where not measured."""
-    rows = [(run.name, row) for run in runs for row in run.rows]
-    metrics = sorted({metric for _, row in rows for metric in row["metrics"]})
-    columns = {
-        "run": pa.array([name for name, _ in rows], pa.string()),
-        "step": pa.array([row["step"] for _, row in rows], pa.int64()),
-        "sequences": pa.array([row.get("sequences") for _, row in rows], pa.int64()),
-    } | {
-        metric: pa.array([row["metrics"].get(metric) for _, row in rows], pa.float64()) for metric in metrics
-    }
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
+def _write_history(runs: Sequence[RunRecord], path: Path) -> None:
+    """Write all rows as Parquet: `run`, `step`, `sequences`, and a float column per metric, null where not measured."""
+    metrics = sorted({metric for run in runs for metric in run.columns.metrics})
+    fields = {"run": pa.string(), "step": pa.int64(), "sequences": pa.int64()}
+    schema = pa.schema(fields | {metric: pa.float64() for metric in metrics})
+    with pyarrow.parquet.ParquetWriter(path, schema, use_dictionary=["run"]) as writer:
+        for run in runs:
+            for start in range(0, len(run.columns), ROWS_AT_ONCE):
+                part = slice(start, start + ROWS_AT_ONCE)
+                writer.write_table(_tabulate_rows(run, part, schema))
+
+
+def _tabulate_rows(run: RunRecord, part: slice, schema: pa.Schema) -> pa.Table:
+    columns = run.columns
+    steps, sequences = (np.array(column[part]) for column in (columns.steps, columns.sequences))
+    found = {"run": pa.repeat(run.name, len(steps)), "step": steps}
+    found["sequences"] = pa.array(sequences, mask=sequences == NO_COUNT)
+    for metric in schema.names[3:]:
+        known = columns.metrics.get(metric)
+        values = np.full(len(steps), NO_VALUE) if known is None else np.array(known[part])
+        found[metric] = pa.array(values, mask=values == NO_VALUE)
+    return pa.table(found, schema=schema)
