@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_icl.errors import RunError
 from hf_icl.history import write_atomically
 from hf_icl.processes import wait_for_all
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "complete.json"
+SMALLEST_FREE_BYTES = 1 << 16
 
 
 class ManifestCallback(TrainerCallback):
@@ -83,3 +87,25 @@ def step_of(checkpoint: Path) -> int | None:
     """Return the step in a checkpoint folder's name, or None if it has none."""
     digits = checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
     return int(digits) if digits.isdigit() else None
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]:
+    """Say in one sentence what torch and safetensors say in errors of their own kinds.
+
+    Args:
+        folder: Where a run is written.
+        way_on: How to go on; None: with `hf-icl resume`.
+
+    Raises:
+        RunError: Where something could not be written because the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(folder).free >= SMALLEST_FREE_BYTES:
+            raise
+        raise RunError(
+            f"{folder}: the disk is full ({error}). History and earlier checkpoints are whole. "
+            f"Free some space, then continue with: {way_on or f'hf-icl resume {folder}'}"
+        ) from error

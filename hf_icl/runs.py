@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -15,12 +14,11 @@ from typing import Any, Self
 import torch
 import yaml
 from rich.console import Console
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.build import build_model, build_task, count_saved_bytes, load_model, load_tokenizer
-from hf_icl.checkpoints import find_checkpoint, is_whole, mark_whole, step_of
+from hf_icl.checkpoints import explain_full_disk, find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay
 from hf_icl.errors import RunError
 from hf_icl.history import HISTORY_FILE, History, write_atomically
@@ -33,7 +31,6 @@ from hf_icl.stacking import CompiledTrainer, is_compiled
 from hf_icl.task import Task
 from hf_icl.trainer import TransienceTrainer
 
-SMALLEST_FREE_BYTES = 1 << 16
 MODEL_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*", "vocab*",
     "merges.txt", "special_tokens_map.json", "chat_template*",
@@ -135,7 +132,7 @@ class Run:
         if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
             display = LiveDisplay(console or Console(quiet=True), self.history if is_main() else History())
             way_on = f"Continue the run, on any number of processes, with: hf-icl resume {self.folder}"
-            with explain_loss(way_on), display, self._explain_full_disk():
+            with explain_loss(way_on), display, explain_full_disk(self.folder):
                 compiled = is_compiled(self.config) and count_devices() == 1
                 kind = CompiledTrainer if compiled else TransienceTrainer
                 trainer = self.build_trainer(display, kind, self.build_task())
@@ -151,19 +148,6 @@ class Run:
         for litter in self.folder.glob(".*.tmp"):  # of a writer killed in mid-file
             litter.unlink()
         return False, find_checkpoint(self.folder, remove_broken=True)
-
-    @contextlib.contextmanager
-    def _explain_full_disk(self):
-        """Say in one sentence what torch and safetensors say in errors of their own kinds."""
-        try:
-            yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if shutil.disk_usage(self.folder).free >= SMALLEST_FREE_BYTES:
-                raise
-            raise RunError(
-                f"{self.folder}: the disk is full ({error}). History and earlier checkpoints are whole. "
-                f"Free some space, then continue with: hf-icl resume {self.folder}"
-            ) from error
 
     def keep_final_model(self) -> None:
         """Copy the last checkpoint's model to the run folder, and mark the run as finished."""

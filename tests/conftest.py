@@ -1,6 +1,7 @@
 """Shared by all tests: offline, one thread, caches of their own."""
 
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,3 +73,19 @@ def publication(_hub, launcher, tmp_path_factory):
     twin = train(launcher, folder / "twin")
     assert twin.code == 0, twin.err
     return SimpleNamespace(run=folder / "run", twin=folder / "twin" / "run", ended=ended, folder=folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 300 kB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -1,7 +1,9 @@
 """Replicas: each ends where it would have ended alone, and a killed group goes on to the same bytes."""
 
+import json
 import os
 import signal
+import subprocess
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_icl import checkpoints
-from hf_icl.errors import ConfigError
+from hf_icl.errors import ConfigError, RunError
 from hf_icl.replicas import can_stack, check_replicas, train_replicas
 from hf_icl.run_config import load_config
 from hf_icl.runs import Run
@@ -250,3 +252,21 @@ def test_compiled_steps_in_two_processes_give_the_solo_history(tmp_path):
     train_replicas(together, n_processes=2)
     for one, other in zip(together, solo, strict=True):
         assert_same_rows(one, other, 1e-3)
+
+
+@pytest.mark.parametrize("words", [["evaluate=1", "training.checkpoint_every=999"], ["evaluate=60"]])
+def test_a_full_disk_is_told_and_a_group_goes_on_when_there_is_room(small_disk, words):
+    """First a history fills the disk, then a checkpoint does."""
+    by_history = words[0] == "evaluate=1"
+    config = [load_config("default", [*TINY, "training.steps=60", *words, f"seed={seed}"]) for seed in (0, 1)]
+    runs = [Run.create(one, small_disk / str(one.seed)) for one in config]
+    (small_disk / "filler").write_bytes(b"0" * (200_000 if by_history else 150_000))
+    said = "a row could not be written" if by_history else "the disk is full .*the same hf-icl sweep"
+    with pytest.raises(RunError, match=said):
+        train_replicas(runs, n_processes=1)
+    for run in runs:
+        lines = run.history.path.read_text().splitlines()
+        assert lines and run.history.rows == [json.loads(line) for line in lines] and not run.is_finished
+    subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
+    train_replicas([Run.open(run.folder) for run in runs], n_processes=1)
+    assert all(run.is_finished and run.history.last_step == 60 for run in runs)

@@ -353,22 +353,6 @@ def test_a_file_may_build_on_a_preset(tmp_path):
         load_config(str(path))
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 300 kB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system takes root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("words", [["evaluate=1", "training.checkpoint_every=999"], ["evaluate=30"]])
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, words):
     """First the history fills the disk, then a checkpoint does."""

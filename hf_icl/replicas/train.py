@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_icl.build import build_task
-from hf_icl.checkpoints import find_checkpoint, is_whole, step_of
+from hf_icl.checkpoints import explain_full_disk, find_checkpoint, is_whole, step_of
 from hf_icl.display import LiveDisplay
 from hf_icl.errors import ConfigError
 from hf_icl.runs import Run
@@ -85,7 +85,7 @@ def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
         ]
         trainers = build_trainers(runs, displays)
         folders = [run.folder / f"{PREFIX_CHECKPOINT_DIR}-{start}" for run in runs] if start else None
-        with displays[0]:
+        with displays[0], explain_full_disk(runs[0].folder, "the same runs, or the same hf-icl sweep"):
             train_together(trainers, folders, compiled=is_compiled(runs[0].config) and can_compile())
     for run in runs:
         run.keep_final_model()
