@@ -14,6 +14,7 @@ from hf_icl.errors import ConfigError
 from hf_icl.run_config import load_config
 from hf_icl.runs import Run
 from hf_icl.stacking import CompiledTrainer, is_compiled, products
+from hf_icl.stacking.compiling import OLDEST_TORCH
 from hf_icl.stacking.flat import FlatAdamW, flatten
 from tests.programs import TINY
 
@@ -47,6 +48,7 @@ def assert_same_training(one: Run, other: Run) -> None:
             assert row["metrics"][name] == pytest.approx(value, abs=slack), (row["step"], name)
 
 
+@pytest.mark.skipif(torch.__version__ < OLDEST_TORCH, reason="this torch cannot compile a step")
 @pytest.mark.filterwarnings("default")  # torch warns of its own code while it compiles
 def test_a_compiled_run_is_the_stock_run(tmp_path):
     stock, compiled = (make_run(tmp_path / word, f"training.compile={word}") for word in ("false", "true"))
@@ -226,6 +228,16 @@ def test_an_optimizer_or_schedule_of_ones_own_is_kept(tmp_path, eager):
     trainer.train()
     assert type(trainer.optimizer) is torch.optim.SGD and not torch.equal(trainer.model.head.weight, before)
     assert read_state(run)["log_history"][-1]["step"] == 60
+
+
+def test_an_old_torch_trains_by_the_stock_loop(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.10.1"))
+    with caplog.at_level(logging.WARNING):
+        make_run(tmp_path / "run", "training.compile=true").train()
+    assert (
+        "steps are not compiled, so they take about twice as long: torch 2.10.1 is older than 2.11"
+        in caplog.messages
+    )
 
 
 @pytest.mark.skipif(not products.HAS_ONEDNN, reason="needs oneDNN on x86")

@@ -11,6 +11,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+OLDEST_TORCH = (2, 11)  # older ones do not compile gradients of functions with a derivative of their own
+
 
 def compile_whole(function: Callable) -> Callable:
     """Return `torch.compile(function)`, for positional arguments of one shape.
@@ -39,9 +41,11 @@ def _is_needed(name: str) -> bool:
 def can_compile() -> bool:
     """Return whether torch can compile on this machine, found by trying it on a sum; log why where it cannot.
 
-    It needs a C++ compiler (`apt install g++`) and Python's headers.
+    It needs torch 2.11 or newer, a C++ compiler (`apt install g++`) and Python's headers.
     """
     try:
+        if torch.__version__ < OLDEST_TORCH:
+            raise RuntimeError(f"torch {torch.__version__} is older than {'.'.join(map(str, OLDEST_TORCH))}")
         torch.compile(_add)(torch.ones(2))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
