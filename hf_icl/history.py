@@ -118,7 +118,8 @@ class Rows(Sequence[Row]):
             RunError: If the file cannot be read, or a line is broken.
         """
         with _open(self._path) as file:
-            block, n_held = bytearray(BLOCK_BYTES), 0
+            size = os.fstat(file.fileno()).st_size
+            block, n_held = bytearray(min(size + 1, BLOCK_BYTES)), 0
             while n_read := file.readinto(memoryview(block)[n_held:]):
                 n_held += n_read
                 stop = block.rfind(b"\n", 0, n_held) + 1

@@ -1,4 +1,4 @@
-"""R trainers as one: their weights stacked, one forward and backward for all, each with its own stock optimizer."""
+"""R trainers as one: their weights stacked, one forward and backward for all, each with its own AdamW and schedule."""
 
 from __future__ import annotations
 
