@@ -109,6 +109,8 @@ def read_columns(lines: memoryview, ends: np.ndarray) -> Columns | None:
         columns = Columns()
         columns.steps.frombytes(_plain(table["step"]).tobytes())
         columns.sequences.frombytes(_plain(table["sequences"]).tobytes())
+        if table["metrics"].null_count:
+            return None
         metrics = table["metrics"].combine_chunks()
         for name in first["metrics"]:
             values = metrics.field(name).fill_null(NO_VALUE).to_numpy()

@@ -239,7 +239,7 @@ def _parse(path: Path, number: int, line: bytes) -> Row:
         row = json.loads(line)
         row = {"step": row["step"], "sequences": row["sequences"], **row}
         Columns.of([row])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{path}, line {number + 1}: not a history row. "
             "Restore the file, or delete the lines from there on and resume the run from an earlier checkpoint."

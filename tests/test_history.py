@@ -140,9 +140,18 @@ def test_a_long_history_is_read_as_a_short_one(tmp_path, monkeypatch, changes, b
     assert repr(list(long.rows)) == repr(list(History(long.path).rows)) == kept
 
 
-@pytest.mark.parametrize(
-    "broken", ['{"step": 4}', "{oops", '{"step": "4", "sequences": 1, "metrics": {}, "hits": {}}', "7"]
-)
+BROKEN = {
+    "no sequences": '{"step": 4}',
+    "no JSON": "{oops",
+    "no row": "7",
+    "text for a number": '{"step": "4", "sequences": 1, "metrics": {}, "hits": {}}',
+    "no metrics": '{"step": 4, "sequences": 1, "metrics": null, "hits": {"icl/accuracy": "AAA="}}',
+    "text for a metric": '{"step": 4, "sequences": 1, "metrics": {"icl/accuracy": "1"}, "hits": {}}',
+    "too large a number": '{"step": 9999999999999999999999, "sequences": 1, "metrics": {}, "hits": {}}',
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_a_broken_line_far_down_is_named(tmp_path, monkeypatch, broken):
     path = tmp_path / "history.jsonl"
     long_history(path)
