@@ -97,7 +97,7 @@ def describe(trainer):
     return {
         "seen": trainer.seen,
         "losses": losses_of(trainer),
-        "rows": history[0].rows,
+        "rows": list(history[0].rows),
         "wrote": history[0].path is not None,
         "best": trainer.state.best_metric,
         "weights": torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).tolist(),
@@ -142,7 +142,11 @@ def train_sharded(folder):
     trainer = build_trainer(folder, task, "l2", model, **saving)
     trainer.train()
     kinds = {type(p).__name__ for p in model.parameters()}
-    return {"losses": losses_of(trainer), "rows": trainer.transience.history.rows, "kinds": sorted(kinds)}
+    return {
+        "losses": losses_of(trainer),
+        "rows": list(trainer.transience.history.rows),
+        "kinds": sorted(kinds),
+    }
 
 
 def main():

@@ -166,7 +166,7 @@ class Bank:
         rows = self.rows[class_ids, exemplar_ids]
         if self.data is None:
             return rows
-        exemplars = self.data.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        exemplars = self.data.index_select(0, rows.flatten()).view(*rows.shape, *self.data.shape[1:])
         if self.variants is not None:
             exemplars = turn(exemplars, self.variants[class_ids])
         return exemplars.float().div_(PIXEL_LEVELS) if exemplars.dtype == torch.uint8 else exemplars

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -102,7 +103,7 @@ def is_ours(name: str) -> bool:
     return False
 
 
-def _check_rows(rows: list[Row], repo_id: str) -> None:
+def _check_rows(rows: Sequence[Row], repo_id: str) -> None:
     """Refuse a history whose rows are not made of numbers and text, in the right places."""
     for row in rows:
         metrics, hits = row.get("metrics"), row.get("hits")
@@ -128,7 +129,11 @@ def _check_report(run: Run, repo_id: str) -> None:
 
 def _arrange(folder: Path, repo_id: str) -> None:
     """Turn what was fetched into a run folder: a finished run, or one with a checkpoint to go on from."""
-    _check_rows(History(folder / HISTORY_FILE).rows, repo_id)
+    try:
+        rows = History(folder / HISTORY_FILE).rows
+    except RunError as error:
+        raise RunError(f"{repo_id}: its history is damaged.") from error
+    _check_rows(rows, repo_id)
     state = folder / STATE_FOLDER
     if not list_model_files(folder):
         raise RunError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
