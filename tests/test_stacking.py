@@ -185,7 +185,7 @@ def make_optimizer(model: torch.nn.Module, decayed: str) -> torch.optim.AdamW:
 
 @pytest.mark.parametrize("decayed", ["weight", "bias", "0.weight", ""])
 def test_adamw_over_one_block_is_adamw(decayed):
-    """Six steps of two replicas; before the fourth each loads what the other kind saved."""
+    """Six steps of two replicas; before the fourth, new optimizers load what those of the other kind saved."""
     make = lambda: torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2), torch.nn.Linear(2, 7))  # noqa: E731
     torch.manual_seed(0)
     models, twins = [make() for _ in range(2)], [make() for _ in range(2)]
@@ -196,11 +196,14 @@ def test_adamw_over_one_block_is_adamw(decayed):
     stock = [make_optimizer(twin, decayed) for twin in twins]
     for number in range(6):
         if number == 3:
-            for one, other in zip(mine, stock, strict=True):
-                saved, theirs = one.state_dict(), other.state_dict()
-                assert saved["param_groups"][0]["params"] == theirs["param_groups"][0]["params"]
+            saved = [[one.state_dict() for one in kind] for kind in (mine, stock)]
+            mine = [
+                FlatAdamW(make_optimizer(model, decayed), model, flat, r) for r, model in enumerate(models)
+            ]
+            stock = [make_optimizer(twin, decayed) for twin in twins]
+            for ours, theirs, one, other in zip(*saved, mine, stock, strict=True):
                 one.load_state_dict(theirs)
-                other.load_state_dict(saved)
+                other.load_state_dict(ours)
         for model, twin in zip(models, twins, strict=True):
             for own, other in zip(model.parameters(), twin.parameters(), strict=True):
                 own.grad.copy_(torch.randn(own.shape))
