@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_icl.banks.facts import describe_bank
+from hf_icl.bank_facts import describe_bank
 from hf_icl.errors import RunError
 from hf_icl.history import HISTORY_FILE, History, Row, make_row
 from hf_icl.origin import describe_origin

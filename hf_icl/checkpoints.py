@@ -95,7 +95,7 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
 
     Args:
         folder: Where a run is written.
-        way_on: How to go on; None: with `hf-icl resume`.
+        way_on: How to go on, once there is space; None: with `hf-icl resume`.
 
     Raises:
         RunError: Where something could not be written because the disk is full.
@@ -107,5 +107,5 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
             raise
         raise RunError(
             f"{folder}: the disk is full ({error}). History and earlier checkpoints are whole. "
-            f"Free some space, then continue with: {way_on or f'hf-icl resume {folder}'}"
+            f"Free some space, then {way_on or f'continue with: hf-icl resume {folder}'}"
         ) from error

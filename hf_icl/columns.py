@@ -39,7 +39,7 @@ class Columns:
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
         """Return the columns of rows, which a `History`'s rows have already."""
         known = getattr(rows, "columns", None)
-        if known is not None:
+        if isinstance(known, Columns):
             return known
         columns = cls()
         for row in rows:

@@ -129,6 +129,8 @@ class Rows(Sequence[Row]):
                     n_held -= stop
                 elif n_held == len(block):  # of one row
                     block += bytes(len(block))
+            if n_held:
+                logger.warning("%s: left out a last line that was written only in part", self._path)
 
     def _take(self, lines: memoryview) -> None:
         """Add whole lines of the file."""
@@ -148,8 +150,9 @@ class History:
     Args:
         path: A `.jsonl` file, made with its first row. None keeps the rows in memory only.
 
-    Opening an existing file reads it. A torn last line, as a killed process leaves it, is cut off and logged; a line
-    that is broken anywhere else is an error, because rows would be lost with it.
+    Opening an existing file reads it, and never changes it: a run may still be writing. A torn last line, as a killed
+    process leaves it, is left out and logged, and cut off when a row is appended; a line that is broken anywhere else is
+    an error, because rows would be lost with it.
 
     Raises:
         RunError: If the file cannot be read or written.
@@ -160,9 +163,6 @@ class History:
         self.rows = Rows(self.path)
         if self.path is not None and self.path.exists():
             self.rows.read()
-            if self.rows.n_bytes < self.path.stat().st_size:
-                logger.warning("%s: cut off a last line that was written only in part", self.path)
-                os.truncate(self.path, self.rows.n_bytes)
 
     @property
     def last_step(self) -> int:
@@ -202,7 +202,13 @@ class History:
     def _write(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
+            size = self.rows.n_bytes
+            if file.seek(0, os.SEEK_END) < size:
+                raise RunError(
+                    f"{self.path}: was shortened or removed while the run wrote to it. "
+                    "Its rows are rebuilt from the newest checkpoint with: hf-icl resume"
+                )
+            file.truncate(size)  # of a torn last line
             try:
                 written = file.write(line)
                 if written != len(line):

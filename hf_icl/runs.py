@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
-from hf_icl.banks.facts import describe_bank
+from hf_icl.bank_facts import describe_bank
 from hf_icl.build import build_model, build_task, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.checkpoints import explain_full_disk, find_checkpoint, is_whole, mark_whole, step_of
 from hf_icl.display import LiveDisplay

@@ -40,8 +40,18 @@ def test_a_torn_last_line_is_cut_off_and_said(tmp_path, caplog, n_lost):
     path.write_bytes(data[:-n_lost])
     again = History(path)
     assert [r["step"] for r in again.rows] == [0] and "only in part" in caplog.text
+    assert path.read_bytes() == data[:-n_lost], "somebody may still be writing"
     again.append(row(5))
     assert path.read_bytes() == data
+
+
+def test_a_file_that_vanishes_under_the_writer_is_told(tmp_path):
+    history = History(tmp_path / "history.jsonl")
+    history.append(row(0))
+    history.path.unlink()
+    with pytest.raises(RunError, match="removed while the run wrote to it.*hf-icl resume"):
+        history.append(row(5))
+    assert [r["step"] for r in History(history.path).rows] == []
 
 
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path):

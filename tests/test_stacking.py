@@ -223,6 +223,21 @@ def test_adamw_over_one_block_is_adamw(decayed):
     assert len(set(pointers)) == len(pointers) == 18
 
 
+def test_a_loader_of_ones_own_is_used(tmp_path, eager):
+    """One that reads the same sequences from a data set gives the same weights, one that reads others does not."""
+    weights = []
+    for name, first in (("stream", None), ("same", 0), ("others", 64)):
+        trainer = make_trainer(make_run(tmp_path / name), CompiledTrainer)
+        if first is not None:
+            task, size = trainer.task, trainer.args.train_batch_size
+            rows = torch.utils.data.Subset(task.dataset(first + 60 * size), range(first, first + 60 * size))
+            loader = torch.utils.data.DataLoader(rows, batch_size=size, collate_fn=task.collate)
+            trainer.get_train_dataloader = lambda loader=loader: loader
+        trainer.train()
+        weights.append(trainer.model.head.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
 def test_an_optimizer_or_schedule_of_ones_own_is_kept(tmp_path, eager):
     run = make_run(tmp_path / "run")
     trainer = make_trainer(run, CompiledTrainer)
@@ -243,7 +258,7 @@ def test_an_old_torch_trains_by_the_stock_loop(tmp_path, monkeypatch, caplog):
     )
 
 
-@pytest.mark.skipif(not products.HAS_ONEDNN, reason="needs oneDNN on x86")
+@pytest.mark.skipif(not products.HAS_ONEDNN, reason="this torch has no oneDNN")
 def test_products_by_either_library_agree(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     shapes = {"x": (3, 40, 16), "weight": (3, 24, 16), "bias": (3, 24), "g": (3, 40, 24)}

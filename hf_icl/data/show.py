@@ -10,10 +10,9 @@ from rich.text import Text
 from torch import Tensor
 from torch.nn import functional
 
+from hf_icl.bank_facts import describe_bank, tell_bank
 from hf_icl.banks import Bank
-from hf_icl.banks.facts import describe_bank
 from hf_icl.forms import TokenForm
-from hf_icl.report.words import tell_bank
 from hf_icl.sequences import Role, SequenceBatch
 from hf_icl.task import Task
 

@@ -85,7 +85,8 @@ def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
         ]
         trainers = build_trainers(runs, displays)
         folders = [run.folder / f"{PREFIX_CHECKPOINT_DIR}-{start}" for run in runs] if start else None
-        with displays[0], explain_full_disk(runs[0].folder, "the same runs, or the same hf-icl sweep"):
+        way_on = "train the same runs again, or give the same hf-icl sweep again"
+        with displays[0], explain_full_disk(runs[0].folder, way_on):
             train_together(trainers, folders, compiled=is_compiled(runs[0].config) and can_compile())
     for run in runs:
         run.keep_final_model()

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
+from hf_icl.bank_facts import tell_bank
 from hf_icl.report.analysis import average_curve, make_json_safe
 from hf_icl.report.record import RunRecord, group_replicas, label_group
 from hf_icl.report.thinning import POINTS_PER_CURVE, thin
@@ -22,7 +23,6 @@ from hf_icl.report.words import (
     describe_group,
     describe_run,
     list_table,
-    tell_bank,
     title_metric,
 )
 from hf_icl.summary import FLIP_SHARE, ICL, IWL, TRAIN_LOSS

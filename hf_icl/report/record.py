@@ -25,7 +25,7 @@ class RunRecord:
         rows: The history (docs/architecture.md), in any order; of equal steps the last row counts.
         chance: Chance level by metric name.
         n_sequences: Evaluation sequences by evaluator name.
-        bank: What is known of the exemplars, see `hf_icl.banks.facts`; empty where it was not kept.
+        bank: What is known of the exemplars, see `hf_icl.bank_facts`; empty where it was not kept.
     """
 
     name: str

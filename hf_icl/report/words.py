@@ -163,33 +163,3 @@ def _describe_loss(run: Mapping[str, Any]) -> str:
     before, after = (format_measure(run, TRAIN_LOSS, name) for name in ("at_icl_peak", "final"))
     fell = "still fell" if run["loss_falls"] else "did not fall"
     return f" The training loss {fell} from ICL's peak to the end, {before} to {after}."
-
-
-def tell_bank(facts: Mapping[str, Any]) -> str:
-    """Return what `describe_bank` says in a line; nothing for runs that were made without it.
-
-    >>> facts = {"name": "vocabulary", "kind": "ids", "n_classes": 1600, "n_holdout_classes": 0, "n_exemplars": 10}
-    >>> spread = {"within": 0.3126, "between": 0.5198, "ratio": 1.663}
-    >>> tell_bank(facts | {"source": "openai-community/gpt2", "metric": "cosine", "spread": spread})
-    '1,600 classes × 10 tokens of openai-community/gpt2, neighbours by cosine; spread within 0.313, between 0.52'
-    >>> tell_bank(facts | {"name": "symbolic", "n_holdout_classes": 128, "n_exemplars": 1})
-    '1,600 + 128 holdout classes × 1 exemplar, symbolic'
-    >>> tell_bank({})
-    ''
-    """
-    if not facts:
-        return ""
-    holdout = f" + {facts['n_holdout_classes']:,} holdout" if facts["n_holdout_classes"] else ""
-    what = "token" if "source" in facts else "exemplar"
-    many = "" if facts["n_exemplars"] == 1 else "s"
-    text = f"{facts['n_classes']:,}{holdout} classes × {facts['n_exemplars']:,} {what}{many}"
-    if "source" not in facts:
-        return f"{text}, {facts['name']}"
-    text += f" of {facts['source']}, neighbours by {facts['metric']}; spread {_tell_spread(facts['spread'])}"
-    if "holdout_spread" in facts:
-        text += f" (holdout {_tell_spread(facts['holdout_spread'])})"
-    return text
-
-
-def _tell_spread(spread: Mapping[str, float]) -> str:
-    return f"within {spread['within']:.3g}, between {spread['between']:.3g}"

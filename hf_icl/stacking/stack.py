@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from hf_icl.models import ICLModel
 from hf_icl.stacking import network
 from hf_icl.stacking.compiling import compile_whole
 from hf_icl.stacking.flat import FlatAdamW, flatten
+from hf_icl.streams import SequenceStream
 from hf_icl.trainer import TransienceTrainer
 
 OPTIMIZER_FILE, SCHEDULER_FILE, STATE_FILE = "optimizer.pt", "scheduler.pt", "trainer_state.json"
@@ -149,7 +150,7 @@ class Stack:
     def _draw(self) -> list[Tensor]:
         """Return the next batch of every replica, stacked."""
         if self._batches is None:
-            self._batches = [iter(trainer.get_train_dataloader().dataset) for trainer in self.trainers]
+            self._batches = [iter(_find_batches(trainer)) for trainer in self.trainers]
         parts = [next(batches) for batches in self._batches]
         if len(parts) == 1:
             return [parts[0][name][None] for name in INPUTS]
@@ -174,3 +175,9 @@ class Stack:
             trainer.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_FILE, weights_only=True))
             trainer.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))
             trainer.state = type(trainer.state).load_from_json(str(folder / STATE_FILE))
+
+
+def _find_batches(trainer: TransienceTrainer) -> Iterable[Tensors]:
+    """Return a trainer's batches: its stream, as its loader only passes that on, or what another loader makes."""
+    loader = trainer.get_train_dataloader()
+    return loader.dataset if type(loader.dataset) is SequenceStream else loader
