@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 
 SMALL_BYTES = 1 << 20  # up to here Python reads JSON soon enough
+HITS = b',"hits":{'  # as a row is written
 NO_COUNT, NO_VALUE = -1, -np.inf  # what a row does not say; a diverged loss is not-a-number
 
 
@@ -81,30 +82,25 @@ class Columns:
             return np.empty(0, np.int64), np.empty(0)
         steps, values = np.array(self.steps), np.array(self.metrics[metric])
         known = values != NO_VALUE
-        return steps[known], values[known]
+        return (steps, values) if known.all() else (steps[known], values[known])
 
 
-def read_columns(lines: memoryview, ends: np.ndarray) -> Columns | None:
-    """Return the columns of JSON lines of a history, which end at `ends`; None if a line is not like the others.
+def read_columns(block: bytes, ends: Sequence[int]) -> Columns | None:
+    """Return the columns of a history's lines, which end at `ends`; None if a line is not like the others.
 
     Then, as where they are few, it is Python's to read them one by one, and to say what is wrong with them.
     """
-    if len(lines) < SMALL_BYTES:
+    if ends[-1] < SMALL_BYTES:
         return None
     try:
-        first = json.loads(bytes(lines[: ends[0]]))
-        number, text = pa.float64(), pa.string()
-        schema = pa.schema(
-            {
-                "step": pa.int64(),
-                "sequences": pa.int64(),
-                "metrics": pa.struct([(name, number) for name in first["metrics"]]),
-                "hits": pa.struct([(name, text) for name in first["hits"]]),
-            }
-        )
-        options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+        names = list(json.loads(block[: ends[0]])["metrics"])
+        metrics = pa.struct([(name, pa.float64()) for name in names])
+        schema = pa.schema({"step": pa.int64(), "sequences": pa.int64(), "metrics": metrics})
+        numbers = _without_hits(block, ends)
         table = pa.json.read_json(
-            pa.BufferReader(pa.py_buffer(lines)), pa.json.ReadOptions(block_size=SMALL_BYTES << 3), options
+            pa.BufferReader(numbers),
+            pa.json.ReadOptions(use_threads=False, block_size=len(numbers)),
+            pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
         )
         columns = Columns()
         columns.steps.frombytes(_plain(table["step"]).tobytes())
@@ -112,12 +108,27 @@ def read_columns(lines: memoryview, ends: np.ndarray) -> Columns | None:
         if table["metrics"].null_count:
             return None
         metrics = table["metrics"].combine_chunks()
-        for name in first["metrics"]:
+        for name in names:
             values = metrics.field(name).fill_null(NO_VALUE).to_numpy()
             columns.metrics[name] = array("d", values.tobytes())
     except (pa.ArrowInvalid, ValueError, KeyError, TypeError, AttributeError):
         return None
     return columns if len(columns) == len(ends) else None
+
+
+def _without_hits(block: bytes, ends: Sequence[int]) -> bytes:
+    """Return lines without their hits, which are half of the bytes and no numbers.
+
+    Raises:
+        ValueError: If a line does not end in hits that are as long as the first one's.
+    """
+    n_tail = ends[0] - block.index(HITS, 0, ends[0])
+    stops = [end - n_tail for end in ends]
+    if not all(block.startswith(HITS, stop) for stop in stops):
+        raise ValueError("a line is not as a row is written")
+    lines, parts = memoryview(block), [b"}\n"] * (2 * len(ends))
+    parts[::2] = [lines[start:stop] for start, stop in zip([0, *ends], stops, strict=False)]
+    return b"".join(parts)
 
 
 def _plain(column: pa.ChunkedArray) -> np.ndarray:

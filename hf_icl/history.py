@@ -7,9 +7,11 @@ import json
 import logging
 import os
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.jsonl"
 Row = dict[str, Any]
-BLOCK_BYTES = 1 << 25  # of a file read at once
+BLOCK_BYTES = 1 << 22  # of a file read at once
+N_READERS = 2
 ROWS_AT_ONCE = 1000
 
 
@@ -117,30 +120,25 @@ class Rows(Sequence[Row]):
         Raises:
             RunError: If the file cannot be read, or a line is broken.
         """
-        with _open(self._path) as file:
-            size = os.fstat(file.fileno()).st_size
-            block, n_held = bytearray(min(size + 1, BLOCK_BYTES)), 0
-            while n_read := file.readinto(memoryview(block)[n_held:]):
-                n_held += n_read
-                stop = block.rfind(b"\n", 0, n_held) + 1
-                if stop:
-                    self._take(memoryview(block)[:stop])
-                    block[: n_held - stop] = block[stop:n_held]
-                    n_held -= stop
-                elif n_held == len(block):  # of one row
-                    block += bytes(len(block))
-            if n_held:
-                logger.warning("%s: left out a last line that was written only in part", self._path)
+        waiting: deque[tuple] = deque()
+        with _open(self._path) as file, ThreadPoolExecutor(N_READERS) as readers:
+            for block, ends in _read_blocks(self._path, file):
+                columns = readers.submit(read_columns, block, ends)
+                waiting.append((block, ends, columns))
+                if len(waiting) > N_READERS:
+                    self._take(*waiting.popleft())
+            while waiting:
+                self._take(*waiting.popleft())
 
-    def _take(self, lines: memoryview) -> None:
-        """Add whole lines of the file."""
-        ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
-        columns = read_columns(lines, ends)
+    def _take(self, block: bytes, ends: list[int], found: Future[Columns | None]) -> None:
+        """Add lines of the file; those whose columns were not found are read one by one."""
+        columns = found.result()
         if columns is None:
             columns = Columns()
-            for number, line in enumerate(bytes(lines).splitlines(), start=len(self)):
+            for number, line in enumerate(block[: ends[-1]].splitlines(), start=len(self)):
                 columns.append(_parse(self._path, number, line))
-        self._ends.frombytes((ends + self.n_bytes).tobytes())
+        start = self.n_bytes
+        self._ends.extend([start + end for end in ends])
         self.columns.extend(columns)
 
 
@@ -239,6 +237,20 @@ def encode_row(row: Row) -> bytes:
     return json.dumps(row, separators=(",", ":"), allow_nan=True).encode() + b"\n"
 
 
+def _read_blocks(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, list[int]]]:
+    """Yield some lines of a file at a time, with where they end; log it if the last one is torn."""
+    rest = b""
+    while more := file.read(BLOCK_BYTES):
+        block, ends, start = rest + more, [], 0
+        while start := block.find(b"\n", start) + 1:
+            ends.append(start)
+        if ends:
+            yield block, ends
+        rest = block[ends[-1] :] if ends else block
+    if rest:
+        logger.warning("%s: left out a last line that was written only in part", path)
+
+
 def _parse(path: Path, number: int, line: bytes) -> Row:
     """Return a row of the file, the first being number 0."""
     try:
@@ -253,7 +265,7 @@ def _parse(path: Path, number: int, line: bytes) -> Row:
     return row
 
 
-def _open(path: Path):
+def _open(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:

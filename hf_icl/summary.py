@@ -100,7 +100,7 @@ def clean_points(steps: Sequence[float], values: Sequence[float]) -> tuple[np.nd
         steps, values = steps[order], values[order]
     kept = np.isfinite(steps) & np.isfinite(values)
     kept[:-1] &= steps[1:] != steps[:-1]
-    return steps[kept], values[kept]
+    return (steps, values) if kept.all() else (steps[kept], values[kept])
 
 
 def measure_peak(curves: Curves) -> np.ndarray:

@@ -151,11 +151,13 @@ def train_sharded(folder):
 
 def main():
     folder = Path(sys.argv[1])
-    refused = ""
-    try:  # without use_cpu, a machine without a GPU gives every process a world of its own
-        TransienceTrainer(None, TrainingArguments(str(folder), max_steps=1, report_to="none"), None)
-    except ConfigError as error:
-        refused = str(error)
+    refused = None  # without use_cpu, a machine without a GPU gives every process a world of its own
+    args = TrainingArguments(str(folder), max_steps=1, report_to="none")
+    if args.world_size == 1:
+        try:
+            TransienceTrainer(None, args, None)
+        except ConfigError as error:
+            refused = str(error)
     TrainingArguments(str(folder), use_cpu=True).device  # noqa: B018  meets the other processes
     results = train_all(folder) | {"refused": refused, "fsdp": train_sharded(folder)}
     rank = torch.distributed.get_rank()

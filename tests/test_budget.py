@@ -23,7 +23,7 @@ from hf_icl.banks import (
     outline_bank,
 )
 from hf_icl.budget import estimate, measure_step, without_memory
-from hf_icl.budget.estimate import EVALUATION_BATCH
+from hf_icl.budget.estimate import EVALUATION_BATCH, _recompute_activations
 from hf_icl.budget.memory import ModelBytes, replicated, sharded
 from hf_icl.budget.meter import MemoryMeter, StepCost
 from hf_icl.build import build_model, build_task
@@ -113,7 +113,7 @@ def test_mixed_precision_accumulation_and_checkpointing_are_those_of_a_real_step
     task = build_task(config)
     model = build_model(config, task)
     if budget.checkpointing:
-        model.activation_checkpointing_enable()
+        _recompute_activations(model)
     batch = task.train_sampler.draw(0, 128 // accumulation)
     real = measure_step(model, lambda: task.encode(batch), accumulation=accumulation, dtype=dtype)
     assert budget.flops_per_step == real.flops * accumulation
@@ -148,7 +148,7 @@ def test_checkpointed_activations_give_the_same_gradients():
     for anew in (False, True):
         model = build_model(config, task)
         if anew:
-            model.activation_checkpointing_enable()
+            _recompute_activations(model)
         saved.append(sum_saved(model, inputs))
         model(**inputs).loss.backward()
         gradients.append([weight.grad for weight in model.parameters()])

@@ -112,7 +112,7 @@ def long_history(path, n_rows=40, **changes):
     rows = [row(step) | {"step": 3 * step} for step in range(n_rows)]
     for number, change in changes.items():
         rows[int(number[1:])] |= change
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    path.write_bytes(b"".join(map(history_module.encode_row, rows)))
     return rows
 
 
@@ -179,9 +179,24 @@ def test_arrow_reads_what_it_should(tmp_path):
     for n_rows, change, is_arrows in (
         (12_000, {}, True),
         (12_000, {"r7": {"note": "mine"}}, False),
+        (12_000, {"r7": {"hits": {}}}, False),
         (100, {}, False),
     ):
         long_history(tmp_path / "history.jsonl", n_rows, **change)
         lines = (tmp_path / "history.jsonl").read_bytes()
         ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
-        assert (columns_module.read_columns(memoryview(lines), ends) is not None) == is_arrows
+        assert (columns_module.read_columns(lines, ends.tolist()) is not None) == is_arrows
+
+
+def test_hits_that_are_damaged_are_told_when_they_are_asked_for(tmp_path, monkeypatch):
+    """Arrow reads the numbers alone."""
+    monkeypatch.setattr(columns_module, "SMALL_BYTES", 50)
+    path = tmp_path / "history.jsonl"
+    long_history(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[33] = lines[33].replace(b'"hits":{"', b'"hits":{!')
+    path.write_bytes(b"".join(lines))
+    rows = History(path).rows
+    assert len(rows) == 40 and rows[32]["step"] == 96
+    with pytest.raises(RunError, match="line 34: not a history row"):
+        rows[33]

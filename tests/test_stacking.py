@@ -13,7 +13,7 @@ from hf_icl.display import LiveDisplay
 from hf_icl.errors import ConfigError
 from hf_icl.run_config import load_config
 from hf_icl.runs import Run
-from hf_icl.stacking import CompiledTrainer, is_compiled, products
+from hf_icl.stacking import CompiledTrainer, compiling, is_compiled, products
 from hf_icl.stacking.compiling import OLDEST_TORCH
 from hf_icl.stacking.flat import FlatAdamW, flatten
 from tests.programs import TINY
@@ -22,8 +22,9 @@ SETTINGS = [*TINY, "training.checkpoint_every=20", "evaluate=20", "training.step
 
 
 @pytest.fixture
-def eager():
-    """Compiling takes longer than these tests train."""
+def eager(monkeypatch):
+    """Compiling takes longer than these tests train; so any torch will do."""
+    monkeypatch.setattr(compiling, "OLDEST_TORCH", (2, 0))
     with torch.compiler.set_stance("force_eager"):
         yield
 
@@ -165,6 +166,7 @@ def test_where_torch_cannot_compile_a_run_is_stock_and_says_why(tmp_path, monkey
         raise RuntimeError("No working C++ compiler found\nmore")
 
     monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(compiling, "OLDEST_TORCH", (2, 0))
     stock, other = (make_run(tmp_path / word, f"training.compile={word}") for word in ("false", "true"))
     stock.train()
     with caplog.at_level(logging.WARNING):
