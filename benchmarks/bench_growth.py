@@ -1,4 +1,4 @@
-"""How cost grows: of a training step with the number of classes, of a report with the number of evaluations.
+"""How cost grows: of a step with classes and with replicas, of a row and of a report with the evaluations before.
 
     python benchmarks/bench_growth.py [--rows 10000,100000] [--json FILE]
 
@@ -18,16 +18,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench_training import Team, run_stack
 
-from hf_icl.history import encode_row
+from hf_icl.history import History, encode_row
 from hf_icl.run_config import load_config
 from hf_icl.runs import Run
 
 CLASSES = (384, 12_800, 102_400)
+REPLICAS = (1, 2, 4, 8, 16, 32)
 ROUNDS, STEPS = 7, 150
 
 
@@ -36,19 +37,39 @@ def run_with_classes(orders, folder: Path, n_classes: int) -> None:
 
 
 def measure_classes() -> Iterator[dict]:
-    teams = {n: Team(run_with_classes, (n,), 1, 1) for n in CLASSES}
-    rates = {n: [] for n in CLASSES}
+    yield from compare("classes", {n: Team(run_with_classes, (n,), 1, 1) for n in CLASSES}, lambda n: STEPS)
+
+
+def measure_replicas() -> Iterator[dict]:
+    teams = {n: Team(run_stack, ("d", n), 1, 1) for n in REPLICAS}
+    yield from compare("replicas", teams, lambda n: max(5, STEPS // n))
+
+
+def compare(name: str, teams: dict[int, Team], count_steps: Callable[[int], int]) -> Iterator[dict]:
+    """Yield rates and costs per sequence, against the first's, of teams that take turns, and their memory."""
+    rates, memory = {n: [] for n in teams}, {}
     for _ in range(ROUNDS):
         for n, team in teams.items():
-            rates[n].append(team.measure(STEPS)[0])
+            rate, memory[n] = team.measure(count_steps(n))
+            rates[n].append(rate)
     for n, team in teams.items():
         team.close()
-        costs = [first / rate for first, rate in zip(rates[CLASSES[0]], rates[n], strict=True)]
+        costs = [first / rate for first, rate in zip(next(iter(rates.values())), rates[n], strict=True)]
         yield {
-            "classes": n,
+            name: n,
             "sequences_per_s": round(statistics.median(rates[n])),
             "cost": round(statistics.median(costs), 3),
+            "peak_mb": round(memory[n]),
         }
+
+
+def measure_append(history: History, n_rows: int = 1000) -> float:
+    """Return the seconds that a row takes: written, flushed and added to the columns."""
+    row = history.rows[-1]
+    start = time.perf_counter()
+    for number in range(1, n_rows + 1):
+        history.append(row | {"step": row["step"] + number})
+    return (time.perf_counter() - start) / n_rows
 
 
 def measure_report(n_rows: int, folder: Path) -> dict:
@@ -67,8 +88,10 @@ def measure_report(n_rows: int, folder: Path) -> dict:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     size = (folder / "run/history.jsonl").stat().st_size / 1e6
+    row_seconds = measure_append(History(folder / "run/history.jsonl"))
     return {
         "rows": n_rows,
+        "row_us": round(row_seconds * 1e6),
         "history_mb": round(size),
         "seconds": round(seconds, 1),
         "peak_mb": round(peak),
@@ -90,7 +113,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found.append(measure_report(n_rows, Path(folder)))
             print(found[-1], flush=True)
-    for row in measure_classes():
+    for row in (*measure_classes(), *measure_replicas()):
         found.append(row)
         print(row, flush=True)
     if words.json:

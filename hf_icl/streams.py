@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hf_icl.task import Task
 
 ROWS_AT_ONCE = 4096
-CACHED_VALUES = 1 << 19  # numbers of exemplars looked up at once
+N_AHEAD, N_AHEAD_ON_DEVICE = 64, 1024  # batches drawn in one go; a device takes many as soon as few
+CACHED_VALUES, DEVICE_VALUES = 1 << 19, 1 << 22  # numbers of exemplars looked up at once
 
 
 class SequenceDataset(torch.utils.data.Dataset):
@@ -54,7 +55,7 @@ class SequenceStream(torch.utils.data.IterableDataset):
         first: Called when iteration starts; the number of the sequence to start from.
         rank: This process's number, r.
         n_processes: How many there are, W.
-        n_ahead: Batches drawn in one go.
+        n_ahead: Batches drawn in one go; None: as many as suit the device.
     """
 
     def __init__(
@@ -66,10 +67,13 @@ class SequenceStream(torch.utils.data.IterableDataset):
         first: Callable[[], int] = lambda: 0,
         rank: int = 0,
         n_processes: int = 1,
-        n_ahead: int = 64,
+        n_ahead: int | None = None,
     ) -> None:
-        self.task, self.batch_size, self.n_ahead = task, batch_size, n_ahead
-        self.device, self.first = device, first
+        self.task, self.batch_size = task, batch_size
+        self.device, self.first = torch.device(device), first
+        on_cpu = self.device.type == "cpu"
+        self.n_ahead = n_ahead or (N_AHEAD if on_cpu else N_AHEAD_ON_DEVICE)
+        self.n_looked_up = CACHED_VALUES if on_cpu else DEVICE_VALUES
         self.rank, self.n_processes = rank, n_processes
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -89,7 +93,7 @@ class SequenceStream(torch.utils.data.IterableDataset):
     def _count_encoded(self) -> int:
         """Return how many batches to look up at once: as many as caches hold, and a part of those drawn in one go."""
         n_values = self.batch_size * (self.task.n_context + 1) * math.prod(self.task.bank.shape)
-        wanted = max(1, CACHED_VALUES // n_values)
+        wanted = max(1, self.n_looked_up // n_values)
         return max(
             number for number in range(1, self.n_ahead + 1) if number <= wanted and self.n_ahead % number == 0
         )

@@ -239,6 +239,10 @@ def test_what_replicas_cannot_do_is_refused_before_training(tmp_path, setting):
     assert not any(tmp_path.iterdir())
 
 
+def test_what_holds_for_any_step_on_a_device_is_allowed():
+    check_replicas([load_config("default", [*SETTINGS, "training.arguments={tf32: true, use_cpu: true}"])])
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # torch warns of its own code while it compiles
 def test_compiled_steps_in_two_processes_give_the_solo_history(tmp_path):

@@ -15,7 +15,9 @@ LEARNED_POSITION_STD = 0.02
 ROTARY_BASE = 10_000.0
 
 
-def make_sinusoidal_table(n_places: int, width: int, max_time: float) -> Tensor:
+def make_sinusoidal_table(
+    n_places: int, width: int, max_time: float, device: torch.device | None = None
+) -> Tensor:
     """Return the fixed position table: sines in the left half, cosines in the right half.
 
     Place p and frequency i (0 <= i < width / 2) have the angle p / max_time ** (2 i / width).
@@ -30,8 +32,9 @@ def make_sinusoidal_table(n_places: int, width: int, max_time: float) -> Tensor:
     tensor([[0.0000, 0.0000, 1.0000, 1.0000],
             [0.8415, 0.0998, 0.5403, 0.9950]])
     """
-    frequency = max_time ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
-    angle = torch.arange(n_places, dtype=torch.float32)[:, None] * frequency
+    kind = {"dtype": torch.float32, "device": device}
+    frequency = max_time ** (-torch.arange(0, width, 2, **kind) / width)
+    angle = torch.arange(n_places, **kind)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 

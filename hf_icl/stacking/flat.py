@@ -92,6 +92,8 @@ class FlatAdamW(AdamW):
         self._rows = flat.values[replica], flat.gradients[replica]
         self._places = {parameter: flat.places[name] for name, parameter in model.named_parameters()}
         self._stretches = [self._join(set(group["params"])) for group in self.param_groups]
+        self._rates: Tensor | None = None
+        self._held: list[float] = []
 
     def _join(self, wanted: set[Parameter]) -> list[Stretch]:
         """Return the longest stretches of some parameters, without another between."""
@@ -118,18 +120,28 @@ class FlatAdamW(AdamW):
             self.state[parameter] = dict(zip(STATE, (*parts, stretch.step), strict=True))
         return stretch
 
+    def hold_rates(self) -> None:
+        """Put the groups' learning rates where a recorded step finds them: in tensors beside the weights, each in its place."""
+        rates = [float(group["lr"]) for group in self.param_groups]
+        if self._rates is None:
+            self._held, self._rates = rates, self._rows[0].new_tensor(rates)
+        elif rates != self._held:
+            self._held = rates
+            self._rates.copy_(torch.tensor(rates))
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Take one step along the gradients; there is no closure to give."""
-        for group, stretches in zip(self.param_groups, self._stretches, strict=True):
+        for number, (group, stretches) in enumerate(zip(self.param_groups, self._stretches, strict=True)):
             if not stretches:
                 continue
             values, gradients, exp_avgs, exp_avg_sqs, steps = map(list, zip(*stretches, strict=True))
             beta1, beta2 = group["betas"]
-            numbers = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
+            numbers = {name: group[name] for name in ("weight_decay", "eps", "amsgrad", "maximize")}
+            rate = group["lr"] if self._rates is None else self._rates[number]
             adamw(
                 values, gradients, exp_avgs, exp_avg_sqs, [], steps,
-                fused=True, beta1=beta1, beta2=beta2, **numbers,
+                fused=True, lr=rate, beta1=beta1, beta2=beta2, **numbers,
             )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

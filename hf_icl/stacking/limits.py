@@ -15,6 +15,7 @@ FREE = (
     "training.schedule", "training.warmup_steps", "training.clip", "training.adam_beta1", "training.adam_beta2",
     "training.regularization*", "training.keep_checkpoints", "training.threads", "training.compile",
 )  # fmt: skip
+ARGUMENTS = {"tf32", "use_cpu"}  # of training.arguments: what holds for any step on the device
 MIN_STEPS = 5_000  # from here on, compiling takes less time than it saves
 SUPPORTED_BANKS = ("gaussian", "symbolic", "features", "omniglot")
 
@@ -65,7 +66,8 @@ def check_native(config: RunConfig) -> None:
         ("task.form", config.task.form, config.task.form != "tokens", network),
         ("task.bank.kind", config.task.bank.kind, config.task.bank.kind in SUPPORTED_BANKS, network),
         ("training.keep_best", training.keep_best, not training.keep_best, "no best checkpoint can be kept of what is"),
-        ("training.arguments", training.arguments, not training.arguments, "no further arguments can be given to what is"),
+        ("training.arguments", training.arguments, training.arguments.keys() <= ARGUMENTS,
+         f"no further arguments but {' and '.join(sorted(ARGUMENTS))} can be given to what is"),
     ):  # fmt: skip
         if not is_fine:
             hint = "Train this run alone, with hf-icl run and training.compile=false."

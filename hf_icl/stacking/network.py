@@ -41,11 +41,9 @@ def forward(
     if backbone.positions == "learned":
         x = x + weights["backbone.positions.weight"][:, None, :n_places]
     elif backbone.positions == "sinusoidal":
-        x = x + make_sinusoidal_table(n_places, backbone.d_model, backbone.max_time).to(x.device)
+        x = x + make_sinusoidal_table(n_places, backbone.d_model, backbone.max_time, x.device)
     elif backbone.positions == "rotary":
-        turns = make_sinusoidal_table(n_places, backbone.d_model // backbone.n_heads, ROTARY_BASE).to(
-            x.device
-        )
+        turns = make_sinusoidal_table(n_places, backbone.d_model // backbone.n_heads, ROTARY_BASE, x.device)
     for number in range(backbone.n_layers):
         block = f"backbone.blocks.{number}."
         normed = _norm(weights, block + "attention_norm", x)

@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_icl.models import ICLModel
-from hf_icl.stacking import network
+from hf_icl.stacking import network, replay
 from hf_icl.stacking.compiling import compile_whole
 from hf_icl.stacking.flat import FlatAdamW, flatten
 from hf_icl.streams import SequenceStream
@@ -68,6 +68,9 @@ class Stack:
         self._backward = self._fill_gradients
         if compiled:
             self._backward = compile_whole(self._fill_gradients)
+        own = all(type(trainer.optimizer) is FlatAdamW for trainer in self.trainers)
+        self._replays = own and replay.can_replay(self.device)  # what others' optimizers do is not known
+        self._move = replay.Replayed(self._move_all) if self._replays else self._move_all
         self._batches = None
 
     def _create_optimizer(self, replica: int) -> None:
@@ -137,14 +140,24 @@ class Stack:
     @torch.no_grad()
     def step(self) -> Tensor:
         """Take one optimizer step of every replica; return the losses before it, shape (R,)."""
-        batches = [values.split(len(self.parts[0].scale_R)) for values in self._draw()]
+        inputs = self._draw()
+        if self._replays:
+            for trainer in self.trainers:
+                trainer.optimizer.hold_rates()
+        losses = self._move(*inputs)
+        for trainer in self.trainers:
+            trainer.lr_scheduler.step()
+            trainer.state.global_step += 1
+        return losses
+
+    def _move_all(self, *inputs: Tensor) -> Tensor:
+        """Move all models by one batch each; return the losses, shape (R,)."""
+        batches = [values.split(len(self.parts[0].scale_R)) for values in inputs]
         losses = [self._backward(*part, *own) for part, *own in zip(self.parts, *batches, strict=True)]
         for trainer, whole in zip(self.trainers, self._wholes, strict=True):
             if trainer.args.max_grad_norm > 0:
                 clip_grad_norm_(whole, trainer.args.max_grad_norm)
             trainer.optimizer.step()
-            trainer.lr_scheduler.step()
-            trainer.state.global_step += 1
         return torch.cat(losses)
 
     def _draw(self) -> list[Tensor]:
