@@ -27,7 +27,12 @@ from hf_icl.replicas.train import build_trainers
 from hf_icl.runs import Run
 from hf_icl.stacking.stack import Stack
 
-TARGETS = {("c", 1): 20_000, ("c", 64): 400_000, ("a", 1): 40_000, ("a", 64): 1_000_000}  # sequences/s, one H200
+TARGETS = {
+    ("c", 1): 20_000,
+    ("c", 64): 400_000,
+    ("a", 1): 40_000,
+    ("a", 64): 1_000_000,
+}  # sequences/s, one H200
 WARM_UP, PROFILED = 20, 20
 N_KERNELS = 5
 
