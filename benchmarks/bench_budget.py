@@ -140,9 +140,9 @@ def train_and_measure(config: RunConfig) -> int:
     logging.disable(logging.WARNING)
     _train(load_config("gpt2-2x64", ["training.batch_size=8", "task.n_eval_sequences=8"]))
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
-    before = _read_status("VmRSS")
+    before = read_memory("VmRSS")
     _train(config)
-    return _read_status("VmHWM") - before
+    return read_memory("VmHWM") - before
 
 
 def _train(config: RunConfig) -> None:
@@ -154,7 +154,11 @@ def _train(config: RunConfig) -> None:
         TransienceTrainer(build_model(config, task), arguments, task).train()
 
 
-def _read_status(field: str) -> int:
+def read_memory(field: str) -> int:
+    """Return bytes of this process: VmRSS, resident now, or VmHWM, the most that ever were.
+
+    `getrusage` would count the parent's peak too, which a new process inherits.
+    """
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 

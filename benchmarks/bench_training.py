@@ -18,7 +18,6 @@ import logging
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from bench_budget import read_memory
 from reference import train_bare
 from transformers import TrainerCallback
 
@@ -97,7 +97,7 @@ class Orders:
         self.n_sequences += n_sequences
         if self.n_left:
             return
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        memory = read_memory("VmHWM") / 2**20
         rate = self.n_sequences / (time.perf_counter() - self.started) if self.started else None
         self.connection.send((rate, memory))
         self.n_left = self.connection.recv()
