@@ -153,7 +153,7 @@ def test_errors_fit_on_a_screen_and_exit_with_2(tmp_path, monkeypatch, capsys, w
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
-    words = [*TINY, "training.steps=100000", "evaluate=10"]
+    words = [*TINY, "training.steps=100000", "training.compile=false", "evaluate=10"]
     command = [sys.executable, "-m", "hf_icl", "run", "default", *words, "--output", str(tmp_path / "run")]
     child = subprocess.Popen(
         command,
