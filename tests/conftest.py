@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,10 +43,11 @@ def _hub(tmp_path_factory):
 
 
 @pytest.fixture
-def hub(_hub) -> LoopbackHub:
-    """Return the loopback Hub (one process for all tests) without faults, quota and log; see `tests/hub`."""
+def hub(_hub) -> Iterator[LoopbackHub]:
+    """Yield the loopback Hub (one process for all tests) without faults, quota and log; see `tests/hub`."""
     _hub.reset()
-    return _hub
+    yield _hub
+    _hub.reset()  # what is made for all tests may come next
 
 
 @pytest.fixture(scope="module")
