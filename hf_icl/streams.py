@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hf_icl.task import Task
 
 ROWS_AT_ONCE = 4096
-N_AHEAD, N_AHEAD_ON_DEVICE = 64, 1024  # batches drawn in one go; a device takes many as soon as few
+N_AHEAD = 64  # batches drawn in one go
+DEVICE_SEQUENCES = 1 << 15  # or more, up to so many sequences: a device draws many as soon as few
 CACHED_VALUES, DEVICE_VALUES = 1 << 19, 1 << 22  # numbers of exemplars looked up at once
 
 
@@ -72,7 +73,7 @@ class SequenceStream(torch.utils.data.IterableDataset):
         self.task, self.batch_size = task, batch_size
         self.device, self.first = torch.device(device), first
         on_cpu = self.device.type == "cpu"
-        self.n_ahead = n_ahead or (N_AHEAD if on_cpu else N_AHEAD_ON_DEVICE)
+        self.n_ahead = n_ahead or (N_AHEAD if on_cpu else max(N_AHEAD, DEVICE_SEQUENCES // batch_size))
         self.n_looked_up = CACHED_VALUES if on_cpu else DEVICE_VALUES
         self.rank, self.n_processes = rank, n_processes
 

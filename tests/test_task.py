@@ -58,6 +58,13 @@ def test_how_many_batches_are_looked_up_at_once_changes_none(task, monkeypatch, 
         assert all(torch.equal(drawn[name], values[8 * i : 8 * i + 8]) for name, values in whole.items())
 
 
+@pytest.mark.parametrize(
+    ("device", "batch_size", "expected"), [("cpu", 32, 64), ("cuda", 32, 1024), ("cuda", 4096, 64)]
+)
+def test_a_device_draws_further_ahead_but_large_batches_no_further(device, batch_size, expected):
+    assert SequenceStream(Task(), batch_size, device).n_ahead == expected
+
+
 def test_a_dataset_ends(task):
     with pytest.raises(IndexError):
         task.dataset(3)[3]
