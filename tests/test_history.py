@@ -15,6 +15,7 @@ from hf_icl import columns as columns_module
 from hf_icl import history as history_module
 from hf_icl.errors import RunError
 from hf_icl.history import History, make_row, unpack_hits, write_atomically
+from hf_icl.hub.pull import check_history
 
 
 def row(step):
@@ -200,3 +201,5 @@ def test_hits_that_are_damaged_are_told_when_they_are_asked_for(tmp_path, monkey
     assert len(rows) == 40 and rows[32]["step"] == 96
     with pytest.raises(RunError, match="line 34: not a history row"):
         rows[33]
+    with pytest.raises(RunError, match="^ann/pulled: its history is damaged"):
+        check_history(path, "ann/pulled")

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -103,18 +102,25 @@ def is_ours(name: str) -> bool:
     return False
 
 
-def _check_rows(rows: Sequence[Row], repo_id: str) -> None:
+def check_history(path: Path, repo_id: str) -> None:
     """Refuse a history whose rows are not made of numbers and text, in the right places."""
-    for row in rows:
-        metrics, hits = row.get("metrics"), row.get("hits")
-        if not (
-            all(type(row[name]) is int and row[name] >= 0 for name in ("step", "sequences"))
-            and isinstance(metrics, dict)
-            and all(type(value) in (int, float) for value in metrics.values())
-            and isinstance(hits, dict)
-            and all(isinstance(value, str) for value in hits.values())
-        ):
-            raise RunError(f"{repo_id}: its history is damaged at step {row['step']!r}.")
+    try:
+        damaged = next((row for row in History(path).rows if not _is_sound(row)), None)
+    except RunError as error:
+        raise RunError(f"{repo_id}: its history is damaged.") from error
+    if damaged is not None:
+        raise RunError(f"{repo_id}: its history is damaged at step {damaged['step']!r}.")
+
+
+def _is_sound(row: Row) -> bool:
+    metrics, hits = row.get("metrics"), row.get("hits")
+    return (
+        all(type(row[name]) is int and row[name] >= 0 for name in ("step", "sequences"))
+        and isinstance(metrics, dict)
+        and all(type(value) in (int, float) for value in metrics.values())
+        and isinstance(hits, dict)
+        and all(isinstance(value, str) for value in hits.values())
+    )
 
 
 def _check_report(run: Run, repo_id: str) -> None:
@@ -129,11 +135,7 @@ def _check_report(run: Run, repo_id: str) -> None:
 
 def _arrange(folder: Path, repo_id: str) -> None:
     """Turn what was fetched into a run folder: a finished run, or one with a checkpoint to go on from."""
-    try:
-        rows = History(folder / HISTORY_FILE).rows
-    except RunError as error:
-        raise RunError(f"{repo_id}: its history is damaged.") from error
-    _check_rows(rows, repo_id)
+    check_history(folder / HISTORY_FILE, repo_id)
     state = folder / STATE_FOLDER
     if not list_model_files(folder):
         raise RunError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
