@@ -28,7 +28,7 @@ Training = dict[str, list[float]]
 
 def train(n_steps: int, folder: Path) -> None:
     """Train all in this process, one of those that torchrun started; the main one writes losses and weights."""
-    from hf_icl.processes import count_processes, is_main, join, leave
+    from hf_icl.distributed import count_processes, is_main, join, leave
 
     join(cpu=True)
     torch.set_num_threads(1)
@@ -41,9 +41,10 @@ def train(n_steps: int, folder: Path) -> None:
 
 
 def train_once(n_steps: int, n_parts: int, optimizer: str, learning_rate: float) -> Training:
-    from hf_icl.build import build_model, build_task
-    from hf_icl.run_config import load_config
-    from hf_icl.trainer import TransienceTrainer
+    from hf_icl.models.build import build_model
+    from hf_icl.runs.config import load_config
+    from hf_icl.runs.run import build_task
+    from hf_icl.training.trainer import TransienceTrainer
 
     settings = {
         "training.steps": n_steps, "training.batch_size": BATCH, "training.learning_rate": learning_rate,
@@ -55,7 +56,9 @@ def train_once(n_steps: int, n_parts: int, optimizer: str, learning_rate: float)
         args = config.training.to_arguments(Path(folder), config.seed)
         args.save_strategy, args.logging_steps = "no", 1
         task = build_task(config)
-        trainer = TransienceTrainer(build_model(config, task), args, task, schedule=n_steps)
+        trainer = TransienceTrainer(
+            build_model(config.model, task, seed=config.seed), args, task, schedule=n_steps
+        )
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == n_steps

@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hf_icl.budget import estimate, measure_forward, measure_step
-from hf_icl.budget.estimate import EVALUATION_BATCH
-from hf_icl.build import build_model, build_task
-from hf_icl.run_config import RunConfig, load_config
-from hf_icl.task import Task
-from hf_icl.trainer import TransienceTrainer
+from hf_icl.models.build import build_model
+from hf_icl.plan import estimate, measure_forward, measure_step
+from hf_icl.plan.budget import EVALUATION_BATCH
+from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.runs.run import build_task
+from hf_icl.task.task import Task
+from hf_icl.training.trainer import TransienceTrainer
 
 PRESETS = ("gpt2-2x64", "gpt2-4x128", "gpt2-6x256", "gpt2-12x768")
 ROWS = (
@@ -86,7 +87,7 @@ def measure_tensors(config: RunConfig) -> dict[str, int]:
     Activations are measured in another way than estimated: by the tensors that autograd saves.
     """
     task = build_task(config)
-    model = build_model(config, task)
+    model = build_model(config.model, task, seed=config.seed)
     batch = task.train_sampler.draw(0, config.training.batch_size)
     cost = measure_step(model, lambda: task.encode(batch))
     optimizer = torch.optim.AdamW(model.parameters())
@@ -151,7 +152,7 @@ def _train(config: RunConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
         arguments = training.to_arguments(Path(folder), config.seed)
         arguments.save_strategy = "no"
-        TransienceTrainer(build_model(config, task), arguments, task).train()
+        TransienceTrainer(build_model(config.model, task, seed=config.seed), arguments, task).train()
 
 
 def read_memory(field: str) -> int:

@@ -29,10 +29,10 @@ ARRANGEMENTS = {
 
 def train(steps: int, threads: int) -> None:
     """Train in this process, one of those that torchrun started, and print steps per second."""
-    from hf_icl.processes import is_main, join, leave
-    from hf_icl.run_config import load_config
-    from hf_icl.runs import build_model, build_task
-    from hf_icl.trainer import TransienceTrainer
+    from hf_icl.distributed import is_main, join, leave
+    from hf_icl.runs.config import load_config
+    from hf_icl.runs.run import build_model, build_task
+    from hf_icl.training.trainer import TransienceTrainer
 
     config = load_config("default", [f"training.steps={steps}", "task.n_eval_sequences=1"])
     join(cpu=True)

@@ -21,11 +21,10 @@ import torch
 from bench_training import make_config
 from torch.profiler import ProfilerActivity, profile
 
-from hf_icl.display import Console, LiveDisplay
-from hf_icl.origin import describe_origin
-from hf_icl.replicas.train import build_trainers
-from hf_icl.runs import Run
-from hf_icl.stacking.stack import Stack
+from hf_icl.history.origin import describe_origin
+from hf_icl.runs.replicas import build_trainers
+from hf_icl.runs.run import Run
+from hf_icl.training.compiled.stack import Stack
 
 TARGETS = {
     ("c", 1): 20_000,
@@ -40,8 +39,7 @@ N_KERNELS = 5
 def build_stack(shape: str, n_replicas: int, folder: Path) -> Stack:
     configs = [make_config(shape, f"seed={seed}", "task.bank.seed=0") for seed in range(n_replicas)]
     runs = [Run.create(config, folder / str(config.seed)) for config in configs]
-    displays = [LiveDisplay(Console(quiet=True), run.history) for run in runs]
-    return Stack(build_trainers(runs, displays), compiled=True)
+    return Stack(build_trainers(runs, [run.history for run in runs]), compiled=True)
 
 
 def synchronize() -> None:

@@ -22,15 +22,15 @@ from pathlib import Path
 
 from bench_training import Team, run_stack
 
-from hf_icl.history import History, encode_row
-from hf_icl.run_config import load_config
-from hf_icl.runs import Run
+from hf_icl.history.history import History, encode_row
+from hf_icl.runs.config import load_config
+from hf_icl.runs.run import Run
 
 CLASSES = (384, 12_800, 102_400)
 REPLICAS = (1, 2, 4, 8, 16, 32)
 REPORT = """
 import atexit
-from hf_icl.cli import main
+from hf_icl.cli.main import main
 atexit.register(lambda: print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1]))
 main()
 """  # the command, which then says its own peak memory in KiB; `getrusage` would count this process's too

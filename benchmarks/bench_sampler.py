@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from hf_icl.philox import word_columns
-from hf_icl.sampler import Sampler
-from hf_icl.sequences import SequenceSpec
+from hf_icl.sequences.sampler import Sampler
+from hf_icl.sequences.spec import SequenceSpec
 
 CLASSES = (128, 1_600, 12_800, 102_400)
 WEIGHTS = {"uniform": 0.0, "Zipf 1": 1.0}

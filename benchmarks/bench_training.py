@@ -30,13 +30,12 @@ from bench_budget import read_memory
 from reference import train_bare
 from transformers import TrainerCallback
 
-from hf_icl.build import build_model, build_task
-from hf_icl.display import Console, LiveDisplay
-from hf_icl.replicas.train import build_trainers
-from hf_icl.run_config import RunConfig, load_config
-from hf_icl.runs import Run
-from hf_icl.stacking.stack import Stack
-from hf_icl.trainer import TransienceTrainer
+from hf_icl.models.build import build_model
+from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.runs.replicas import build_trainers
+from hf_icl.runs.run import Run, build_task
+from hf_icl.training.compiled.stack import Stack
+from hf_icl.training.trainer import TransienceTrainer
 
 EXTENSIVE = [
     "model.places=interleaved", "model.exemplar_scale=1", "training.batch_size=32", "training.learning_rate=1e-5",
@@ -124,7 +123,7 @@ def run_trainer(orders: Orders, folder: Path, shape: str) -> None:
     config = make_config(shape)
     task = build_task(config)
     arguments = config.training.to_arguments(folder / "trainer", config.seed)
-    trainer = TransienceTrainer(build_model(config, task), arguments, task)
+    trainer = TransienceTrainer(build_model(config.model, task, seed=config.seed), arguments, task)
     trainer.remove_callback(type(trainer.transience))  # measuring is no part of this
     trainer.add_callback(CountSteps(orders, config.training.batch_size))
     trainer.train()
@@ -133,8 +132,7 @@ def run_trainer(orders: Orders, folder: Path, shape: str) -> None:
 def run_stack(orders: Orders, folder: Path, shape: str, n_replicas: int = 1, *more: str) -> None:
     configs = [make_config(shape, f"seed={seed}", "task.bank.seed=0", *more) for seed in range(n_replicas)]
     runs = [Run.create(config, folder / str(config.seed)) for config in configs]
-    displays = [LiveDisplay(Console(quiet=True), run.history) for run in runs]
-    stack = Stack(build_trainers(runs, displays), compiled=True)
+    stack = Stack(build_trainers(runs, [run.history for run in runs]), compiled=True)
     while True:
         stack.step()
         orders.count(n_replicas * runs[0].config.training.batch_size)

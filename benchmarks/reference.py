@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_icl.run_config import RunConfig
-from hf_icl.task import Task
+from hf_icl.runs.config import RunConfig
+from hf_icl.task.task import Task
 
 N_AHEAD = 64
 

@@ -9,8 +9,8 @@ Private unless --public. Checkpoints become revisions: `from_pretrained(repo, re
 import argparse
 
 from hf_icl import Run, load_config, write_report
+from hf_icl.hub.publisher import Publisher, describe_progress, plan_training
 from hf_icl.hub.pull import pull_run
-from hf_icl.hub.push import Publisher, describe_progress, plan_training
 from hf_icl.hub.target import Target
 
 parser = argparse.ArgumentParser(description="Train a small run and publish it on the Hub.")

@@ -1,6 +1,6 @@
 """`python -m hf_icl` is `hf-icl`."""
 
-from hf_icl.cli import main
+from hf_icl.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -6,9 +6,13 @@ errors that name the nearest known one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, Self, get_args
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 import pydantic
 import yaml
@@ -34,6 +38,18 @@ class Config(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _tell_numbers_from_truths(cls, values: Any) -> Any:
+        """True is no 1 here, and neither is "yes": pydantic would take one for the other."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            kinds = _plain_kinds(cls).get(name, frozenset())
+            if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+                raise ConfigError(name, value, "must be a number")
+            if kinds == {bool} and not isinstance(value, bool | None):
+                raise ConfigError(name, value, "must be true or false")
+        return values
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -47,6 +63,20 @@ class Config(pydantic.BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, every default written out."""
         return self.model_dump(mode="json")
+
+
+@functools.cache
+def _plain_kinds(model: type[pydantic.BaseModel]) -> dict[str, frozenset[type]]:
+    """Return which of bool, int, float and str each field's annotation mentions outside of containers."""
+    return {name: frozenset(_list_kinds(field.annotation)) for name, field in model.model_fields.items()}
+
+
+def _list_kinds(annotation: Any) -> Iterator[type]:
+    if annotation in (bool, int, float, str):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, Annotated):
+        for part in get_args(annotation):
+            yield from _list_kinds(part)
 
 
 def _first_error(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> ConfigError:
@@ -105,6 +135,22 @@ def _owner(model: type[pydantic.BaseModel], path: list[str]) -> type[pydantic.Ba
     return model
 
 
+@contextlib.contextmanager
+def name_part(field: str) -> Iterator[None]:
+    """Name the part of a config in which a setting was found wrong.
+
+    >>> with name_part("model"):
+    ...     raise ConfigError("n_heads", 0, "must be 1 or more")
+    Traceback (most recent call last):
+        ...
+    hf_icl.errors.ConfigError: model.n_heads = 0: must be 1 or more.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise error if error.field.startswith(f"{field}.") else error.within(field) from error
+
+
 def unknown_key(field: str, value: object, known: Iterable[str]) -> ConfigError:
     """Return the error for a key that no config has, with the nearest known key as the way out.
 
@@ -143,6 +189,43 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted name; a mapping without entries is a value.
+
+    >>> flatten({"seed": 0, "versions": {"torch": "2.13"}, "arguments": {}})
+    {'seed': 0, 'versions.torch': '2.13', 'arguments': {}}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def list_differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names under which two nested mappings differ, sorted; what is missing equals None.
+
+    >>> list_differences({"a": {"x": 1, "y": 2}}, {"a": {"x": 1, "y": 3}, "b": None})
+    ['a.y']
+    """
+    one, two = flatten(left), flatten(right)
+    return [name for name in sorted(one.keys() | two.keys()) if one.get(name) != two.get(name)]
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted names into nested mappings, later ones laid over earlier ones.
+
+    >>> nest({"train.burst": 2, "train": {"zipf": 1.0}})
+    {'train': {'burst': 2, 'zipf': 1.0}}
+    """
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        tree = merge(tree, value)
+    return tree
+
+
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
     """Turn `key=value` words into a nested mapping; dots nest and values are YAML.
 
@@ -157,12 +240,31 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
         try:
             value = yaml.load(text, Loader=YamlLoader)
         except yaml.YAMLError as error:
-            raise ConfigError(
-                key, text, "the value is not YAML", "Quote the word, or close its brackets."
-            ) from error
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        tree = merge(tree, value)
+            hint = "Quote the word, or close its brackets."
+            raise ConfigError(key, text, "the value is not YAML", hint) from error
+        tree = merge(tree, nest({key: value}))
+    return tree
+
+
+def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: Which.
+        what: What it should be, for the error, such as "config file".
+        example: What one looks like, or where to find one.
+
+    Raises:
+        ConfigError: If it cannot be read, is no YAML, or holds no mapping.
+    """
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(what, str(path), f"cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(what, str(path), f"not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(what, str(path), "must be a mapping of keys to values", example)
     return tree
 
 

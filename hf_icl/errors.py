@@ -42,5 +42,27 @@ class RunError(HfIclError):
     """A run folder cannot be used as asked: unreadable, of another version, or made with another config."""
 
 
+class FileError(RunError):
+    """A file or folder cannot be read or written.
+
+    Args:
+        path: Which.
+        reason: Why, as the system says it: an `OSError`, or words.
+        way_out: What is whole, and what to do about it.
+
+    >>> print(FileError("runs/a", OSError(28, "No space left on device"), "Free some space."))
+    runs/a: cannot be written (No space left on device). Free some space.
+    """
+
+    def __init__(self, path: object, reason: OSError | str, way_out: str, *, action: str = "written") -> None:
+        if isinstance(reason, OSError):
+            reason = reason.strerror or str(reason)
+        super().__init__(f"{path}: cannot be {action} ({reason}). {way_out}".rstrip())
+
+
+class HubError(RunError):
+    """The Hub cannot be reached, refuses, or holds something else than it should."""
+
+
 class LostProcessError(RunError):
     """Another process of the same run has ended, so that this one cannot go on."""

@@ -11,12 +11,12 @@ import torch
 import transformers
 from transformers import GPT2Config, Trainer, TrainingArguments, set_seed
 
-from hf_icl.callback import TransienceCallback
+from hf_icl.distributed import count_processes, leave, map_spread, on_main
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
-from hf_icl.processes import count_processes, leave, map_spread, on_main
-from hf_icl.task import Task, TaskConfig
-from hf_icl.trainer import Regularization, TransienceTrainer
+from hf_icl.task.task import Task, TaskConfig
+from hf_icl.training.callback import TransienceCallback
+from hf_icl.training.trainer import Regularization, TransienceTrainer
 
 BANK = {
     "kind": "gaussian", "n_classes": 24, "n_holdout_classes": 4, "n_exemplars": 8, "dim": 8, "n_labels": 4,

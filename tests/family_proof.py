@@ -15,11 +15,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
-from hf_icl.callback import TransienceCallback
 from hf_icl.errors import ConfigError
-from hf_icl.history import History
+from hf_icl.history.history import History
 from hf_icl.models import ICLModel
-from hf_icl.task import Task, TaskConfig
+from hf_icl.task.task import Task, TaskConfig
+from hf_icl.training.callback import TransienceCallback
 from tests.families import FAMILIES, WIDTH, tiny_config, tiny_model
 
 N_CONTEXT, VOCABULARY, STEPS = 2, 32, 40

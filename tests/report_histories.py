@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from hf_icl.report import RunRecord
+from hf_icl.history.record import RunRecord
 
 CHANCE = {
     "train/accuracy": 1 / 32, "icl/accuracy": 1 / 32, "icl/context_accuracy": 0.5, "icl_holdout/accuracy": 1 / 32,

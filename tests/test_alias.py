@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from hf_icl.alias import TOTAL, AliasTable, _fill_buckets, _round_weights
 from hf_icl.philox import draw_words
+from hf_icl.sequences.alias import TOTAL, AliasTable, _fill_buckets, _round_weights
 
 
 @pytest.mark.parametrize(

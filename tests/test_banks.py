@@ -22,11 +22,11 @@ from hf_icl.banks import (
     load_bank,
     make_bank,
 )
-from hf_icl.banks.base import measure_scale, split_classes, track, turn
-from hf_icl.banks.cache import find_cache_folder, write_atomically
+from hf_icl.banks.bank import measure_scale, split_classes, track, turn
+from hf_icl.banks.cache import find_cache_folder, open_cached
 from hf_icl.banks.feature_map import fit_features
 from hf_icl.config import Config
-from hf_icl.errors import BankError, ConfigError
+from hf_icl.errors import BankError, ConfigError, FileError
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +177,7 @@ def test_gaussian_seed_of_the_config_goes_before_the_runs_seed():
 
 
 def test_chunks_do_not_show(gaussian, monkeypatch):
-    monkeypatch.setattr("hf_icl.banks.generated.CHUNK_VALUES", 1000)
+    monkeypatch.setattr("hf_icl.banks.gaussian.CHUNK_VALUES", 1000)
     again = load_bank(GaussianConfig(n_classes=600, n_holdout_classes=200, n_exemplars=10, dim=48), seed=3)
     assert again.data.equal(gaussian.data)
 
@@ -487,17 +487,17 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), write_atomically(tmp_path / "new" / "a") as file:
+    with pytest.raises(KeyboardInterrupt), open_cached(tmp_path / "new" / "a") as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert list((tmp_path / "new").iterdir()) == []
     with pytest.raises(
-        BankError, match=r"a: cannot be written \(No space left on device\)\. Make room, or set HF_ICL"
+        FileError, match=r"a: cannot be written \(No space left on device\)\. Make room, or set HF_ICL"
     ):
-        with write_atomically(tmp_path / "new" / "a"):
+        with open_cached(tmp_path / "new" / "a"):
             raise OSError(28, "No space left on device")
     (tmp_path / "file").touch()
-    with pytest.raises(BankError, match="cannot be written"), write_atomically(tmp_path / "file" / "a"):
+    with pytest.raises(FileError, match="cannot be written"), open_cached(tmp_path / "file" / "a"):
         pass
 
 

@@ -22,17 +22,18 @@ from hf_icl.banks import (
     load_bank,
     outline_bank,
 )
-from hf_icl.budget import estimate, measure_step, without_memory
-from hf_icl.budget.estimate import EVALUATION_BATCH, _recompute_activations
-from hf_icl.budget.memory import ModelBytes, replicated, sharded
-from hf_icl.budget.meter import MemoryMeter, StepCost
-from hf_icl.build import build_model, build_task
-from hf_icl.callback import TransienceCallback
-from hf_icl.cli import app
+from hf_icl.cli.main import app
 from hf_icl.errors import ConfigError
-from hf_icl.run_config import list_presets, load_config
-from hf_icl.runs import Run
-from hf_icl.schedule import Schedule
+from hf_icl.models.build import build_model
+from hf_icl.plan import estimate, measure_step, without_memory
+from hf_icl.plan.budget import EVALUATION_BATCH, _recompute_activations
+from hf_icl.plan.memory import ModelBytes, replicated, sharded
+from hf_icl.plan.meter import MemoryMeter, StepCost
+from hf_icl.runs.config import load_config
+from hf_icl.runs.presets import list_presets
+from hf_icl.runs.run import Run, build_task
+from hf_icl.training.callback import TransienceCallback
+from hf_icl.training.schedule import Schedule
 from tests.programs import ROOT, environment
 
 LADDER = {"gpt2-2x64": (2, 64), "gpt2-4x128": (4, 128), "gpt2-6x256": (6, 256), "gpt2-12x768": (12, 768)} | {
@@ -111,7 +112,7 @@ def test_mixed_precision_accumulation_and_checkpointing_are_those_of_a_real_step
     config = load_config("gpt2-4x128", [*words, *QUICK])
     budget = estimate(config)
     task = build_task(config)
-    model = build_model(config, task)
+    model = build_model(config.model, task, seed=config.seed)
     if budget.checkpointing:
         _recompute_activations(model)
     batch = task.train_sampler.draw(0, 128 // accumulation)
@@ -146,7 +147,7 @@ def test_checkpointed_activations_give_the_same_gradients():
     inputs = task.encode(task.train_sampler.draw(0, 16))
     gradients, saved = [], []
     for anew in (False, True):
-        model = build_model(config, task)
+        model = build_model(config.model, task, seed=config.seed)
         if anew:
             _recompute_activations(model)
         saved.append(sum_saved(model, inputs))
@@ -194,9 +195,9 @@ def test_planning_allocates_no_model_and_prints_what_a_person_asks_first(preset,
     program = f"""
 import time
 from benchmarks.bench_budget import read_memory
-from hf_icl.budget import estimate
-from hf_icl.cli import app
-from hf_icl.run_config import load_config
+from hf_icl.plan import estimate
+from hf_icl.cli.main import app
+from hf_icl.runs.config import load_config
 estimate(load_config("gpt2-2x64", ["training.batch_size=8"]))
 peak = lambda: read_memory("VmHWM")
 before, start = peak(), time.process_time()
@@ -262,7 +263,7 @@ def test_buckets_are_those_of_ddp(tmp_path):
 
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
-        model = nn.parallel.DistributedDataParallel(build_model(config, task))
+        model = nn.parallel.DistributedDataParallel(build_model(config.model, task, seed=config.seed))
         model.register_comm_hook(None, note)
         model(**task.encode(task.train_sampler.draw(0, 8))).loss.backward()
     finally:
@@ -398,7 +399,7 @@ def test_a_run_in_tokens_form_is_counted_on_its_language_model():
     backbone = "model.backbone={model_type: gpt2, n_layer: 2, n_embd: 32, n_head: 2, n_positions: 16}"
     config = load_config("default", ["task.form=tokens", backbone, "task.bank={kind: symbolic, n_labels: 8}"])
     budget, task = estimate(config), build_task(config)
-    model = build_model(config, task)
+    model = build_model(config.model, task, seed=config.seed)
     assert budget.parameters == sum(weight.numel() for weight in model.parameters())
     assert budget.tokens_per_sequence == task.encode(task.sampler().draw(0, 1))["input_ids"].shape[1] == 10
 

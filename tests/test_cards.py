@@ -11,11 +11,11 @@ from huggingface_hub import ModelCard, RepoCard, parse_eval_result_entries
 
 from hf_icl.data import export_parquet
 from hf_icl.errors import RunError
+from hf_icl.hub.eval_results import EVAL_RESULTS_FILE, list_eval_results, render_eval_results
 from hf_icl.metrics.push import render_space
-from hf_icl.report import EVAL_RESULTS_FILE, analyse, render_card, render_eval_results
-from hf_icl.report.eval_results import list_eval_results
-from hf_icl.task import Task, TaskConfig
-from hf_icl.trainer import TransienceTrainer
+from hf_icl.report import analyse, render_card
+from hf_icl.task.task import Task, TaskConfig
+from hf_icl.training.trainer import TransienceTrainer
 from tests.report_histories import CHANCE, make_run
 from tests.test_trainer import BANK, arguments, build_model, train
 
@@ -88,7 +88,7 @@ def test_results_by_data_set_are_those_of_card_and_report(run):
     assert entries == list_eval_results(run, "ann/sequences", source_url="https://huggingface.co/ann/model")
     found = {entry.task_id: entry for entry in entries}
     assert set(found) == {"train_eval", "icl", "icl_holdout", "iwl", "ciwl", "flip"}
-    measures = analyse([run])["runs"][0]["measures"]
+    measures = analyse([run]).document["runs"][0]["measures"]
     for metric in ("icl/accuracy", "iwl/accuracy", "flip/context_accuracy"):
         assert found[metric.partition("/")[0]].value == measures[metric]["final"]["value"]
     assert found["train_eval"].value == run.rows[-1]["metrics"]["train/accuracy"]

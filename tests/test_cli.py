@@ -11,7 +11,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from hf_icl import cli
+from hf_icl.cli import main as cli
 from hf_icl.data.packaged import register
 from tests.programs import TINY, environment, hf_icl
 
@@ -82,7 +82,7 @@ def test_evaluate_agrees_with_the_history(run_folder):
 
 
 def test_evaluate_takes_a_saved_model_and_a_task(run_folder, tmp_path):
-    from hf_icl.runs import Run
+    from hf_icl.runs.run import Run
 
     folder, _ = run_folder
     Run.open(folder).load_model().save_pretrained(tmp_path / "model")
@@ -101,7 +101,7 @@ def test_presets_are_listed_and_printed_in_full():
 
 
 def test_a_printed_preset_is_a_config_file(tmp_path):
-    from hf_icl.run_config import load_config
+    from hf_icl.runs.config import load_config
 
     (tmp_path / "mine.yaml").write_text(call("presets", "coopetition-2l"))
     assert load_config(str(tmp_path / "mine.yaml")) == load_config("coopetition-2l")

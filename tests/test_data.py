@@ -14,14 +14,17 @@ import torch
 from rich.console import Console
 
 import hf_icl.data as data
-from hf_icl.data import batch_from_rows, builder, packaged, parse_arguments, render_sequences
-from hf_icl.data.config import BANKS, SPEC_FIELDS, TASK_FIELDS, fingerprint_files, name_fields
-from hf_icl.data.show import draw_exemplar
-from hf_icl.data.sources import BUILDER_MODULE, PACKAGE, fingerprint_sources
+from hf_icl.banks.kinds import KINDS
+from hf_icl.data import builder, packaged, parse_arguments
+from hf_icl.data.config import SPEC_FIELDS, TASK_FIELDS, fingerprint_files, name_fields
+from hf_icl.data.packaged import BUILDER_MODULE, PACKAGE, fingerprint_sources
 from hf_icl.data.tables import SequenceTables, make_ranges
 from hf_icl.errors import ConfigError
 from hf_icl.philox import stream_of
-from hf_icl.task import Task, TaskConfig
+from hf_icl.sequences.batch import batch_from_rows
+from hf_icl.task.show import draw_exemplar, render_sequences
+from hf_icl.task.task import Task, TaskConfig
+from tests.rooms import list_needed
 
 SMALL = {
     "n_classes": 24,
@@ -229,7 +232,7 @@ def test_noise_is_a_column_of_all_splits_where_any_has_it():
 
 
 def test_no_bank_field_means_two_things():
-    for kind, bank in BANKS.items():
+    for kind, bank in KINDS.items():
         names = name_fields(kind)
         assert not set(names) & {
             *SPEC_FIELDS,
@@ -392,20 +395,15 @@ def test_every_source_that_shapes_rows_is_in_the_hash(tmp_path):
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     before = fingerprint_sources(package)
     assert before == fingerprint_sources()
-    modules = [
-        "philox",
-        "alias",
-        "plan",
-        "sampler",
-        "sequences",
-        "evaluators",
-        "task",
-        "data/tables",
-        "data/builder",
-    ]
-    modules += [f"banks/{path.stem}" for path in PACKAGE.glob("banks/*.py")]
+    modules = list_needed("hf_icl.data.builder")
+    assert {
+        "hf_icl.philox",
+        "hf_icl.sequences.alias",
+        "hf_icl.banks.omniglot",
+        "hf_icl.data.tables",
+    } <= modules
     for module in modules:
-        path = package / f"{module}.py"
+        path = package.parent / f"{module.replace('.', '/')}.py"
         text = path.read_text()
         path.write_text(text + "#\n")
         assert fingerprint_sources(package) != before, module

@@ -4,12 +4,12 @@ import datasets
 import pytest
 import yaml
 
-from hf_icl.build import build_task
 from hf_icl.data import export_parquet
 from hf_icl.data.card import merge_cards, split_card
 from hf_icl.errors import ConfigError
-from hf_icl.run_config import load_config
-from hf_icl.task import Task, TaskConfig
+from hf_icl.runs.config import load_config
+from hf_icl.runs.run import build_task
+from hf_icl.task.task import Task, TaskConfig
 
 SMALL = ["task.bank.n_classes=24", "task.bank.dim=8", "task.bank.n_labels=4", "task.n_eval_sequences=20"]
 

@@ -16,8 +16,8 @@ import yaml
 
 import hf_icl.data as data
 from hf_icl.data import export, parse_arguments
-from hf_icl.errors import ConfigError
-from hf_icl.task import Task
+from hf_icl.errors import ConfigError, FileError
+from hf_icl.task.task import Task
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "dataset_scripts" / "hf_icl_sequences"
 SMALL = {
@@ -152,7 +152,7 @@ def test_a_broken_export_leaves_nothing_behind(tmp_path, monkeypatch, stop):
         raise stop
 
     monkeypatch.setattr(export, "write_card", fail)
-    with pytest.raises((ConfigError, KeyboardInterrupt)) as error:
+    with pytest.raises((FileError, KeyboardInterrupt)) as error:
         data.export_parquet(make_task(**SMALL), tmp_path / "out", n_sequences=5)
     assert list(tmp_path.iterdir()) == []
     if isinstance(stop, OSError):

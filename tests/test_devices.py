@@ -19,15 +19,15 @@ from accelerate.utils import prepare_multi_gpu_env
 from packaging.version import Version
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, set_seed
 
-from hf_icl.budget.memory import size_model
-from hf_icl.checkpoints import find_checkpoint, is_whole
 from hf_icl.errors import ConfigError
-from hf_icl.forms import count_tokens
 from hf_icl.models import ICLModel
-from hf_icl.run_config import load_config
-from hf_icl.runs import Run
-from hf_icl.task import Task, TaskConfig
-from hf_icl.trainer import TransienceTrainer
+from hf_icl.plan.memory import size_model
+from hf_icl.runs.config import load_config
+from hf_icl.runs.run import Run
+from hf_icl.task.forms import count_tokens
+from hf_icl.task.task import Task, TaskConfig
+from hf_icl.training.checkpoints import find_checkpoint, is_whole
+from hf_icl.training.trainer import TransienceTrainer
 from tests import device_program
 from tests.device_program import BANK, BATCH, STEPS, TRAININGS
 from tests.programs import ROOT, TINY, environment
@@ -319,7 +319,7 @@ def test_fsdp_finds_the_blocks(backbone):
 LIST_THREADS = """
 import atexit, pathlib, sys
 atexit.register(lambda: print([path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]))
-from hf_icl.cli import main
+from hf_icl.cli.main import main
 main()
 """
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from hf_icl import display
-from hf_icl.history import History
+from hf_icl.history.history import History
+from hf_icl.training import display
 
 
 def test_a_long_history_is_drawn_less_often(monkeypatch):

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from hf_icl.evaluators import Evaluator, measure, standard_specs
-from hf_icl.sequences import Role
-from hf_icl.task import Task, TaskConfig
+from hf_icl.sequences.spec import Role
+from hf_icl.task.evaluators import standard_specs
+from hf_icl.task.measuring import Evaluator, measure
+from hf_icl.task.task import Task, TaskConfig
 
 N_LABELS = 8
 

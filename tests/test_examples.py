@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hf_icl.history import History
+from hf_icl.history.history import History
 from tests.programs import ROOT, environment
 from tests.small_lm import pretrain
 

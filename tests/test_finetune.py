@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_icl.build import build_model, build_task, load_model
 from hf_icl.errors import ConfigError
-from hf_icl.run_config import load_config
-from hf_icl.runs import Run
+from hf_icl.models.build import build_model, load_model
+from hf_icl.runs.config import load_config
+from hf_icl.runs.run import Run, build_task
 from tests.small_lm import pretrain
 
 # peft 0.21 still asks for what transformers renames in v6.
@@ -94,7 +94,7 @@ def test_stopped_in_the_middle_it_resumes_to_the_same_bytes(run):
 
 def test_the_body_of_a_pretrained_model_in_vectors_form(pretrained):
     config = load_config("default", [f"model.pretrained={pretrained}", "task.n_eval_sequences=20"])
-    model = build_model(config, build_task(config))
+    model = build_model(config.model, build_task(config), seed=config.seed)
     body = AutoModelForCausalLM.from_pretrained(pretrained).transformer
     assert torch.equal(model.backbone.h[1].mlp.c_fc.weight, body.h[1].mlp.c_fc.weight)
 
@@ -104,11 +104,13 @@ def test_a_fresh_language_model_started_from_the_bank(tmp_path):
     bank = "task.bank={n_classes: 12, n_holdout_classes: 4, n_exemplars: 2, dim: 16, eps: 0.3, n_labels: 4}"
     config = load_config("default", [*SMALL, *words, bank, "model.fill_tokens=true"])
     task = build_task(config)
-    table = build_model(config, task).get_input_embeddings().weight
+    table = build_model(config.model, task, seed=config.seed).get_input_embeddings().weight
     assert table.shape == (16 * 2 + 4, 16)
     same = torch.cosine_similarity(table[0:32:2], table[1:32:2])
     assert same.mean() > 0.6
-    fresh = build_model(config.replace(model=config.model.replace(fill_tokens=False)), task)
+    fresh = build_model(
+        config.replace(model=config.model.replace(fill_tokens=False)).model, task, seed=config.seed
+    )
     assert (
         torch.cosine_similarity(*fresh.get_input_embeddings().weight[:32].view(16, 2, 16).unbind(1)).mean()
         < 0.3
@@ -140,5 +142,5 @@ def test_what_cannot_be_fine_tuned_says_why(pretrained, words, text):
     with pytest.raises(ConfigError) as error:
         config = finetune_config(pretrained, *words)
         task = build_task(config)
-        task.check_model(build_model(config, task))
+        task.check_model(build_model(config.model, task, seed=config.seed))
     assert text in str(error.value), str(error.value)

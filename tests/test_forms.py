@@ -17,10 +17,10 @@ from transformers import (
 
 from hf_icl.banks import Vocabulary, make_bank
 from hf_icl.errors import ConfigError
-from hf_icl.forms import TokenForm, fill_token_table
 from hf_icl.models import ICLModel
-from hf_icl.sequences import SequenceBatch
-from hf_icl.task import Task, TaskConfig
+from hf_icl.sequences.batch import SequenceBatch
+from hf_icl.task.forms import TokenForm, fill_token_table
+from hf_icl.task.task import Task, TaskConfig
 
 SYMBOLIC = {"kind": "symbolic", "n_classes": 8, "n_holdout_classes": 2, "n_exemplars": 2, "n_labels": 3}
 GAUSSIAN = {

@@ -11,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 
-from hf_icl import columns as columns_module
-from hf_icl import history as history_module
 from hf_icl.errors import RunError
-from hf_icl.history import History, make_row, unpack_hits, write_atomically
+from hf_icl.files import write_whole
+from hf_icl.history import columns as columns_module
+from hf_icl.history import history as history_module
+from hf_icl.history.history import History, make_row, unpack_hits
 from hf_icl.hub.pull import check_history
 
 
@@ -77,7 +78,7 @@ def test_a_full_disk_leaves_whole_rows_and_says_how_to_go_on(tmp_path):
     History(path).append(row(0))
     whole = path.read_bytes()
     code = (
-        "import sys, numpy as np; from hf_icl.history import History, make_row\n"
+        "import sys, numpy as np; from hf_icl.history.history import History, make_row\n"
         f"h = History({str(path)!r})\n"
         "h.append(make_row(5, 320, {'icl/accuracy': .5}, {'icl/accuracy': np.ones(1000, bool)}))"
     )
@@ -104,7 +105,7 @@ def test_an_atomic_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, 
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(RunError, match="No space left"):
-        write_atomically(path, b"new")
+        write_whole(path, b"new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["config.yaml"]
 
 

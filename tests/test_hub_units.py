@@ -14,16 +14,16 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from hf_icl.errors import ConfigError, RunError
+from hf_icl.errors import ConfigError, HubError, RunError
 from hf_icl.hub import outbox as outbox_module
+from hf_icl.hub import publisher
 from hf_icl.hub.contents import put_step
-from hf_icl.hub.failures import describe_failure, is_passing
 from hf_icl.hub.outbox import Outbox
-from hf_icl.hub.pusher import BackgroundPusher, Pusher, PushFailed, insist
-from hf_icl.hub.selection import Selection
+from hf_icl.hub.pusher import BackgroundPusher, Pusher, insist
+from hf_icl.hub.repos import describe_failure, is_passing
 from hf_icl.hub.state import read_plain, write_plain
-from hf_icl.hub.target import Target
-from hf_icl.runs import Run
+from hf_icl.hub.target import Selection, Target
+from hf_icl.runs.run import Run
 from tests.test_runs import in_a_process, small_config, undisturbed  # noqa: F401  a run of 30 steps
 
 httpx = sys.modules[HTTPError.__module__.partition(".")[0]]  # httpx, or httpx2 under huggingface_hub 2
@@ -227,7 +227,7 @@ def try_with(*errors: Exception | None) -> tuple[list[float], int, str | None]:
 
     try:
         insist(push, "ann/run", wait=waits.append)
-    except PushFailed as error:
+    except HubError as error:
         return waits, len(tries), str(error)
     return waits, len(tries), None
 
@@ -262,7 +262,7 @@ def test_a_wait_that_is_cut_short_is_the_end():
         calls.append(1)
         raise TimeoutError
 
-    with pytest.raises(PushFailed):
+    with pytest.raises(HubError):
         insist(push, "ann/run", wait=lambda seconds: True)
     assert calls == [1]
 
@@ -385,17 +385,15 @@ def test_what_is_no_push_error_reaches_the_one_who_waits(tmp_path):
 
 def test_a_repository_that_cannot_be_read_is_not_taken_for_an_empty_one(undisturbed, monkeypatch):  # noqa: F811
     """The client has one error for a file that is missing and one, below the same, for a Hub that does not answer."""
-    from hf_icl.hub import push
-
     unreachable = LocalEntryNotFoundError("not in the cache")
     unreachable.__cause__ = answer(503)
 
     def download(repo_id, path):
         raise unreachable
 
-    monkeypatch.setattr(push, "prepare_repo", lambda *words, **more: None)
+    monkeypatch.setattr(publisher, "prepare_repo", lambda *words, **more: None)
     api = SimpleNamespace(hf_hub_download=download)
-    pusher = push.make_pusher(Run.open(undisturbed), Target(repo_id="ann/run"), api=api)
+    pusher = publisher.make_pusher(Run.open(undisturbed), Target(repo_id="ann/run"), api=api)
     with pytest.raises(LocalEntryNotFoundError):
         pusher.prepare()
 
@@ -476,7 +474,7 @@ def test_a_commit_holds_the_history_up_to_its_step(undisturbed, tmp_path):  # no
 
 @pytest.mark.parametrize("damage", ["part", "foreign"])
 def test_a_checkpoint_that_cannot_be_published_does_not_stop_training(tmp_path, damage, caplog):
-    from hf_icl.hub.callback import PublishCallback
+    from hf_icl.hub.publisher import PublishCallback
 
     run = Run.create(small_config("training.steps=12"), tmp_path / "run")
     woken = SimpleNamespace(wake=lambda: pytest.fail("there is nothing to push"))

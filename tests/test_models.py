@@ -30,7 +30,6 @@ from hf_icl.models import (
     parameter_groups,
 )
 from hf_icl.models.transformer import make_sinusoidal_table, rotate
-from hf_icl.models.transformer_config import POSITIONS
 
 N_LABELS, N_CONTEXT, DIM, BATCH = 6, 3, 5, 4
 GPT2 = {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 16, "vocab_size": 7}
@@ -53,6 +52,7 @@ def make_backbone(kind):
     return LlamaConfig(**LLAMA) if kind == "llama" else CausalTransformerConfig(**NATIVE, positions=kind)
 
 
+POSITIONS = ("learned", "sinusoidal", "rotary", "none")
 KINDS = (*POSITIONS, "gpt2", "llama")
 
 
@@ -481,11 +481,12 @@ def test_the_papers_model_has_the_published_size():
 
 BAD_BACKBONES = [
     ({"n_layers": 0}, "n_layers = 0"),
-    ({"n_heads": 2.0}, "n_heads = 2.0"),
+    ({"n_heads": 2.5}, "n_heads = 2.5"),
+    ({"n_heads": True}, "n_heads = True: must be a number"),
     ({"d_model": 60}, "Take 56 or 64"),
     ({"d_model": 3, "n_heads": 8}, "Take 8"),
     ({"mlp_ratio": -1}, "mlp_ratio = -1"),
-    ({"positions": "absolute"}, "learned, sinusoidal, rotary, none"),
+    ({"positions": "absolute"}, "'learned', 'sinusoidal', 'rotary' or 'none'"),
     ({"positions": "rotary", "d_model": 24}, "even head width"),
     ({"positions": "sinusoidal", "d_model": 3, "n_heads": 3}, "even width"),
     ({"mlp_ratio": "four"}, "mlp_ratio = 'four'"),
@@ -508,14 +509,14 @@ BAD_LEARNERS = [
     ({"n_labels": 1}, "n_labels = 1"),
     ({"n_context": 0}, "n_context = 0"),
     ({"num_labels": 5}, "Did you mean n_labels?"),
-    ({"encoder": "conv"}, "linear, embedding, resnet"),
-    ({"places": "pairs"}, "paired, interleaved"),
+    ({"encoder": "conv"}, "'linear', 'embedding' or 'resnet'"),
+    ({"places": "pairs"}, "'interleaved' or 'paired'"),
     ({"label_init_std": -1.0}, "label_init_std = -1.0"),
     ({"exemplar_shape": ()}, "linear exemplars need a size"),
     ({"label_init_std": "small"}, "label_init_std = 'small'"),
     ({"tie_labels": 2}, "tie_labels = 2"),
     ({"exemplar_shape": 64}, "exemplar_shape = 64"),
-    ({"exemplar_shape": (3, 0)}, "positive whole numbers"),
+    ({"exemplar_shape": (3, 0)}, "exemplar_shape.1 = 0: should be greater than 0"),
     ({"n_ids": 3}, "n_ids = 3"),
     ({"encoder": "embedding", "exemplar_shape": ()}, "need its number of rows"),
     ({"encoder": "embedding", "n_ids": 4}, "has shape ()"),

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from hf_icl.philox import draw_words
-from hf_icl.places import PlaceOrder
+from hf_icl.sequences.order import PlaceOrder
 
 
 def draw_orders(order, n_rows, seed=0):

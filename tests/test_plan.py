@@ -9,9 +9,9 @@ from scipy import stats
 
 from hf_icl.errors import ConfigError
 from hf_icl.philox import POLYSEMY_BLOCK, philox_4x32
-from hf_icl.plan import MAX_SLOTS, least_acceptance
-from hf_icl.sampler import Sampler
-from hf_icl.sequences import Role, SequenceSpec
+from hf_icl.sequences.drawing import MAX_SLOTS, least_acceptance
+from hf_icl.sequences.sampler import Sampler
+from hf_icl.sequences.spec import Role, SequenceSpec
 
 BURST, DISTRACTOR, FILLER, QUERY = (int(role) for role in Role)
 

@@ -3,7 +3,8 @@
 import pytest
 
 from hf_icl.errors import ConfigError
-from hf_icl.run_config import list_presets, load_config
+from hf_icl.runs.config import load_config
+from hf_icl.runs.presets import list_presets
 
 
 @pytest.mark.parametrize("name", list_presets())

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.target import Target
-from hf_icl.runs import Run
+from hf_icl.runs.run import Run
 from tests.programs import ROOT
 from tests.publishing import (
     MESSAGES,

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from hf_icl.hub.outbox import Outbox
-from hf_icl.runs import Run
+from hf_icl.runs.run import Run
 from tests.programs import ROOT
 from tests.publishing import MESSAGES, TAGS, assert_same_publication, assert_trained_as, published, train
 

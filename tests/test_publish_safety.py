@@ -6,12 +6,12 @@ import shutil
 import pytest
 import yaml
 
-from hf_icl.build import load_model
 from hf_icl.errors import ConfigError, RunError
+from hf_icl.hub.publisher import read_tag
 from hf_icl.hub.pull import is_ours
-from hf_icl.hub.push import read_tag
-from hf_icl.run_config import load_config
-from hf_icl.runs import Run
+from hf_icl.models.build import load_model
+from hf_icl.runs.config import load_config
+from hf_icl.runs.run import Run
 from tests.publishing import TAGS, assert_trained_as
 
 EVIL = "import pathlib; pathlib.Path('/tmp/hf_icl_evil').touch(); (pathlib.Path.home() / 'hacked').touch()\n"

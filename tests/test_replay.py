@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_icl.stacking import CompiledTrainer, replay
+from hf_icl.training.compiled import CompiledTrainer, replay
 from tests.test_stacking import make_run, make_trainer, needs_new_torch
 
 

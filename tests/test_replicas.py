@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_icl import checkpoints
 from hf_icl.errors import ConfigError, RunError
-from hf_icl.replicas import can_stack, check_replicas, train_replicas
-from hf_icl.run_config import load_config
-from hf_icl.runs import Run
-from hf_icl.stacking.stack import Stack
-from hf_icl.task import TaskConfig
+from hf_icl.runs.config import load_config
+from hf_icl.runs.replicas import check_replicas, train_replicas
+from hf_icl.runs.run import Run
+from hf_icl.runs.stackable import can_stack
+from hf_icl.task.task import TaskConfig
+from hf_icl.training import checkpoints
+from hf_icl.training.compiled.stack import Stack
 from tests.programs import TINY
 
 SETTINGS = [*TINY, "training.checkpoint_every=50", "evaluate=20"]

@@ -9,9 +9,9 @@ import yaml
 
 from hf_icl.report import analyse
 from hf_icl.report.page import render_page
-from hf_icl.run_config import load_config
-from hf_icl.runs import Run
-from hf_icl.summary import FLIP_SHARE, ICL, IWL
+from hf_icl.runs.config import load_config
+from hf_icl.runs.run import Run
+from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL
 from tests.report_histories import make_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -36,7 +36,7 @@ def open_page(browser, tmp_path):
 
     def open_page(runs, **options):
         path = tmp_path / "index.html"
-        path.write_text(render_page(runs, analyse(runs)), "utf-8")
+        path.write_text(render_page(analyse(runs)), "utf-8")
         contexts.append(
             browser.new_context(**{"viewport": {"width": 1200, "height": 900}, "offline": True} | options)
         )

@@ -13,14 +13,14 @@ import safetensors.torch
 import torch
 import yaml
 
-from hf_icl import history as history_module
-from hf_icl.checkpoints import find_checkpoint, is_whole
+from hf_icl import files
 from hf_icl.config import _models_in
 from hf_icl.errors import ConfigError, RunError
-from hf_icl.history import History
-from hf_icl.run_config import RunConfig, load_config
-from hf_icl.runs import Run
-from hf_icl.sequences import SequenceSpec
+from hf_icl.history.history import History
+from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.runs.run import Run
+from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.training.checkpoints import find_checkpoint, is_whole
 from tests.programs import TINY
 
 SETTINGS = [*TINY, "training.steps=30", "training.checkpoint_every=6", "evaluate=4"]
@@ -112,7 +112,7 @@ def die_before_manifest(number: int) -> None:
                 die()
         replace(source, target)
 
-    history_module.os.replace = stop
+    files.os.replace = stop
 
 
 def die_in_rotation(number: int) -> None:
@@ -131,7 +131,7 @@ def die_in_rotation(number: int) -> None:
 
 
 def die_at_step(step: int) -> None:
-    from hf_icl.display import LiveDisplay
+    from hf_icl.training.display import LiveDisplay
 
     def stop(self, args, state, control, **kwargs):
         if state.global_step == step:
@@ -142,7 +142,7 @@ def die_at_step(step: int) -> None:
 
 # For what trains: a fork of this process cannot, once autograd has threads here.
 FRESH = get_context("forkserver")
-FRESH.set_forkserver_preload(["hf_icl.runs", "tests.test_runs"])
+FRESH.set_forkserver_preload(["hf_icl.runs.run", "tests.test_runs"])
 
 
 def in_a_process(work, *args, context=get_context("fork")) -> int:  # noqa: B008  a constant
@@ -321,7 +321,7 @@ def test_only_whole_checkpoints_are_found(tmp_path, undisturbed):
             "training.keep_checkpoints = 1: should be greater than or equal to 2",
         ),
         (["training.keep_best=icl/acuracy"], "training.keep_best"),
-        (["model.n_heads=5"], "model.n_heads = 5: n_heads must divide d_model = 64"),
+        (["model.n_heads=5"], "model.d_model = 64: must be a multiple of n_heads = 5"),
         (["model.backbone={n_layer: 2}"], "a backbone needs its model_type"),
         (["seed=-1"], "seed = -1: should be greater than or equal to 0"),
         (["seed=abc"], "seed = 'abc': should be a valid integer"),
@@ -349,7 +349,7 @@ def test_a_file_may_build_on_a_preset(tmp_path):
     config = load_config(str(path), ["seed=2"])
     assert config.training.steps == 7 and config.seed == 2 and config.task.bank.n_labels == 32
     path.write_text("[1, 2]")
-    with pytest.raises(ConfigError, match="a config is a mapping"):
+    with pytest.raises(ConfigError, match="must be a mapping of keys to values"):
         load_config(str(path))
 
 

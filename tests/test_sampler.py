@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
-import hf_icl.sampler
+import hf_icl.sequences.sampler
 from hf_icl.errors import ConfigError
-from hf_icl.sampler import Sampler
-from hf_icl.sequences import SequenceBatch, SequenceSpec
+from hf_icl.sequences.batch import SequenceBatch
+from hf_icl.sequences.sampler import Sampler
+from hf_icl.sequences.spec import SequenceSpec
 
 NAMES = ("index", "class_ids", "exemplar_ids", "labels", "roles")
 MIXTURE = [
@@ -43,7 +44,7 @@ def test_sequences_do_not_depend_on_split_order_or_chunks(specs, monkeypatch):
     order = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
     assert_same(sampler.draw_at(1000 + order), whole[order])
     assert_same(sampler.draw_at(torch.tensor([1500, 1500])), whole[torch.tensor([500, 500])])
-    monkeypatch.setattr(hf_icl.sampler, "CHUNK_WORDS", 5_000)
+    monkeypatch.setattr(hf_icl.sequences.sampler, "CHUNK_WORDS", 5_000)
     assert_same(sampler.draw(1000, 2000), whole)
     assert_same(make_sampler(specs).draw(1000, 2000), whole)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_icl.errors import ConfigError
-from hf_icl.schedule import Schedule
+from hf_icl.training.schedule import Schedule
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from hf_icl.scoring import first_occurrence, score
+from hf_icl.task.scoring import first_occurrence, score
 
 
 def test_three_labels_by_hand():

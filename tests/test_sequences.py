@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hf_icl.errors import ConfigError
-from hf_icl.sequences import Role, SequenceBatch, SequenceSpec
+from hf_icl.sequences.batch import SequenceBatch
+from hf_icl.sequences.spec import Role, SequenceSpec
 
 
 def test_defaults_are_the_paper_training_sequences():

@@ -5,17 +5,17 @@ import logging
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import TrainerCallback
 
 from hf_icl import TransienceTrainer
-from hf_icl.display import LiveDisplay
 from hf_icl.errors import ConfigError
-from hf_icl.run_config import load_config
-from hf_icl.runs import Run
-from hf_icl.stacking import CompiledTrainer, compiling, is_compiled, products
-from hf_icl.stacking.compiling import OLDEST_TORCH
-from hf_icl.stacking.flat import FlatAdamW, flatten
+from hf_icl.runs import stackable
+from hf_icl.runs.config import load_config
+from hf_icl.runs.run import Run
+from hf_icl.runs.stackable import is_compiled
+from hf_icl.training.compiled import CompiledTrainer, compiling, products
+from hf_icl.training.compiled.compiling import OLDEST_TORCH
+from hf_icl.training.compiled.flat import FlatAdamW, flatten
 from tests.programs import TINY
 
 SETTINGS = [*TINY, "training.checkpoint_every=20", "evaluate=20", "training.steps=60"]
@@ -23,6 +23,13 @@ SETTINGS = [*TINY, "training.checkpoint_every=20", "evaluate=20", "training.step
 needs_new_torch = pytest.mark.skipif(
     torch.__version__ < OLDEST_TORCH, reason="this torch cannot compile a step"
 )
+
+
+@pytest.fixture(autouse=True)
+def _obstacles_are_looked_for_anew():
+    compiling.find_obstacle.cache_clear()
+    yield
+    compiling.find_obstacle.cache_clear()
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def make_run(folder, *more: str) -> Run:
 
 
 def make_trainer(run: Run, kind: type[TransienceTrainer]) -> TransienceTrainer:
-    return run.build_trainer(LiveDisplay(Console(quiet=True), run.history), kind, run.build_task())
+    return run.build_trainer(run.history, kind=kind)
 
 
 def read_state(run: Run, step: int = 60) -> dict:
@@ -170,13 +177,17 @@ def test_where_torch_cannot_compile_a_run_is_stock_and_says_why(tmp_path, monkey
 
     monkeypatch.setattr(torch, "compile", fail)
     monkeypatch.setattr(compiling, "OLDEST_TORCH", (2, 0))
-    stock, other = (make_run(tmp_path / word, f"training.compile={word}") for word in ("false", "true"))
+    monkeypatch.setattr(stackable, "MIN_STEPS", 1)
+    stock, other = (make_run(tmp_path / word, f"training.compile={word}") for word in ("false", "null"))
     stock.train()
     with caplog.at_level(logging.WARNING):
         other.train()
     expected = "steps are not compiled, so they take about twice as long: No working C++ compiler found"
     assert expected in caplog.messages
     assert other.history.path.read_bytes() == stock.history.path.read_bytes()
+    with pytest.raises(ConfigError, match="training.compile = True: No working C.. compiler found"):
+        make_run(tmp_path / "asked", "training.compile=true")
+    assert not (tmp_path / "asked").exists()
 
 
 def make_optimizer(model: torch.nn.Module, decayed: str) -> torch.optim.AdamW:
@@ -219,7 +230,7 @@ def test_adamw_over_one_block_is_adamw(decayed):
         for own, other in zip(model.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(own, other)
     gaps = torch.ones_like(flat.values, dtype=torch.bool)
-    for place in flat.places.values():
+    for place in flat.spans.values():
         gaps[:, place] = False
     assert gaps.any() and not flat.values[gaps].any()
     pointers = [
@@ -256,8 +267,9 @@ def test_an_optimizer_or_schedule_of_ones_own_is_kept(tmp_path, eager):
 
 def test_an_old_torch_trains_by_the_stock_loop(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.10.1"))
+    monkeypatch.setattr(stackable, "MIN_STEPS", 1)
     with caplog.at_level(logging.WARNING):
-        make_run(tmp_path / "run", "training.compile=true").train()
+        make_run(tmp_path / "run").train()
     assert (
         "steps are not compiled, so they take about twice as long: torch 2.10.1 is older than 2.11"
         in caplog.messages

@@ -7,29 +7,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hf_icl.bootstrap import (
+from hf_icl.errors import RunError
+from hf_icl.summary.intervals import (
     bootstrap_band,
     bootstrap_curve,
     bootstrap_replicas,
     draw_counts,
     stack_hits,
 )
-from hf_icl.errors import RunError
-from hf_icl.summary import (
-    FLIP_SHARE,
-    ICL,
-    IWL,
+from hf_icl.summary.measures import (
     MEASURES,
-    TRAIN_LOSS,
     VERDICTS,
     Curves,
     CurveSummary,
     describe_measures,
     judge,
     measures_of,
-    summarize,
-    summarize_history,
 )
+from hf_icl.summary.summary import summarize, summarize_history
+from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL, TRAIN_LOSS
 
 NAN = float("nan")
 STEPS = [0, 100, 200, 300, 400]
@@ -192,7 +188,7 @@ def test_vectorised_measures_agree_with_loops():
             chance + rng.choice([0.1, 0.5, 1]) * rng.normal(0.2, 0.3, (4, steps.size)), 0, 1
         ).round(1 + trial % 2)  # coarse values, for ties and exact hits of a level
         batch = Curves(steps, values, chance)
-        found = {name: measure(batch) for name, measure in measures_of(FLIP_SHARE).items()}
+        found = {name: one.find(batch) for name, one in measures_of(FLIP_SHARE).items()}
         verdicts = judge(batch)
         for row, curve in enumerate(values.tolist()):
             expected, verdict = loop_measures(steps.tolist(), curve, chance)
@@ -327,7 +323,7 @@ def test_an_event_that_may_not_have_come_has_an_open_end():
 def test_blocks_change_nothing(monkeypatch):
     hits = np.random.default_rng(0).random((6, 40)) < np.linspace(0.1, 0.9, 6)[:, None]
     whole = bootstrap_curve(np.arange(6.0), hits, 0.1, FLIP_SHARE, seed=5)
-    monkeypatch.setattr("hf_icl.bootstrap._BLOCK_ITEMS", 100)
+    monkeypatch.setattr("hf_icl.summary.intervals._BLOCK_ITEMS", 100)
     assert bootstrap_curve(np.arange(6.0), hits, 0.1, FLIP_SHARE, seed=5) == whole
 
 

@@ -16,17 +16,18 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from hf_icl import cli
+from hf_icl.cli import main as cli
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.report import write_report
-from hf_icl.report.varied import draw_sweep, list_sweep
-from hf_icl.run_config import list_presets, load_config
-from hf_icl.runs import Run
-from hf_icl.summary import ICL
-from hf_icl.sweep import Sweep, SweepConfig, list_points, load_sweep, plan_jobs, train_sweep
-from hf_icl.sweep.folder import read_last_step
-from hf_icl.sweep.planning import MAX_STACKED, count_workers
-from hf_icl.sweep.worker import train_job
+from hf_icl.report.sweep import draw_sweep, list_sweep
+from hf_icl.runs.config import load_config
+from hf_icl.runs.presets import list_presets
+from hf_icl.runs.run import Run
+from hf_icl.sweeps import Sweep, SweepConfig, list_points, load_sweep, share_out, train_sweep
+from hf_icl.sweeps.jobs import MAX_STACKED, count_workers
+from hf_icl.sweeps.sweep import read_last_step
+from hf_icl.sweeps.worker import train_job
+from hf_icl.task.evaluators import ICL
 from tests.programs import ROOT, TINY, environment
 from tests.report_histories import make_run
 
@@ -119,7 +120,7 @@ def test_the_example_is_24_replicas_of_the_default():
     assert {(len(set(strengths)), len({point.config.seed for point in points}))} == {(6, 4)}
     assert all(point.config.training.steps == 30_000 for point in points)
     assert points[0].config.task == load_config("default").task and "default" in list_presets()
-    jobs = plan_jobs({point.name: point.config for point in points}, 2)
+    jobs = share_out({point.name: point.config for point in points}, 2)
     assert [len(job.names) for job in jobs] == [12, 12]
 
 
@@ -133,7 +134,7 @@ def configs_of(*words_of_runs) -> dict:
 @pytest.mark.parametrize(("n_runs", "n_workers"), [(1, 4), (5, 2), (7, 3), (3, 8), (200, 2)])
 def test_stacks_are_even_and_every_run_is_in_one(n_runs, n_workers):
     configs = configs_of(*([f"seed={seed}"] for seed in range(n_runs)))
-    jobs = plan_jobs(configs, n_workers)
+    jobs = share_out(configs, n_workers)
     sizes = [len(job.names) for job in jobs]
     assert sorted(name for job in jobs for name in job.names) == sorted(configs)
     assert max(sizes) - min(sizes) <= 1 and max(sizes) <= MAX_STACKED
@@ -145,12 +146,12 @@ def test_what_cannot_be_stacked_is_a_job_of_its_own():
     configs = configs_of(
         [], ["model.n_layers=2"], ["seed=1"], [gpt2], [gpt2, "seed=1"], ["model.n_layers=2", "seed=1"]
     )
-    assert {job.names for job in plan_jobs(configs, 1)} == {("0", "2"), ("1", "5"), ("3",), ("4",)}
+    assert {job.names for job in share_out(configs, 1)} == {("0", "2"), ("1", "5"), ("3",), ("4",)}
 
 
 def test_runs_go_on_with_those_that_are_as_far_and_the_longest_job_comes_first():
     configs = configs_of(*(["training.steps=1000", f"seed={seed}"] for seed in range(6)))
-    jobs = plan_jobs(configs, 2, {"1": 400, "3": 400, "5": 900})
+    jobs = share_out(configs, 2, {"1": 400, "3": 400, "5": 900})
     assert [(job.names, job.start, job.cost) for job in jobs] == [
         (("0", "2"), 0, 2000), (("4",), 0, 1000), (("1",), 400, 600), (("3",), 400, 600), (("5",), 900, 100),
     ]  # fmt: skip
@@ -176,7 +177,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHDYNAMO_DISABLE", "1")
         train_sweep(sweep, console, n_workers=1)
-    return sweep, sweep.write_report(), console.export_text()
+    return sweep, sweep.write_report().document, console.export_text()
 
 
 def test_each_run_is_as_if_alone(trained, tmp_path):
@@ -218,11 +219,11 @@ def test_a_finished_sweep_is_left_as_it_is_and_points_can_be_added(trained):
     assert len(before) == 3
     again = Sweep(sweep.config, sweep.folder)
     train_sweep(again)
-    assert {path: path.stat().st_mtime_ns for path in before} == before and not again.plan(2)
+    assert {path: path.stat().st_mtime_ns for path in before} == before and not again.share_out(2)
     more = sweep.config.replace(grid={STRENGTH: [0, 3e-3], "seed": [0, 4]})
     added = Sweep(more, sweep.folder)
     assert set(sweep.points) < set(added.points) and len(added.points) == 5
-    assert {name for job in added.plan(1) for name in job.names} == set(added.points) - set(sweep.points)
+    assert {name for job in added.share_out(1) for name in job.names} == set(added.points) - set(sweep.points)
 
 
 def test_points_cannot_be_changed_or_taken_away(trained, tmp_path):
@@ -254,7 +255,7 @@ def find_workers(folder: Path) -> dict[int, str]:
             words = path.read_bytes().decode().split("\0")
         except OSError:  # it has just ended
             continue
-        if words[1:3] == ["-m", "hf_icl.sweep"] and words[3:4] == [str(folder)]:
+        if words[1:3] == ["-m", "hf_icl.sweeps"] and words[3:4] == [str(folder)]:
             found[int(path.parent.name)] = " ".join(words)
     return found
 
@@ -282,7 +283,7 @@ def test_a_worker_killed_for_real_is_told_and_its_work_gone_on_with(tmp_path):
     with pytest.raises(RunError, match="1 of 2 runs are unfinished: seed=1. seed=1: killed by SIGKILL."):
         train_sweep(sweep, n_workers=2)
     killer.join()
-    assert sweep.is_done("seed=0") and [job.names for job in sweep.plan(2)] == [("seed=1",)]
+    assert sweep.is_done("seed=0") and [job.names for job in sweep.share_out(2)] == [("seed=1",)]
     train_job(sweep.folder, ["seed=1"])
     assert_as_undisturbed(sweep, tmp_path)
 
@@ -299,7 +300,7 @@ def test_a_command_killed_for_real_takes_its_workers_with_it(tmp_path):
     child.wait()
     wait_until(lambda: not find_workers(folder), 10)
     sweep = Sweep(config, folder)
-    assert all(50 <= job.start < 400 for job in sweep.plan(2) if "seed=1" in job.names)
+    assert all(50 <= job.start < 400 for job in sweep.share_out(2) if "seed=1" in job.names)
     train_sweep(sweep)
     assert_as_undisturbed(sweep, tmp_path)
 

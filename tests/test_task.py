@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from hf_icl import streams
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
-from hf_icl.sequences import SequenceSpec
-from hf_icl.streams import SequenceStream
-from hf_icl.task import Task, TaskConfig
+from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task import datasets as streams
+from hf_icl.task.datasets import SequenceStream
+from hf_icl.task.task import Task, TaskConfig
 
 BANK = {
     "kind": "gaussian",

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import GPT2Config, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from hf_icl.callback import TransienceCallback
 from hf_icl.errors import ConfigError
-from hf_icl.history import History
+from hf_icl.history.history import History
 from hf_icl.models import ICLModel, parameter_groups
-from hf_icl.task import Task, TaskConfig
-from hf_icl.trainer import Regularization, TransienceTrainer
+from hf_icl.task.task import Task, TaskConfig
+from hf_icl.training.callback import TransienceCallback
+from hf_icl.training.trainer import Regularization, TransienceTrainer
 
 BANK = {
     "kind": "gaussian",

@@ -20,18 +20,20 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_icl.banks import VocabularyConfig, load_bank, read_embeddings
 from hf_icl.banks.grouping import group_neighbours
-from hf_icl.banks.tokens import find_prefix, name_tokens
+from hf_icl.banks.tokenizer import find_prefix, name_tokens
 from hf_icl.banks.vocabulary import read_cached
-from hf_icl.data import load_dataset, render_sequences
+from hf_icl.data import load_dataset
 from hf_icl.data.config import parse_arguments
 from hf_icl.errors import BankError, ConfigError
-from hf_icl.report import RunRecord, render_card
+from hf_icl.history.record import RunRecord
+from hf_icl.report import render_card
 from hf_icl.report.analysis import analyse
 from hf_icl.report.page import render_page
-from hf_icl.run_config import RunConfig
-from hf_icl.run_folder import RUN_FILE
-from hf_icl.runs import Run
-from hf_icl.task import Task, TaskConfig
+from hf_icl.runs.config import RunConfig
+from hf_icl.runs.folder import RUN_FILE
+from hf_icl.runs.run import Run
+from hf_icl.task.show import render_sequences
+from hf_icl.task.task import Task, TaskConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2}
@@ -462,10 +464,10 @@ class TestReported:
         assert about["bank"]["spread"]["within"] > 0 and about["bank"]["n_exemplars"] == 5
         assert str(tmp_path) not in json.dumps(about["bank"])
         record = RunRecord("mine", {}, {"seed": 0}, [], {}, {}, about["bank"])
-        document = analyse([record])
-        assert document["runs"][0]["bank"] == about["bank"]
+        analysis = analyse([record])
+        assert analysis.document["runs"][0]["bank"] == about["bank"]
         told = f"spread within {about['bank']['spread']['within']:.3g}"
-        assert told in render_card([record]) and told in render_page([record], document)
+        assert told in render_card([record]) and told in render_page(analysis)
 
     def test_runs_made_before_the_bank_was_kept(self, tmp_path):
         run = Run.create(RunConfig(task={"bank": {"kind": "gaussian", "n_classes": 16}}), tmp_path / "run")

@@ -11,7 +11,7 @@ import sys
 from hf_icl.config import parse_overrides
 from hf_icl.data import export_parquet, parse_arguments
 from hf_icl.errors import HfIclError
-from hf_icl.task import Task
+from hf_icl.task.task import Task
 
 
 def main() -> int:

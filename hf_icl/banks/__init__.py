@@ -1,29 +1,20 @@
 """Exemplar banks: what sequences point to."""
 
-from hf_icl.banks.base import Bank, Vocabulary, assign_labels, make_bank
-from hf_icl.banks.cache import find_cache_folder
-from hf_icl.banks.embeddings import read_embeddings
-from hf_icl.banks.feature_map import BlurPCAConfig
-from hf_icl.banks.features import FeaturesConfig
-from hf_icl.banks.generated import GaussianConfig, SymbolicConfig
-from hf_icl.banks.loading import BankConfig, load_bank, outline_bank
-from hf_icl.banks.omniglot import OmniglotConfig
-from hf_icl.banks.vocabulary import VocabularyConfig
+from hf_icl.lazy import attach
 
-__all__ = [
-    "Bank",
-    "BankConfig",
-    "BlurPCAConfig",
-    "FeaturesConfig",
-    "GaussianConfig",
-    "OmniglotConfig",
-    "SymbolicConfig",
-    "Vocabulary",
-    "VocabularyConfig",
-    "assign_labels",
-    "find_cache_folder",
-    "load_bank",
-    "make_bank",
-    "outline_bank",
-    "read_embeddings",
-]
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "hf_icl.banks.bank": ("Bank", "BankConfigBase", "Vocabulary", "assign_labels", "make_bank"),
+        "hf_icl.banks.cache": ("find_cache_folder",),
+        "hf_icl.banks.embeddings": ("read_embeddings",),
+        "hf_icl.banks.facts": ("describe_bank", "tell_bank"),
+        "hf_icl.banks.feature_map": ("BlurPCAConfig",),
+        "hf_icl.banks.features": ("FeaturesConfig",),
+        "hf_icl.banks.gaussian": ("GaussianConfig",),
+        "hf_icl.banks.kinds": ("KINDS", "BankConfig", "load_bank", "outline_bank"),
+        "hf_icl.banks.omniglot": ("OmniglotConfig",),
+        "hf_icl.banks.symbolic": ("SymbolicConfig",),
+        "hf_icl.banks.vocabulary": ("VocabularyConfig",),
+    },
+)

@@ -24,7 +24,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from hf_icl.banks.base import track
+from hf_icl.banks.bank import track
 from hf_icl.errors import BankError
 
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken")  # configs, tokenizers, the index of shards

@@ -8,7 +8,7 @@ import pydantic
 import torch
 from torch import Tensor
 
-from hf_icl.banks.base import PIXEL_LEVELS, track, turn
+from hf_icl.banks.bank import PIXEL_LEVELS, track, turn
 from hf_icl.config import Config
 
 CHUNK_ROWS = 4096

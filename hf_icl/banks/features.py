@@ -15,7 +15,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from hf_icl.banks.base import Bank, BankConfigBase, choose_exemplars, make_bank, split_classes, track
+from hf_icl.banks.bank import Bank, BankConfigBase, choose_exemplars, make_bank, split_classes, track
 from hf_icl.errors import BankError
 
 N_CHANNELS = (1, 3, 4)
@@ -59,6 +59,15 @@ class FeaturesConfig(BankConfigBase):
         ge=1,
         description="Exemplars of each class, the first so many; null: all, which must be equally many.",
     )
+
+    @property
+    def is_stackable(self) -> bool:
+        """Vectors have a linear encoder; that images have none is found when the model is there."""
+        return True
+
+    def load(self, *, seed: int, progress: bool = False) -> Bank:
+        """Read the source, see `load_features`."""
+        return load_features(self, seed=seed, progress=progress)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
-from hf_icl.banks.base import track
+from hf_icl.banks.bank import track
 
 SEEDS_AT_ONCE = 256
 SPARE_NEIGHBOURS = 32

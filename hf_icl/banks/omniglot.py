@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pydantic
 import torch
 
-from hf_icl.banks.base import (
+from hf_icl.banks.bank import (
     Bank,
     BankConfigBase,
     choose_exemplars,
     make_bank,
+    make_outline,
     number_exemplars,
     split_classes,
 )
@@ -41,6 +42,7 @@ class OmniglotConfig(BankConfigBase):
     """Handwritten characters; the defaults are the transience paper's split, 1,600 and 23 characters."""
 
     kind: Literal["omniglot"] = "omniglot"
+    licence: ClassVar[str] = "mit"
     source: str = pydantic.Field(
         AUTHORS_URL,
         min_length=1,
@@ -104,6 +106,19 @@ class OmniglotConfig(BankConfigBase):
             return (N_CHARACTERS * N_DRAWINGS, size, size), torch.uint8
         n_rows = self.n_all_classes * (self.n_exemplars or N_DRAWINGS)
         return (n_rows, self.feature_map.n_components), torch.float32
+
+    @property
+    def is_stackable(self) -> bool:
+        """Features of drawings have a linear encoder, drawings a ResNet."""
+        return self.feature_map is not None
+
+    def load(self, *, seed: int, progress: bool = False) -> Bank:
+        """Open the archives, see `load_omniglot`."""
+        return load_omniglot(self, seed=seed, progress=progress)
+
+    def outline(self, *, seed: int) -> Bank:
+        """Return the bank without drawings."""
+        return make_outline(self, self.stored, seed=seed, n_exemplars=self.n_exemplars or N_DRAWINGS)
 
 
 def load_omniglot(config: OmniglotConfig, *, seed: int = 0, progress: bool = False) -> Bank:

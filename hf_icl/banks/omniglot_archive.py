@@ -22,8 +22,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import PIL.Image
 
-from hf_icl.banks.base import PIXEL_LEVELS, track
-from hf_icl.banks.cache import find_cache_folder, write_atomically
+from hf_icl.banks.bank import PIXEL_LEVELS, track
+from hf_icl.banks.cache import find_cache_folder, open_cached
 from hf_icl.errors import BankError
 
 ARCHIVES = ("images_background", "images_evaluation")
@@ -99,7 +99,7 @@ def _fetch(url: str, path: Path, progress: bool) -> None:
         response = urllib.request.urlopen(url, timeout=TIMEOUT_S)
     except (OSError, http.client.HTTPException) as error:
         raise BankError(f"{url}: cannot be downloaded ({error}). {DOWNLOAD_HINT}") from error
-    with response, write_atomically(path) as file:
+    with response, open_cached(path) as file:
         expected = int(response.headers.get("Content-Length") or 0)
         chunks, n_chunks = _read_chunks(response, url), -(-expected // CHUNK_BYTES) or None
         for chunk in track(chunks, f"Downloading {path.name}", show=progress, total=n_chunks):
@@ -238,9 +238,9 @@ def _decode_into(cached: Path, paths: Sequence[Path], size: int | None, progress
         total += int(np.square(drawing, dtype=np.int64).sum())
     ink = ink.reshape(len(names), n_drawings, *ink.shape[1:])
     facts = {"names": names, "shape": ink.shape, "mean_square": total / ink.size / PIXEL_LEVELS**2}
-    with write_atomically(cached) as file:
+    with open_cached(cached) as file:
         np.save(file, ink)
-    with write_atomically(cached.with_suffix(".json")) as file:
+    with open_cached(cached.with_suffix(".json")) as file:
         file.write(json.dumps(facts).encode())
 
 

@@ -16,11 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hf_icl.banks.base import Bank, BankConfigBase, Vocabulary, make_bank, number_exemplars
-from hf_icl.banks.cache import find_cache_folder, write_atomically
+from hf_icl.banks.bank import Bank, BankConfigBase, Vocabulary, make_bank, number_exemplars
+from hf_icl.banks.cache import find_cache_folder, open_cached
 from hf_icl.banks.embeddings import Checkpoint, open_checkpoint
 from hf_icl.banks.grouping import group_neighbours, measure_spread
-from hf_icl.banks.tokens import find_prefix, list_text_tokens, load_tokenizer, name_tokens
+from hf_icl.banks.tokenizer import find_prefix, list_text_tokens, load_tokenizer, name_tokens
 from hf_icl.errors import BankError
 from hf_icl.philox import draw_words, stream_of
 
@@ -64,6 +64,10 @@ class VocabularyConfig(BankConfigBase):
     def n_label_tokens(self) -> int:
         """Tokens set aside as labels."""
         return self.n_labels or self.n_classes * self.labels_per_class
+
+    def load(self, *, seed: int, progress: bool = False) -> Bank:
+        """Group the checkpoint's tokens, see `load_vocabulary`."""
+        return load_vocabulary(self, seed=seed, progress=progress)
 
 
 def load_vocabulary(config: VocabularyConfig, *, seed: int = 0, progress: bool = False) -> Bank:
@@ -210,7 +214,7 @@ def _load_rows(
 def _write_cached(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     text = json.dumps(about)
     metadata = {"about": text, "digest": _digest(tensors, text)}
-    with write_atomically(path) as file:
+    with open_cached(path) as file:
         file.write(safetensors.torch.save(tensors, metadata))
 
 

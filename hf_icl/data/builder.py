@@ -13,11 +13,12 @@ import datasets
 import pyarrow as pa
 import torch
 
-from hf_icl.data.config import BANKS, DatasetConfig, fingerprint_files, parse_arguments
-from hf_icl.data.sources import NAME, fingerprint_sources
+from hf_icl.banks.kinds import KINDS
+from hf_icl.data.config import DatasetConfig, fingerprint_files, parse_arguments
+from hf_icl.data.packaged import NAME, fingerprint_sources
 from hf_icl.data.tables import MAX_TABLE_ROWS, Range, SequenceTables, make_features, make_ranges
 from hf_icl.errors import ConfigError
-from hf_icl.task import Task
+from hf_icl.task.task import Task
 
 DEFAULT_KIND = "gaussian"
 DESCRIPTION = "Few-shot sequences that show in-context learning appear and fade, one row per sequence."
@@ -25,7 +26,7 @@ HOME_PROCESS = os.getpid()
 # Nothing is read from files, nor from a card that lies beside a loading script.
 IGNORED = ("data_files", "data_dir", "info")
 HOST_ARGUMENTS = (
-    "base_path", "features", "token", "repo_id", "storage_options", "writer_batch_size", "config_id"
+    "base_path", "features", "token", "repo_id", "storage_options", "writer_batch_size", "config_id",
 )  # fmt: skip
 
 
@@ -59,7 +60,7 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
     """
 
     BUILDER_CONFIG_CLASS = SequencesConfig
-    BUILDER_CONFIGS = [SequencesConfig(name=kind, version=datasets.Version("1.0.0")) for kind in BANKS]
+    BUILDER_CONFIGS = [SequencesConfig(name=kind, version=datasets.Version("1.0.0")) for kind in KINDS]
     DEFAULT_CONFIG_NAME = DEFAULT_KIND
     DEFAULT_WRITER_BATCH_SIZE = (
         MAX_TABLE_ROWS  # tables are written as they come; cut into 1,000 rows it takes longer

@@ -13,22 +13,13 @@ import yaml
 
 from hf_icl.data.config import DatasetConfig
 from hf_icl.errors import ConfigError
-from hf_icl.sequences import Role
+from hf_icl.sequences.spec import Role
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT
 
-LICENSES = {"gaussian": "apache-2.0", "symbolic": "apache-2.0", "omniglot": "mit"}
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 MANY = "n>1M"
 FIND_HEAD = re.compile(r"\A---[ \t]*\r?\n(?P<head>.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
 FIND_SECTION = re.compile(r"<!-- hf_icl (?P<name>\S+) -->.*?<!-- end of hf_icl (?P=name) -->", re.DOTALL)
-MEANINGS = {
-    "train": "training sequences, row i is sequence i",
-    "train_eval": "fresh sequences of the training distribution",
-    "icl": "2 classes share the context, their labels remapped at random to {0, 1}: only the context can tell",
-    "icl_holdout": "the same with classes that training never shows",
-    "iwl": "the query's class and label are absent from the context: only the weights can tell",
-    "ciwl": "the query's class is absent, its label pasted on a random exemplar of the context",
-    "flip": "the labels of the two classes are swapped; the answer of the context counts as right",
-}
 NO_REPO = "path/or/repo"
 TITLE = "Few-shot sequences of the transience literature"
 INTRODUCTION = f"""
@@ -104,8 +95,8 @@ def write_card(
         "configs": [{"config_name": name, "default": True, "data_files": files}],
         "dataset_info": [info],
     }
-    if licence := LICENSES.get(config.task.bank.kind):
-        head = {"license": licence} | head
+    if config.task.bank.licence is not None:
+        head = {"license": config.task.bank.licence} | head
     section = SECTION.format(
         name=name,
         repo=NO_REPO,
@@ -249,7 +240,10 @@ def _is_local(source: str | None) -> bool:
 
 
 def _describe_split(split: str, facts: SplitFacts) -> str:
-    return f"| `{split}` | {facts.n_rows:,} | {MEANINGS.get(split, 'an evaluator of its own, see the settings')} |"
+    meanings = {kind.split: kind.meaning for kind in EVALUATORS.values()}
+    meanings[TRAIN_SPLIT] = "training sequences, row i is sequence i"
+    meaning = meanings.get(split, "an evaluator of its own, see the settings")
+    return f"| `{split}` | {facts.n_rows:,} | {meaning} |"
 
 
 def _list_columns(features: datasets.Features) -> list[tuple[str, str, str]]:

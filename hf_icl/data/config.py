@@ -10,27 +10,19 @@ from typing import Any, Self
 
 import pydantic
 
-from hf_icl.banks import FeaturesConfig, GaussianConfig, OmniglotConfig, SymbolicConfig, VocabularyConfig
-from hf_icl.banks.base import BankConfigBase
+from hf_icl.banks.bank import BankConfigBase
+from hf_icl.banks.kinds import KINDS
 from hf_icl.config import Config, unknown_key
 from hf_icl.errors import ConfigError
-from hf_icl.sequences import SequenceSpec
-from hf_icl.task import TaskConfig
+from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT
+from hf_icl.task.task import TaskConfig
 
-BANKS: dict[str, type[BankConfigBase]] = {
-    "gaussian": GaussianConfig,
-    "symbolic": SymbolicConfig,
-    "omniglot": OmniglotConfig,
-    "features": FeaturesConfig,
-    "vocabulary": VocabularyConfig,
-}
 SPEC_FIELDS = tuple(SequenceSpec.model_fields)
 TASK_FIELDS = ("train", "evaluators", "extra_evaluators", "n_eval_sequences")
 OWN_FIELDS = ("n_sequences", "with_exemplars", "seed")
 # Bank fields of these names are written bank_<name>: they mean something else to a spec, a set, or load_dataset.
 AMBIGUOUS = {*SPEC_FIELDS, *TASK_FIELDS, *OWN_FIELDS, "features", "split", "revision"}
-TRAIN_SPLIT = "train"
-TRAIN_EVALUATOR_SPLIT = "train_eval"  # evaluator `train`, whose sequences are not those of the training split
 
 
 class DatasetConfig(Config):
@@ -48,7 +40,7 @@ class DatasetConfig(Config):
     @pydantic.model_validator(mode="after")
     def _check_split_names(self) -> Self:
         for name in self.task.extra_evaluators:
-            if name in ("all", TRAIN_EVALUATOR_SPLIT) or not re.fullmatch(r"[A-Za-z]\w*", name):
+            if name in ("all", EVALUATORS[TRAIN_SPLIT].split) or not re.fullmatch(r"[A-Za-z]\w*", name):
                 rule = "an evaluator becomes a split, and no split can be called so"
                 raise ConfigError("extra_evaluators", name, rule, "Use letters, digits and _.")
         return self
@@ -60,7 +52,7 @@ def name_fields(kind: str) -> dict[str, str]:
     >>> [name for name, field in name_fields("features").items() if name != field]
     ['bank_seed', 'bank_features', 'bank_labels', 'bank_split']
     """
-    fields = [field for field in BANKS[kind].model_fields if field != "kind"]
+    fields = [field for field in KINDS[kind].model_fields if field != "kind"]
     return {f"bank_{field}" if field in AMBIGUOUS else field: field for field in fields}
 
 
@@ -84,9 +76,9 @@ def parse_arguments(kind: str, arguments: Mapping[str, Any]) -> DatasetConfig:
         ...
     hf_icl.errors.ConfigError: n_clases = 64: unknown key. Did you mean n_classes?
     """
-    if kind not in BANKS:
+    if kind not in KINDS:
         raise ConfigError(
-            "name", kind, f"there are {', '.join(BANKS)}", 'For example: load_dataset("hf_icl", "gaussian")'
+            "name", kind, f"there are {', '.join(KINDS)}", 'For example: load_dataset("hf_icl", "gaussian")'
         )
     bank_names = name_fields(kind)
     known = (*bank_names, *SPEC_FIELDS, *TASK_FIELDS, *OWN_FIELDS)
@@ -99,7 +91,7 @@ def parse_arguments(kind: str, arguments: Mapping[str, Any]) -> DatasetConfig:
     own = {name: arguments[name] for name in OWN_FIELDS if name in arguments}
     task["train"] = _join_train(task.get("train"), spec)
     try:
-        bank_config = BANKS[kind](**bank)
+        bank_config = KINDS[kind](**bank)
     except ConfigError as error:
         given = {field: name for name, field in bank_names.items()}
         error.field = given.get(error.field, error.field)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from hf_icl.banks.base import track
+from hf_icl.banks.bank import track
 from hf_icl.data.card import SplitFacts, describe_for_parquet, write_card
 from hf_icl.data.config import DatasetConfig
 from hf_icl.data.tables import Range, SequenceTables
 from hf_icl.errors import ConfigError
-from hf_icl.task import Task
+from hf_icl.files import fill_whole, is_unused
+from hf_icl.task.task import Task
 
 FILE_BYTES = 1 << 28  # of rows in memory; the files are smaller
 CARD = "README.md"
@@ -35,8 +32,7 @@ def export_parquet(
 ) -> Path:
     """Write a task's training sequences and evaluators as Parquet, beside a card that lists them.
 
-    The files are `<name>/<split>-00000-of-0000N.parquet`. The rows equal
-    those of `load_dataset("hf_icl", …)` with the same settings. The folder appears once it is complete.
+    The files are `<name>/<split>-00000-of-0000N.parquet`. The rows equal those of `load_dataset("hf_icl", …)` with the same settings. The folder appears once it is complete.
 
     Args:
         task: What to write.
@@ -50,7 +46,8 @@ def export_parquet(
         The folder.
 
     Raises:
-        ConfigError: If the folder is not empty or cannot be written, or a setting is out of range.
+        ConfigError: If the folder is not empty, or a setting is out of range.
+        FileError: If it cannot be written.
     """
     folder = Path(folder)
     config = DatasetConfig(
@@ -59,7 +56,8 @@ def export_parquet(
     name = name_configuration(task, name)
     tables = SequenceTables(task.to("cpu"), config)
     progress = progress and sys.stderr.isatty()
-    with _appear_complete(folder) as draft:
+    _check_empty(folder)
+    with fill_whole(folder, last=CARD, way_out="Make room, or choose another folder.") as draft:
         (draft / name).mkdir()
         splits = {split: _write_split(tables, split, draft / name, progress) for split in tables.evaluators}
         (draft / CARD).write_text(write_card(name, config, tables.features, splits), encoding="utf-8")
@@ -79,31 +77,12 @@ def name_configuration(task: Task, name: str | None = None) -> str:
     return name
 
 
-@contextmanager
-def _appear_complete(folder: Path) -> Iterator[Path]:
-    """Give a folder to write into that takes the final name at the end; on any error, nothing is left behind."""
-    _check_empty(folder)
-    draft = folder.resolve().parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        _check_empty(folder)
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
-    except OSError as error:
-        rule = f"cannot be written ({error.strerror or error})"
-        raise ConfigError("folder", str(folder), rule, "Make room, or choose another folder.") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 def _check_empty(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()):
-        rule = "the folder is not empty, and nothing is overwritten"
-        raise ConfigError("folder", str(folder), rule, "Choose a new folder, or empty this one.")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError("folder", str(folder), "this is a file", "Choose a new folder.")
+    if not is_unused(folder):
+        is_folder = folder.is_dir()
+        rule = "the folder is not empty, and nothing is overwritten" if is_folder else "this is a file"
+        hint = "Choose a new folder, or empty this one." if is_folder else "Choose a new folder."
+        raise ConfigError("folder", str(folder), rule, hint)
 
 
 def _write_split(tables: SequenceTables, split: str, folder: Path, progress: bool) -> SplitFacts:

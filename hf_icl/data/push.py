@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from hf_icl.data.card import NO_REPO, merge_cards
 from hf_icl.data.export import CARD, export_parquet, name_configuration
 from hf_icl.hub.repos import commit_files, prepare_repo
-from hf_icl.task import Task
+from hf_icl.task.task import Task
 
 
 def push_dataset(

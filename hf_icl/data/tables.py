@@ -14,11 +14,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from hf_icl.banks import Bank
-from hf_icl.banks.base import PIXEL_LEVELS
-from hf_icl.data.config import TRAIN_EVALUATOR_SPLIT, TRAIN_SPLIT, DatasetConfig
-from hf_icl.sequences import SequenceBatch
-from hf_icl.task import Task
+from hf_icl.banks.bank import PIXEL_LEVELS, Bank
+from hf_icl.data.config import DatasetConfig
+from hf_icl.sequences.batch import SequenceBatch
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT
+from hf_icl.task.task import Task
 
 COLUMNS = {"class_ids": "int32", "exemplar_ids": "int32", "labels": "int32", "roles": "int8"}
 MAX_SHARDS = 64  # divides evenly among 2, 4, 8 … processes
@@ -100,7 +100,7 @@ class SequenceTables:
         self.features = make_features(config, task.bank)
         self._schema = self.features.arrow_schema.remove_metadata()
         self.evaluators = {TRAIN_SPLIT: None} | {
-            TRAIN_EVALUATOR_SPLIT if name == TRAIN_SPLIT else name: name for name in task.specs
+            EVALUATORS[name].split if name in EVALUATORS else name: name for name in task.specs
         }
         self._samplers = {split: task.sampler(name) for split, name in self.evaluators.items()}
         self._encode = make_picture_encoder(task.bank)

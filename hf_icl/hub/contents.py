@@ -1,23 +1,51 @@
-"""What of a run goes into which commit."""
+"""What of a run goes into which commit, and which files of a repository are a run's."""
 
 from __future__ import annotations
 
+import re
 import shutil
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError
 
-from hf_icl.checkpoints import find_checkpoints, is_whole, step_of
 from hf_icl.errors import RunError
-from hf_icl.history import HISTORY_FILE, History, encode_row
+from hf_icl.history.history import HISTORY_FILE, History, encode_row
+from hf_icl.hub.eval_results import EVAL_RESULTS_FILE, render_eval_results
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, write_plain
 from hf_icl.report.card import render_card
-from hf_icl.report.eval_results import EVAL_RESULTS_FILE, render_eval_results
-from hf_icl.run_folder import CONFIG_FILE, RUN_FILE
-from hf_icl.runs import MODEL_FILES, Run
+from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE
+from hf_icl.runs.run import MODEL_FILES, Run
+from hf_icl.training.checkpoints import find_checkpoints, is_whole, step_of
 
 CARD_FILE, REPORT_FOLDER, STATE_FOLDER = "README.md", "report", "training_state"
+RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)
+STATE_SUFFIXES = (".json", ".safetensors")
+MODEL_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # no separators, and no dot in front
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a path in a repository is one that a run has; no other is ever fetched.
+
+    >>> [is_ours(name) for name in ("run.json", "model.safetensors", "training_state/optimizer.pt.json")]
+    [True, True, True]
+    >>> [is_ours(name) for name in ("../run.json", "report/index.html", "model.bin", "adapter_model.bin", "x.py")]
+    [False, False, False, False, False]
+    """
+    *folders, last = name.split("/")
+    if not all(PLAIN_NAME.fullmatch(part) for part in (*folders, last)):
+        return False
+    stem, suffix = PurePosixPath(last).stem, PurePosixPath(last).suffix
+    match folders:
+        case []:
+            is_model = any(fnmatchcase(last, pattern) for pattern in MODEL_FILES)
+            return last in RUN_FILES or (is_model and suffix in MODEL_SUFFIXES)
+        case [str(folder)] if folder == STATE_FOLDER:
+            is_state = any(fnmatchcase(stem, pattern) for pattern in STATE_FILES)
+            return last == TRAINER_STATE_FILE or (is_state and suffix in STATE_SUFFIXES)
+    return False
 
 
 def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:

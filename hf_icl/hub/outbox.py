@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock
 
 from hf_icl.errors import RunError
-from hf_icl.hub.selection import name_tag
+from hf_icl.hub.target import name_tag
 
 OUTBOX_FOLDER = ".outbox"
 ITEM_FILE = "item.json"

@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import tempfile
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from hf_icl.checkpoints import mark_whole
-from hf_icl.errors import RunError
-from hf_icl.history import HISTORY_FILE, History, Row
-from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, list_model_files
-from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure
-from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, read_plain
-from hf_icl.report import render_card
-from hf_icl.run_folder import CONFIG_FILE, RUN_FILE
-from hf_icl.runs import MODEL_FILES, Run
-
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # no separators, and no dot in front
-RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)
-STATE_SUFFIXES = (".json", ".safetensors")
-MODEL_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
+from hf_icl.errors import HubError, RunError
+from hf_icl.files import fill_whole, is_unused
+from hf_icl.history.history import HISTORY_FILE, History, Row
+from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, is_ours, list_model_files
+from hf_icl.hub.repos import explain_failures
+from hf_icl.hub.state import TRAINER_STATE_FILE, read_plain
+from hf_icl.report.card import render_card
+from hf_icl.runs.folder import RUN_FILE
+from hf_icl.runs.run import Run
+from hf_icl.training.checkpoints import mark_whole
 
 
 def pull_run(
@@ -48,58 +41,30 @@ def pull_run(
         The run: finished if it was, else at its newest published checkpoint, from where it resumes.
 
     Raises:
-        RunError: If the folder holds something, the Hub cannot be reached or has no such run, or what came is none.
+        RunError: If the folder holds something, or cannot be written.
+        HubError: If the Hub cannot be reached or has no such run, or what came is none.
     """
     folder, api = Path(folder), api or HfApi()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_unused(folder):
         raise RunError(f"{folder}: is there already. Choose another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pulling-") as pulling:
-        draft = Path(pulling) / folder.name
+    with fill_whole(folder, last=RUN_FILE, way_out="Make room, or choose another folder.") as draft:
         _fetch(api, repo_id, revision, draft)
         _arrange(draft, repo_id)
         _check_report(Run.open(draft), repo_id)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(draft, folder)
     return Run.open(folder)
 
 
 def _fetch(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None:
-    try:
+    with explain_failures(repo_id):
         commit = api.repo_info(repo_id, revision=revision).sha
         names = [name for name in api.list_repo_files(repo_id, revision=commit) if is_ours(name)]
         if RUN_FILE not in names:
-            raise RunError(f"{repo_id}: holds no run of hf_icl ({RUN_FILE} is missing).")
+            raise HubError(f"{repo_id}: holds no run of hf_icl ({RUN_FILE} is missing).")
         cached = api.snapshot_download(repo_id, revision=commit, allow_patterns=names)
-    except CLIENT_ERRORS as error:
-        raise RunError(f"{repo_id}: {describe_failure(error)}") from error
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(cached) / name, target)
-
-
-def is_ours(name: str) -> bool:
-    """Say whether a path in a repository is one that a run has; no other is ever fetched.
-
-    >>> [is_ours(name) for name in ("run.json", "model.safetensors", "training_state/optimizer.pt.json")]
-    [True, True, True]
-    >>> [is_ours(name) for name in ("../run.json", "report/index.html", "model.bin", "adapter_model.bin", "x.py")]
-    [False, False, False, False, False]
-    """
-    *folders, last = name.split("/")
-    if not all(PLAIN_NAME.fullmatch(part) for part in (*folders, last)):
-        return False
-    stem, suffix = PurePosixPath(last).stem, PurePosixPath(last).suffix
-    match folders:
-        case []:
-            is_model = any(fnmatchcase(last, pattern) for pattern in MODEL_FILES)
-            return last in RUN_FILES or (is_model and suffix in MODEL_SUFFIXES)
-        case [str(folder)] if folder == STATE_FOLDER:
-            is_state = any(fnmatchcase(stem, pattern) for pattern in STATE_FILES)
-            return last == TRAINER_STATE_FILE or (is_state and suffix in STATE_SUFFIXES)
-    return False
 
 
 def check_history(path: Path, repo_id: str) -> None:
@@ -107,9 +72,9 @@ def check_history(path: Path, repo_id: str) -> None:
     try:
         damaged = next((row for row in History(path).rows if not _is_sound(row)), None)
     except RunError as error:
-        raise RunError(f"{repo_id}: its history is damaged.") from error
+        raise HubError(f"{repo_id}: its history is damaged.") from error
     if damaged is not None:
-        raise RunError(f"{repo_id}: its history is damaged at step {damaged['step']!r}.")
+        raise HubError(f"{repo_id}: its history is damaged at step {damaged['step']!r}.")
 
 
 def _is_sound(row: Row) -> bool:
@@ -130,7 +95,7 @@ def _check_report(run: Run, repo_id: str) -> None:
     try:
         render_card([run.record()])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunError(f"{repo_id}: its {RUN_FILE} or history is damaged ({error!r}).") from error
+        raise HubError(f"{repo_id}: its {RUN_FILE} or history is damaged ({error!r}).") from error
 
 
 def _arrange(folder: Path, repo_id: str) -> None:
@@ -138,7 +103,7 @@ def _arrange(folder: Path, repo_id: str) -> None:
     check_history(folder / HISTORY_FILE, repo_id)
     state = folder / STATE_FOLDER
     if not list_model_files(folder):
-        raise RunError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
+        raise HubError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
     if not state.exists():
         mark_whole(folder, but=[CARD_FILE])
         return
@@ -146,7 +111,7 @@ def _arrange(folder: Path, repo_id: str) -> None:
         step = json.loads((state / TRAINER_STATE_FILE).read_text())["global_step"]
         checkpoint = folder / f"checkpoint-{int(step)}"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{repo_id}: its trainer state cannot be read ({error}).") from error
+        raise HubError(f"{repo_id}: its trainer state cannot be read ({error}).") from error
     checkpoint.mkdir()
     for path in list_model_files(folder):
         os.replace(path, checkpoint / path.name)

@@ -11,20 +11,16 @@ from collections.abc import Callable
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from hf_icl.errors import HfIclError
-from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure, is_passing, read_retry_after
+from hf_icl.errors import HfIclError, HubError
 from hf_icl.hub.outbox import Item, Outbox
-from hf_icl.hub.selection import read_tag
+from hf_icl.hub.repos import CLIENT_ERRORS, describe_failure, is_passing, read_retry_after
+from hf_icl.hub.target import read_tag
 
 logger = logging.getLogger(__name__)
 
 N_TRIES = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 LONGEST_RETRY_AFTER_S = 300.0
-
-
-class PushFailed(HfIclError):
-    """A push did not go through; what it should have carried waits in the outbox."""
 
 
 class Pusher:
@@ -64,7 +60,7 @@ class Pusher:
                 insist(lambda item=item: self._push(item), self.repo_id, wait=self.wait, tell=self._note)
                 self.outbox.done(item)
             self.trouble = None
-        except PushFailed as error:
+        except HubError as error:
             self.trouble = str(error)
 
     def list_published(self) -> set[int]:
@@ -127,21 +123,21 @@ def insist(
         tell: Gets the sentence of each try that failed.
 
     Raises:
-        PushFailed: If it did not go through.
+        HubError: If it did not go through.
     """
     pause = FIRST_WAIT_S
     for number in range(1, N_TRIES + 1):
         try:
             return push()
         except HfIclError as error:
-            raise PushFailed(str(error)) from error
+            raise HubError(str(error)) from error
         except CLIENT_ERRORS as error:
             trouble = f"{repo_id}: {describe_failure(error)}"
             if number == N_TRIES or not is_passing(error):
-                raise PushFailed(trouble) from error
+                raise HubError(trouble) from error
             tell(trouble)
             if wait(min(read_retry_after(error) or pause, LONGEST_RETRY_AFTER_S)):
-                raise PushFailed(trouble) from error
+                raise HubError(trouble) from error
         pause = min(2 * pause, LONGEST_WAIT_S)
     return None
 

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
-from hf_icl.errors import ConfigError, HfIclError
-from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure
+from hf_icl.errors import ConfigError, HfIclError, HubError
 
 RepoType = Literal["model", "dataset", "space"]
 NAMES = {"model": "model repository", "dataset": "dataset repository", "space": "Space"}
 PLACES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
-
-class HubError(HfIclError):
-    """Something could not be put on the Hub, or fetched from it."""
+CLIENT_ERRORS = (
+    HTTPError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)  # of these kinds are all that the client raises
+PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)  # worth another try
+FULL = "the quota is used up. Free some space on the Hub, or push less"
+REASONS = {
+    401: "the Hub does not know this token, or there is none. Log in with: hf auth login",
+    402: FULL,
+    403: "the token may not write there. Make one with write access, then log in with: hf auth login",
+    404: "there is no such repository, or the token may not see it",
+    409: "somebody else is changing it. Try again",
+    412: "somebody else changed it meanwhile. Try again",
+    429: "the Hub asks to slow down. Try again in some minutes",
+}
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -154,3 +173,56 @@ def explain_failures(repo_id: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise  # of the disk
         raise HubError(f"{repo_id}: {describe_failure(error)}") from error
+
+
+def describe_failure(error: Exception) -> str:
+    """Return what an error of the Hub's client means, and what to do. Never holds a token: only what the server said.
+
+    >>> describe_failure(ConnectionRefusedError("refused"))
+    'the Hub cannot be reached (ConnectionRefusedError: refused). Look at the network, then try again.'
+    """
+    cause = find_cause(error)
+    response = getattr(cause, "response", None)
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it."
+    if response is None:
+        first = (str(cause).strip().splitlines() or [""])[0]
+        what = f"{type(cause).__name__}: {first}".rstrip(": ")
+        if isinstance(cause, HTTPError | ConnectionError | TimeoutError):
+            return f"the Hub cannot be reached ({what}). Look at the network, then try again."
+        return f"the client gave up ({what})."
+    said = (getattr(cause, "server_message", None) or "").strip().splitlines()[:1]
+    reason = REASONS.get(response.status_code, f"the Hub answers {response.status_code}. Try again later")
+    if response.status_code == 403 and re.search("storage|quota", " ".join(said), re.IGNORECASE):
+        reason = FULL
+    return f"{reason}." + "".join(f" The Hub says: {line}" for line in said)
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """Return what the server or the network said: the client wraps it in errors of other kinds here and there."""
+    while getattr(error, "response", None) is None and isinstance(error.__cause__, HTTPError | OSError):
+        error = error.__cause__
+    return error
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether the same request may go through later.
+
+    >>> is_passing(TimeoutError()), is_passing(ValueError("not a name"))
+    (True, False)
+    """
+    cause = find_cause(error)
+    response = getattr(cause, "response", None)
+    if response is not None:
+        return response.status_code in PASSING
+    network = isinstance(cause, HTTPError | ConnectionError | TimeoutError)
+    return network and not isinstance(cause, OfflineModeIsEnabled)
+
+
+def read_retry_after(error: Exception) -> float | None:
+    """Return how many seconds the server asks to wait, None if it does not say."""
+    headers = getattr(getattr(find_cause(error), "response", None), "headers", {})
+    try:
+        return max(0.0, float(headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None

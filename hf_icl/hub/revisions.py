@@ -10,12 +10,13 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from hf_icl.build import load_model
-from hf_icl.errors import RunError
-from hf_icl.hub.failures import CLIENT_ERRORS, describe_failure
-from hf_icl.hub.pull import is_ours, pull_run
-from hf_icl.hub.push import list_tags
-from hf_icl.runs import MODEL_FILES
+from hf_icl.errors import HubError
+from hf_icl.hub.contents import is_ours
+from hf_icl.hub.publisher import list_tags
+from hf_icl.hub.pull import pull_run
+from hf_icl.hub.repos import explain_failures
+from hf_icl.models.build import load_model
+from hf_icl.runs.run import MODEL_FILES
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,26 @@ def measure_revisions(
         track: Wraps the list of tags, to show progress.
 
     Raises:
-        RunError: If the Hub cannot be reached, or there is no run with revisions.
+        HubError: If the Hub cannot be reached, or there is no run with revisions.
     """
     api = api or HfApi()
     with tempfile.TemporaryDirectory() as scratch:
         run = pull_run(repo_id, Path(scratch) / "run", api=api)
         task = run.build_task()
         rows = {row["step"]: row["metrics"] for row in run.history.rows}
-        try:
+        with explain_failures(repo_id):
             tags = list_tags(api, repo_id)
-            if not tags:
-                raise RunError(
-                    f"{repo_id}: no revision is tagged step-…. Push some with: hf-icl push RUN {repo_id}"
-                )
-            for step, tag in track(sorted(tags.items())):
-                names = [name for name in api.list_repo_files(repo_id, revision=tag) if is_ours(name)]
-                models = [
-                    name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
-                ]
-                folder = api.snapshot_download(repo_id, revision=tag, allow_patterns=models)
-                metrics, _ = task.measure(load_model(folder))
-                yield Remeasured(step, tag, metrics, rows.get(step))
-        except CLIENT_ERRORS as error:
-            raise RunError(f"{repo_id}: {describe_failure(error)}") from error
+        if not tags:
+            way_on = f"Push some with: hf-icl push RUN {repo_id}"
+            raise HubError(f"{repo_id}: no revision is tagged step-…. {way_on}")
+        for step, tag in track(sorted(tags.items())):
+            with explain_failures(repo_id):
+                folder = _fetch_model(api, repo_id, tag)
+            metrics, _ = task.measure(load_model(folder))
+            yield Remeasured(step, tag, metrics, rows.get(step))
+
+
+def _fetch_model(api: HfApi, repo_id: str, tag: str) -> str:
+    names = [name for name in api.list_repo_files(repo_id, revision=tag) if is_ours(name)]
+    models = [name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
+    return api.snapshot_download(repo_id, revision=tag, allow_patterns=models)

@@ -1,4 +1,4 @@
-"""Modules for `evaluate`: thin shells over `hf_icl.scoring` and `hf_icl.summary`, which define every number.
+"""Modules for `evaluate`: thin shells over `hf_icl.task.scoring` and `hf_icl.summary`, which define every number.
 
 Each works in three ways: `evaluate.load(find_metric("flip_share"))` from an installed package, `evaluate.load("user/flip_share")`
 once `hf-icl metrics push user/flip_share` has made its Space, and directly, as `hf_icl.metrics.flip_share.FlipShare()`.

@@ -4,7 +4,7 @@ import evaluate
 
 from hf_icl.errors import ConfigError  # From: hf-icl
 from hf_icl.metrics.answers import FEATURES, INPUTS, read_answers  # From: hf-icl
-from hf_icl.scoring import score  # From: hf-icl
+from hf_icl.task.scoring import score  # From: hf-icl
 
 DESCRIPTION = """
 Where do a model's answers come from? The context shows two classes whose labels are swapped: the query's class bears the

@@ -3,7 +3,7 @@
 import evaluate
 
 from hf_icl.metrics.answers import FEATURES, INPUTS, read_answers  # From: hf-icl
-from hf_icl.scoring import score  # From: hf-icl
+from hf_icl.task.scoring import score  # From: hf-icl
 
 DESCRIPTION = """
 Accuracy of a model's answers to few-shot queries: over all labels, and over the labels that stand in the context, each

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from torch import nn
+
+from hf_icl.models.families import ATTENTION, MLP
 
 GROUPS = ("mlp", "attention", "embeddings", "encoder", "head", "norm", "other")
 
 # Parts of a wrapped model by the first word of the parameter's name.
 _WRAPPER_GROUPS = {"label_embedding": "embeddings", "exemplar_encoder": "encoder", "head": "head"}
-# Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, layers.0.fc1, blocks.0.mlp.2
-_ATTENTION = re.compile(r"(^|[._])(attn|attention)([._]|$)")
-_MLP = re.compile(r"(^|\.)(mlp|fc1|fc2)(\.|$)")
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[str]]:
@@ -49,6 +46,6 @@ def _find_group(path: str, module: nn.Module) -> str:
         return "norm"
     if isinstance(module, nn.Embedding):
         return "embeddings"
-    if _ATTENTION.search(path):
+    if ATTENTION.search(path):
         return "attention"
-    return "mlp" if _MLP.search(path) else "other"
+    return "mlp" if MLP.search(path) else "other"

@@ -12,13 +12,13 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from hf_icl.errors import ConfigError
-from hf_icl.models.backbones import (
+from hf_icl.models.encoders import make_encoder
+from hf_icl.models.families import (
     check_attentions,
     drop_token_table,
     list_backbone_options,
     read_backbone_config,
 )
-from hf_icl.models.encoders import make_encoder
 from hf_icl.models.icl_config import ICLConfig, check_reach
 
 ENCODER_OF_BANK = {"vectors": "linear", "images": "resnet", "ids": "embedding"}

@@ -2,40 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
+import pydantic
 from transformers import AutoConfig, PretrainedConfig
 
 from hf_icl.errors import ConfigError
-from hf_icl.models.backbones import read_backbone_config
-from hf_icl.models.checks import is_count, is_number, reject_misspelt, require, require_count, require_one_of
+from hf_icl.models.config import LearnerFields, take_fields
+from hf_icl.models.families import read_backbone_config
 from hf_icl.models.resnet import BOTTLENECK
+from hf_icl.sequences.spec import count_places
 
-ENCODERS = ("linear", "embedding", "resnet")
-LAYOUTS = ("paired", "interleaved")
+
+class _Learner(LearnerFields):
+    n_labels: int = pydantic.Field(32, ge=2, description="Labels that the head tells apart.")
+    n_context: int = pydantic.Field(4, ge=1, description="Exemplar-label pairs before the query.")
+    exemplar_shape: tuple[pydantic.PositiveInt, ...] = pydantic.Field(
+        (64,), description="Of one exemplar; () for ids."
+    )
+    encoder: Literal["linear", "embedding", "resnet"] = pydantic.Field(
+        "linear",
+        description="linear: flattened, then a linear map; embedding: a table of n_ids rows; resnet: for drawings.",
+    )
+    n_ids: int | None = pydantic.Field(None, ge=1, description="Rows of that table.")
+
+    @pydantic.model_validator(mode="after")
+    def _check_exemplars(self) -> Self:
+        shape, n_ids = self.exemplar_shape, self.n_ids
+        if self.encoder == "embedding":
+            if shape != ():
+                raise ConfigError(
+                    "exemplar_shape", shape, "an exemplar that is an id has shape ()", "Leave it empty."
+                )
+            if n_ids is None:
+                rule = "exemplars from a table need its number of rows"
+                raise ConfigError("n_ids", n_ids, rule, "Give the number of different ids.")
+            return self
+        if n_ids is not None:
+            raise ConfigError("n_ids", n_ids, "only exemplars from a table have ids", "Leave it out.")
+        if self.encoder == "linear" and shape == ():
+            raise ConfigError("exemplar_shape", shape, "linear exemplars need a size", "For example (64,).")
+        if self.encoder == "resnet" and len(shape) not in (2, 3):
+            rule = "drawings have shape (height, width) or (channels, height, width)"
+            raise ConfigError("exemplar_shape", shape, rule, "For example (28, 28).")
+        return self
 
 
 class ICLConfig(PretrainedConfig):
     """What an `ICLModel` reads and answers, and the config of the backbone in between.
 
     Args:
-        n_labels: Labels that the head tells apart, at least 2.
-        n_context: Exemplar-label pairs before the query, at least 1. Shorter sequences work too, and longer ones
-            as far as the backbone's positions reach.
-        exemplar_shape: Shape of one exemplar; () for ids.
-        encoder: How an exemplar becomes a vector: "linear" (flattened, then a linear map), "embedding" (a table of
-            `n_ids` rows; exemplars are ids) or "resnet" (drawings (H, W) or (C, H, W)).
-        n_ids: Rows of that table; None otherwise.
-        places: "interleaved" (x1 l1 … xn ln xq, 2 n_context + 1 places) or "paired" (one place holds an exemplar's
-            vector plus its label's, the query's holds its vector alone, n_context + 1 places).
-        tie_labels: The head's weight is the label table itself, and the head has no bias. Untied, the head is a
-            linear map with bias of its own.
-        label_init_std: Standard deviation at which the label table starts.
-        exemplar_scale: Factor on exemplars before the encoder; nothing for ids. With the encoder's own initial
-            weights it sets how loudly exemplars speak beside labels and positions, and how fast the encoder learns.
         backbone: A `PretrainedConfig`, or a dict with its `model_type` as `config.json` has it. None: the native
             `CausalTransformerConfig` with its defaults.
-        **kwargs: Handed on to `PretrainedConfig`.
+        **kwargs:
+            - `n_labels` (32): labels that the head tells apart, at least 2.
+            - `n_context` (4): exemplar-label pairs before the query, at least 1. Shorter sequences work too, and longer
+              ones as far as the backbone's positions reach.
+            - `exemplar_shape` ((64,)): shape of one exemplar; () for ids.
+            - `encoder` ("linear"): how an exemplar becomes a vector: "linear" (flattened, then a linear map),
+              "embedding" (a table of `n_ids` rows; exemplars are ids) or "resnet" (drawings (H, W) or (C, H, W)).
+            - `n_ids`: rows of that table; None otherwise.
+            - `places` ("paired"): one place holds an exemplar's vector plus its label's, the query's holds its vector
+              alone, n_context + 1 places; or "interleaved", x1 l1 … xn ln xq, 2 n_context + 1 places.
+            - `tie_labels`, `label_init_std`, `exemplar_scale`: as `LearnerFields` declares them.
+            - What `PretrainedConfig` takes.
 
     Raises:
         ConfigError: If a value breaks its rule, or a keyword looks like a misspelt one.
@@ -48,77 +78,23 @@ class ICLConfig(PretrainedConfig):
     sub_configs = {"backbone": AutoConfig}
     attribute_map = {"tie_word_embeddings": "tie_labels"}
 
-    def __init__(
-        self,
-        n_labels: int = 32,
-        n_context: int = 4,
-        exemplar_shape: tuple[int, ...] | list[int] = (64,),
-        encoder: str = "linear",
-        n_ids: int | None = None,
-        places: str = "paired",
-        tie_labels: bool = False,
-        label_init_std: float = 0.3,
-        exemplar_scale: float = 1.0,
-        backbone: PretrainedConfig | dict[str, Any] | None = None,
-        **kwargs,
-    ) -> None:
-        own = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
-        reject_misspelt(kwargs, own, self.attribute_map)
-        own["backbone"] = read_backbone_config(backbone)
-        if isinstance(exemplar_shape, list):  # JSON has no tuples
-            own["exemplar_shape"] = tuple(exemplar_shape)
-        self.backbone = own["backbone"]  # `PretrainedConfig` hands its attention setting down to it
+    def __init__(self, backbone: PretrainedConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
+        own = take_fields(_Learner, kwargs, self.attribute_map)
+        self.backbone = read_backbone_config(
+            backbone
+        )  # `PretrainedConfig` hands its attention setting down to it
         super().__init__(**kwargs)
-        for name, value in own.items():
-            setattr(self, name, value)
-        self._check()
+        for name in _Learner.model_fields:
+            setattr(self, name, getattr(own, name))
+        self._check_backbone()
 
-    def _check(self) -> None:
-        require_count(self, "n_labels", 2)
-        require_count(self, "n_context", 1)
-        require_one_of(self, "encoder", ENCODERS)
-        require_one_of(self, "places", LAYOUTS)
-        require_one_of(self, "tie_labels", (False, True))
-        require(
-            is_number(self.label_init_std, 0),
-            self,
-            "label_init_std",
-            "must be 0 or more",
-            "The default is 0.3.",
-        )
-        positive = is_number(self.exemplar_scale, 0) and self.exemplar_scale > 0
-        require(positive, self, "exemplar_scale", "must be above 0", "The default is 1.")
-        kind, width = self.backbone.model_type, getattr(self.backbone, "hidden_size", None)
-        if not is_count(width, 1):
-            raise ConfigError(
-                "backbone", kind, "its config must have a hidden_size", "Take another backbone."
-            )
+    def _check_backbone(self) -> None:
+        width = getattr(self.backbone, "hidden_size", None)
+        if not isinstance(width, int) or width < 1:
+            rule = "its config must have a hidden_size"
+            raise ConfigError("backbone", self.backbone.model_type, rule, "Take another backbone.")
         check_reach(self, self.n_context)
-        self._check_exemplars(width)
-
-    def _check_exemplars(self, width: int) -> None:
-        shape = self.exemplar_shape
-        sizes_ok = isinstance(shape, tuple) and all(is_count(size, 1) for size in shape)
-        hint = "For example (64,) or (28, 28)."
-        require(sizes_ok, self, "exemplar_shape", "must be a tuple of positive whole numbers", hint)
-        if self.encoder == "embedding":
-            require(
-                shape == (),
-                self,
-                "exemplar_shape",
-                "an exemplar that is an id has shape ()",
-                "Leave it empty.",
-            )
-            rule = "exemplars from a table need its number of rows"
-            require(is_count(self.n_ids, 1), self, "n_ids", rule, "Give the number of different ids.")
-            return
-        require(self.n_ids is None, self, "n_ids", "only exemplars from a table have ids", "Leave it out.")
-        if self.encoder == "linear":
-            require(shape != (), self, "exemplar_shape", "linear exemplars need a size", "For example (64,).")
-            return
-        rule = "drawings have shape (height, width) or (channels, height, width)"
-        require(len(shape) in (2, 3), self, "exemplar_shape", rule, "For example (28, 28).")
-        if width % BOTTLENECK:
+        if self.encoder == "resnet" and width % BOTTLENECK:
             rule = f"the ResNet needs a width that is a multiple of {BOTTLENECK}"
             raise ConfigError("backbone.hidden_size", width, rule, "Change the backbone's width.")
 
@@ -131,15 +107,6 @@ class ICLConfig(PretrainedConfig):
     def n_places(self) -> int:
         """Places of a sequence with `n_context` pairs."""
         return count_places(self.n_context, self.places)
-
-
-def count_places(n_context: int, layout: str) -> int:
-    """Return how many places a backbone sees.
-
-    >>> count_places(2, "interleaved"), count_places(2, "paired")
-    (5, 3)
-    """
-    return 2 * n_context + 1 if layout == "interleaved" else n_context + 1
 
 
 def check_reach(config: ICLConfig, n_context: int) -> None:

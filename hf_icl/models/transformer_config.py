@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
+import pydantic
 from transformers import PretrainedConfig
 
-from hf_icl.models.checks import is_number, reject_misspelt, require, require_count, require_one_of
+from hf_icl.models.config import NetworkFields, take_fields
 
-POSITIONS = ("learned", "sinusoidal", "rotary", "none")
+
+class _Shape(NetworkFields):
+    max_places: int = pydantic.Field(
+        64, ge=1, description="Longest sequence, in places, whatever the positions."
+    )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _take_none(cls, values: Any) -> Any:
+        return values | {"mlp_ratio": 0} if "mlp_ratio" in values and values["mlp_ratio"] is None else values
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        self.check_shape()
+        return self
 
 
 class CausalTransformerConfig(PretrainedConfig):
@@ -16,20 +33,14 @@ class CausalTransformerConfig(PretrainedConfig):
     can be read, and mean `d_model`, `n_layers`, `n_heads` and `max_places`.
 
     Args:
-        n_layers: Blocks, at least 1.
-        d_model: Width of a place; a multiple of `n_heads`.
-        n_heads: Attention heads per layer.
-        mlp_ratio: Width of the MLP's hidden layer over `d_model`. None or 0 leaves the MLPs out: attention only.
-        positions: "learned" (a table, added), "sinusoidal" (fixed, added; needs an even `d_model`), "rotary"
-            (turns queries and keys by their place; needs an even head width; Su et al. 2021, arXiv 2104.09864,
-            base 10,000) or "none".
-        max_time: Base of the sinusoidal frequencies. The papers' models use 30, not the usual 10,000.
-        max_places: Longest sequence, in places, whatever the positions.
-        layer_norm: True puts a LayerNorm before each part and one after the last block; False has none.
-        **kwargs: Handed on to `PretrainedConfig`.
+        **kwargs: `max_places` (64), the longest sequence in places; `n_layers`, `d_model`, `n_heads`, `mlp_ratio` (None or 0
+            leaves the MLPs out), `positions`, `max_time` and `layer_norm`, as `NetworkFields` declares them; and what
+            `PretrainedConfig` takes.
 
     Raises:
         ConfigError: If a value breaks its rule, or a keyword looks like a misspelt one.
+
+    Source: rotary positions are Su et al. 2021 (arXiv 2104.09864), base 10,000.
 
     >>> CausalTransformerConfig(n_layers=12).num_hidden_layers
     12
@@ -47,43 +58,8 @@ class CausalTransformerConfig(PretrainedConfig):
         "max_position_embeddings": "max_places",
     }
 
-    def __init__(
-        self,
-        n_layers: int = 2,
-        d_model: int = 64,
-        n_heads: int = 8,
-        mlp_ratio: float | None = 4,
-        positions: str = "learned",
-        max_time: float = 30.0,
-        max_places: int = 64,
-        layer_norm: bool = True,
-        **kwargs,
-    ) -> None:
-        own = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
-        reject_misspelt(kwargs, own, self.attribute_map)
+    def __init__(self, **kwargs: Any) -> None:
+        own = take_fields(_Shape, kwargs, self.attribute_map)
         super().__init__(**kwargs)
-        for name, value in own.items():
-            setattr(self, name, value)
-        self._check()
-
-    def _check(self) -> None:
-        for name in ("n_layers", "d_model", "n_heads", "max_places"):
-            require_count(self, name, 1)
-        require_one_of(self, "positions", POSITIONS)
-        require_one_of(self, "layer_norm", (True, False))
-        below = self.d_model - self.d_model % self.n_heads
-        near = " or ".join(str(width) for width in (below, below + self.n_heads) if width)
-        rule = f"must be a multiple of n_heads = {self.n_heads}"
-        require(self.d_model % self.n_heads == 0, self, "d_model", rule, f"Take {near}.")
-        ratio_ok = not self.mlp_ratio or is_number(self.mlp_ratio, 1 / self.d_model)
-        rule = "must give a hidden layer of at least one unit"
-        require(ratio_ok, self, "mlp_ratio", rule, "Take 4, or None for attention only.")
-        time_ok = is_number(self.max_time, 1) and self.max_time > 1
-        require(time_ok, self, "max_time", "must be above 1", "The papers' models use 30.")
-        if self.positions == "sinusoidal":
-            rule = "sinusoidal positions need an even width"
-            require(self.d_model % 2 == 0, self, "d_model", rule, "Make it even, or take learned positions.")
-        if self.positions == "rotary":
-            head_width = self.d_model // self.n_heads
-            rule = f"rotary positions need an even head width, and d_model / n_heads = {head_width}"
-            require(head_width % 2 == 0, self, "positions", rule, "Change d_model or n_heads.")
+        for name in _Shape.model_fields:
+            setattr(self, name, getattr(own, name))

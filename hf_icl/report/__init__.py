@@ -1,9 +1,12 @@
-"""What a person or the Hub sees of runs: numbers, figures, page, model card."""
+"""What a person or the Hub sees of runs: numbers, figures, page, model card. Loads nothing that trains."""
 
-from hf_icl.report.analysis import analyse
-from hf_icl.report.card import render_card
-from hf_icl.report.eval_results import EVAL_RESULTS_FILE, render_eval_results
-from hf_icl.report.record import RunRecord
-from hf_icl.report.write import write_report
+from hf_icl.lazy import attach
 
-__all__ = ["EVAL_RESULTS_FILE", "RunRecord", "analyse", "render_card", "render_eval_results", "write_report"]
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "hf_icl.report.analysis": ("Analysis", "analyse"),
+        "hf_icl.report.card": ("render_card",),
+        "hf_icl.report.write": ("Report", "write_report"),
+    },
+)

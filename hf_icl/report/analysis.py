@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_icl import summary as measures
-from hf_icl.bootstrap import (
+from hf_icl.history.record import RunRecord, group_replicas, label_group
+from hf_icl.summary import measures
+from hf_icl.summary.intervals import (
     LEVEL,
     N_RESAMPLES,
     Intervals,
@@ -21,44 +22,59 @@ from hf_icl.bootstrap import (
     bootstrap_replicas,
     stack_hits,
 )
-from hf_icl.report.record import RunRecord, group_replicas, label_group
-from hf_icl.summary import measures_of, summarize_history
+from hf_icl.summary.measures import measures_of
+from hf_icl.summary.summary import Summary, find_floor, summarize_history
+from hf_icl.task.evaluators import ICL, TRAIN_LOSS
 
 SCHEMA_VERSION = 1
 SEED = 0
 MAX_RESAMPLED = 1000  # evaluations; of more, so many evenly spaced ones give the intervals
+POINTS_PER_CURVE = 2000  # that charts draw
+Mean = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def analyse(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """Return everything that a report says, as JSON types (no NaN): the content of `transience.json`.
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """All that a report says of some runs, computed once; JSON, figures, page and card are written from it.
 
-    `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in `groups` (runs that
-    differ in seeds alone, two or more) it is the mean over `n` replicas with an interval over replicas. An interval is
-    null where there is none; its upper end is null where it lies beyond training.
+    Attributes:
+        runs: At least one.
+        groups: The runs in groups whose configs differ in seeds alone, in order of first appearance.
+        document: The content of `transience.json`, JSON types only (no NaN).
+            `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in `groups` (of two
+            runs or more) it is the mean over `n` replicas with an interval over replicas. An interval is null where
+            there is none; its upper end is null where it lies beyond training.
     """
+
+    runs: tuple[RunRecord, ...]
+    groups: list[list[RunRecord]]
+    document: dict[str, Any]
+    _means: dict[tuple[str, str], Mean | None] = dataclasses.field(default_factory=dict, repr=False)
+
+    def average(self, group: Sequence[RunRecord], metric: str) -> Mean | None:
+        """Return steps, mean over a group, and the low and high end of its 95 % band; None with fewer than two curves."""
+        key = (group[0].name, metric)
+        if key not in self._means:
+            self._means[key] = average_curve(group, metric)
+        return self._means[key]
+
+
+def analyse(runs: Sequence[RunRecord]) -> Analysis:
+    """Compute everything that a report says of one or several runs."""
+    groups = group_replicas(runs)
     analysed = {run.name: _analyse_run(run) for run in runs}
-    groups = [[analysed[run.name] for run in group] for group in group_replicas(runs) if len(group) > 1]
-    return make_json_safe(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "hf_icl_version": metadata.version("hf-icl"),
-            "bootstrap": {
-                "level": LEVEL,
-                "n_resamples": N_RESAMPLES,
-                "seed": SEED,
-                "max_evaluations": MAX_RESAMPLED,
-            },
-            "thresholds": {
-                "emerged_rise": measures.EMERGED_RISE,
-                "transient_persistence": measures.TRANSIENT_PERSISTENCE,
-                "rising_window": measures.RISING_WINDOW,
-                "rising_gain": measures.RISING_GAIN,
-            },
-            "definitions": measures.describe_measures(),
-            "runs": list(analysed.values()),
-            "groups": [_analyse_group(group) for group in groups],
-        }
-    )
+    thresholds = ("EMERGED_RISE", "TRANSIENT_PERSISTENCE", "RISING_WINDOW", "RISING_GAIN")
+    bootstrap = {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED, "max_evaluations": MAX_RESAMPLED}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "hf_icl_version": metadata.version("hf-icl"),
+        "bootstrap": bootstrap,
+        "thresholds": {name.lower(): getattr(measures, name) for name in thresholds},
+        "definitions": measures.describe_measures(),
+        "runs": list(analysed.values()),
+        "groups": [_analyse_group(group, analysed) for group in groups if len(group) > 1],
+    }
+    return Analysis(tuple(runs), groups, make_json_safe(document))
 
 
 def _analyse_run(run: RunRecord) -> dict[str, Any]:
@@ -70,18 +86,16 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
         if not curve.n_evaluations:
             continue
         intervals = _bootstrap(run, rows, metric)
-        icl_intervals = intervals if metric == measures.ICL else icl_intervals
-        values = dataclasses.asdict(curve) | {"crossover_step": summary.crossover_step}
+        icl_intervals = intervals if metric == ICL else icl_intervals
         ends = intervals.measures if intervals else {}
         found[metric] = {
-            name: {"value": values[name], "interval": None if values[name] is None else ends.get(name)}
+            name: {"value": value, "interval": None if value is None else ends.get(name)}
             for name in measures_of(metric)
+            for value in [getattr(curve, name)]
         }
     if summary.loss_at_end is not None:
         loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
-        found[measures.TRAIN_LOSS] = {
-            name: {"value": value, "interval": None} for name, value in loss.items()
-        }
+        found[TRAIN_LOSS] = {name: {"value": value, "interval": None} for name, value in loss.items()}
     steps = np.sort(run.columns.steps)
     return {
         "name": run.name,
@@ -100,7 +114,7 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _choose_rows(run: RunRecord, summary: measures.Summary) -> list[Mapping[str, Any]]:
+def _choose_rows(run: RunRecord, summary: Summary) -> list[Mapping[str, Any]]:
     """Return the rows to resample: all of them, or of a long history evenly spaced ones, both ends and all peaks."""
     n_rows = len(run.rows)
     if n_rows <= MAX_RESAMPLED:
@@ -114,11 +128,12 @@ def _choose_rows(run: RunRecord, summary: measures.Summary) -> list[Mapping[str,
 def _bootstrap(run: RunRecord, rows: Sequence[Mapping[str, Any]], metric: str) -> Intervals | None:
     n_sequences = run.n_sequences.get(metric.rpartition("/")[0], 0)
     steps, hits = stack_hits(rows, metric, n_sequences)
-    floor = measures.find_floor(metric, run.chance)
+    floor = find_floor(metric, run.chance)
     return bootstrap_curve(steps, hits, run.chance[metric], metric, floor=floor, seed=SEED)
 
 
-def _analyse_group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _analyse_group(group: Sequence[RunRecord], analysed: Mapping[str, Any]) -> dict[str, Any]:
+    runs = [analysed[run.name] for run in group]
     found: dict[str, dict[str, Any]] = {}
     for metric in dict.fromkeys(metric for run in runs for metric in run["measures"]):
         of_runs = [run["measures"].get(metric, {}) for run in runs]
@@ -128,7 +143,7 @@ def _analyse_group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             interval = None if mean.low is None else (mean.low, mean.high)
             found.setdefault(metric, {})[name] = {"value": mean.mean, "interval": interval, "n": mean.n}
     return {
-        "name": label_group([run["name"] for run in runs]),
+        "name": label_group(group),
         "runs": [run["name"] for run in runs],
         "verdicts": dict(Counter(run["verdict"] or "none yet" for run in runs).most_common()),
         "n_loss_falls": sum(bool(run["loss_falls"]) for run in runs),
@@ -136,9 +151,7 @@ def _analyse_group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def average_curve(
-    runs: Sequence[RunRecord], metric: str, n_points: int = 2000
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+def average_curve(runs: Sequence[RunRecord], metric: str, n_points: int = POINTS_PER_CURVE) -> Mean | None:
     """Return steps, mean over replicas, and the low and high end of its 95 % band; None with fewer than two curves.
 
     Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above `n_points`
@@ -171,3 +184,21 @@ def make_json_safe(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def thin(steps: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most about `limit` points of a curve: both ends, and the lowest and highest of equal stretches between.
+
+    >>> steps, values = thin(np.arange(1000), np.eye(1, 1000, 321)[0], 10)
+    >>> len(steps) <= 12, values.max().item(), steps[[0, -1]].tolist()
+    (True, 1.0, [0, 999])
+    """
+    if steps.size <= limit:
+        return steps, values
+    edges = np.linspace(0, steps.size, max(1, limit // 2) + 1).astype(int)
+    kept = {0, steps.size - 1}
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        stretch = values[low:high]
+        kept |= {low + int(stretch.argmin()), low + int(stretch.argmax())}
+    index = np.array(sorted(kept))
+    return steps[index], values[index]

@@ -10,18 +10,17 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from hf_icl.report.analysis import analyse
-from hf_icl.report.page import headline_entries, list_facts
-from hf_icl.report.record import RunRecord
-from hf_icl.report.words import describe_group, describe_run, list_table, title_metric
-from hf_icl.summary import ICL, IWL
+from hf_icl.history.record import RunRecord
+from hf_icl.report.analysis import Analysis, analyse
+from hf_icl.report.words import describe_group, describe_run, headline_entries, list_facts, list_table
+from hf_icl.task.evaluators import ICL, IWL, title_metric
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TAGS = ["hf-icl", "in-context-learning", "in-weights-learning", "transience", "interpretability"]
 
 
 def render_card(
-    runs: Sequence[RunRecord],
+    about: Sequence[RunRecord] | Analysis,
     *,
     report: str = "report/",
     repo_id: str | None = None,
@@ -30,12 +29,13 @@ def render_card(
     """Return the text of a README.md for the models of these runs.
 
     Args:
-        runs: At least one; the card's results are the last ones of the first run.
+        about: At least one run, or what was found of them; the card's results are the last ones of the first run.
         report: Where the report lies, seen from the card; ends with a slash.
         repo_id: The model repository that the card will stand in.
         dataset: The data set on the Hub that holds the sequences, from `hf-icl data push`.
     """
-    document = analyse(runs)
+    analysis = about if isinstance(about, Analysis) else analyse(about)
+    runs, document = analysis.runs, analysis.document
     entries = headline_entries(document)
     columns = [*document["groups"], *document["runs"]]
     template = (resources.files("hf_icl.report") / "card.md").read_text("utf-8")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -14,28 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from hf_icl.report.analysis import average_curve
-from hf_icl.report.record import RunRecord, group_replicas, label_group
-from hf_icl.report.thinning import POINTS_PER_CURVE, thin
-from hf_icl.report.words import title_metric
-from hf_icl.summary import CIWL, FLIP_SHARE, ICL, ICL_HOLDOUT, IWL, TRAIN_LOSS
+from hf_icl.history.record import RunRecord, label_group
+from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, thin
+from hf_icl.report.words import list_events
+from hf_icl.summary.measures import MEASURES
+from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS, title_metric
 
-METRIC_COLOURS = {
-    ICL: "#0072B2",
-    ICL_HOLDOUT: "#56B4E9",
-    IWL: "#D55E00",
-    CIWL: "#E69F00",
-    FLIP_SHARE: "#009E73",
-    TRAIN_LOSS: "#444444",
-}
-"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+EVALUATOR_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#F0E442")
+"""In the evaluators' order. Okabe and Ito's palette, told apart by colour-blind readers too."""
+LOSS_COLOUR = "#444444"
 GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-EVENTS = {
-    "onset_step": ("^", "onset"),
-    "peak_step": ("*", "peak"),
-    "half_decay_step": ("v", "half-decay"),
-    "crossover_step": ("X", "crossover"),
-}
+MARKERS = {"up": "^", "star": "*", "down": "v", "cross": "X"}
 STYLE = {
     "font.size": 8,
     "font.family": "DejaVu Sans",
@@ -50,19 +39,16 @@ STYLE = {
 }
 
 
-def draw_figure(runs: Sequence[RunRecord], document: Mapping[str, Any]) -> Figure:
-    """Return the figure of one or several runs; `document` is what `analyse` returned for them.
+def draw_figure(analysis: Analysis) -> Figure:
+    """Return the figure of one or several runs.
 
     Replicas of one config share axes: one colour per evaluator. With several configs each measure has a panel of its
     own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; events are marked on the
     mean's curve, or on the run's if there is one run alone.
     """
-    groups = group_replicas(runs)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.75), layout="constrained")
-        handles = (
-            _draw_one(figure, runs, document) if len(groups) == 1 else _draw_many(figure, groups, document)
-        )
+        handles = (_draw_one if len(analysis.groups) == 1 else _draw_many)(figure, analysis)
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(len(handles), 5), handlelength=1.8
         )
@@ -80,59 +66,56 @@ def render_figure(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_one(figure: Figure, runs: Sequence[RunRecord], document: Mapping[str, Any]) -> list[Line2D]:
+def _draw_one(figure: Figure, analysis: Analysis) -> list[Line2D]:
     wide, flip, loss = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
-    drawn = {}
-    for axes, metrics in (
-        (wide, (ICL, ICL_HOLDOUT, IWL, CIWL)),
-        (flip, (FLIP_SHARE,)),
-        (loss, (TRAIN_LOSS,)),
-    ):
-        for metric in metrics:
-            if _draw_curve(axes, runs, document, metric, METRIC_COLOURS[metric]):
-                drawn[metric] = METRIC_COLOURS[metric]
-    _dress(wide, "a", "Accuracy", runs, [m for m in drawn if m not in (FLIP_SHARE, TRAIN_LOSS)])
-    _dress(flip, "b", "In-context share, labels flipped", runs, [FLIP_SHARE])
-    _dress(loss, "c", "Training loss", runs, [])
-    lines = [Line2D([], [], color=colour, label=title_metric(metric)) for metric, colour in drawn.items()]
+    colours = {
+        kind.metric: colour
+        for kind, colour in zip(EVALUATORS.values(), itertools.cycle(EVALUATOR_COLOURS), strict=False)
+    }
+    shares = [kind.metric for kind in EVALUATORS.values() if kind.measure == "context_accuracy"]
+    accuracies = [
+        kind.metric for kind in EVALUATORS.values() if kind.table != () and kind.metric not in shares
+    ]
+    colours[TRAIN_LOSS] = LOSS_COLOUR
+    drawn = [
+        metric
+        for axes, metrics in ((wide, accuracies), (flip, shares), (loss, [TRAIN_LOSS]))
+        for metric in metrics
+        if _draw_curve(axes, analysis, analysis.groups[0], metric, colours[metric])
+    ]
+    _dress(wide, "a", "Accuracy", analysis.runs, [metric for metric in accuracies if metric in drawn])
+    _dress(flip, "b", "In-context share, labels flipped", analysis.runs, shares)
+    _dress(loss, "c", "Training loss", analysis.runs, [])
+    lines = [Line2D([], [], color=colours[metric], label=title_metric(metric)) for metric in drawn]
     return lines + _event_handles()
 
 
-def _draw_many(
-    figure: Figure, groups: Sequence[Sequence[RunRecord]], document: Mapping[str, Any]
-) -> list[Line2D]:
+def _draw_many(figure: Figure, analysis: Analysis) -> list[Line2D]:
     panels = figure.subplots(1, 4)
     titles = ("ICL accuracy", "In-context share, flipped", "IWL accuracy", "Training loss")
+    metrics = (ICL, FLIP_SHARE, IWL, TRAIN_LOSS)
     handles = []
-    for index, group in enumerate(groups):
+    for index, group in enumerate(analysis.groups):
         colour = GROUP_COLOURS[index % len(GROUP_COLOURS)]
         style = ("-", "--", ":", "-.")[index // len(GROUP_COLOURS) % 4]
-        for axes, metric in zip(panels, (ICL, FLIP_SHARE, IWL, TRAIN_LOSS), strict=True):
-            _draw_curve(axes, group, document, metric, colour, style)
-        label = label_group([run.name for run in group])
+        for axes, metric in zip(panels, metrics, strict=True):
+            _draw_curve(axes, analysis, group, metric, colour, style)
+        label = label_group(group)
         label = label if len(label) <= 40 else label[:39] + "…"
         # matplotlib hides labels that start with an underscore
         handles.append(Line2D([], [], color=colour, linestyle=style, label=f" {label}"))
-    runs = [run for group in groups for run in group]
-    for letter, axes, title, metric in zip(
-        "abcd", panels, titles, (ICL, FLIP_SHARE, IWL, TRAIN_LOSS), strict=True
-    ):
-        _dress(axes, letter, title, runs, [metric])
+    for letter, axes, title, metric in zip("abcd", panels, titles, metrics, strict=True):
+        _dress(axes, letter, title, analysis.runs, [metric])
     return handles + _event_handles()
 
 
 def _draw_curve(
-    axes: Axes,
-    runs: Sequence[RunRecord],
-    document: Mapping[str, Any],
-    metric: str,
-    colour: str,
-    style: str = "-",
+    axes: Axes, analysis: Analysis, group: Sequence[RunRecord], metric: str, colour: str, style: str = "-"
 ) -> bool:
     """Draw one metric of replicas; return whether there was anything to draw."""
-    curves = [run.curve(metric) for run in runs]
+    curves = [run.curve(metric) for run in group]
     curves = [thin(*curve, POINTS_PER_CURVE) for curve in curves if curve[0].size]
-    mean = average_curve(runs, metric)
+    mean = analysis.average(group, metric)
     for steps, values in curves:
         marker = "o" if steps.size == 1 else ""
         width, alpha = (1.4, 1) if mean is None else (0.5, 0.45)
@@ -145,25 +128,22 @@ def _draw_curve(
         axes.plot(steps, values, color=colour, linestyle=style, lw=1.4)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
     if len(curves) == 1 or mean is not None:
-        _mark_events(axes, runs, document, metric, colour, curves[0] if mean is None else mean[:2])
+        _mark_events(axes, analysis, group, metric, colour, curves[0] if mean is None else mean[:2])
     return bool(curves)
 
 
-def _mark_events(axes, runs, document, metric, colour, curve) -> None:
+def _mark_events(axes, analysis, group, metric, colour, curve) -> None:
     """Mark a run's events, or the replicas' mean ones, where they lie on the curve that stands for them."""
-    names = {run.name for run in runs}
-    entries = [group for group in document["groups"] if names == set(group["runs"])]
-    entries = entries or [run for run in document["runs"] if run["name"] in names]
-    wanted = ("crossover_step",) if metric == FLIP_SHARE else ("onset_step", "peak_step", "half_decay_step")
-    wanted = wanted if metric in (ICL, FLIP_SHARE) else ("onset_step",) if metric == IWL else ()
-    for name in wanted:
-        entry = entries[0]["measures"].get(metric, {}).get(name)
-        if entry is None or entry["value"] is None:
+    document, label = analysis.document, label_group(group)
+    entry = next(entry for entry in (*document["groups"], *document["runs"]) if entry["name"] == label)
+    for event in list_events(metric):
+        found = entry["measures"].get(metric, {}).get(event.name)
+        if found is None or found["value"] is None:
             continue
-        marker = EVENTS[name][0]
         axes.plot(
-            entry["value"], np.interp(entry["value"], *curve), marker=marker, ms=9 if marker == "*" else 6,
-            color=colour, markeredgecolor="white", markeredgewidth=0.7, zorder=5, clip_on=False,
+            found["value"], np.interp(found["value"], *curve), marker=MARKERS[event.marker],
+            ms=9 if event.marker == "star" else 6, color=colour, markeredgecolor="white", markeredgewidth=0.7,
+            zorder=5, clip_on=False,
         )  # fmt: skip
 
 
@@ -197,6 +177,10 @@ def _format_tick(step: float, _position: int) -> str:
 
 def _event_handles() -> list[Line2D]:
     return [
-        Line2D([], [], color="0.35", marker=marker, ls="", ms=7 if marker == "*" else 5, label=label)
-        for marker, label in EVENTS.values()
-    ]
+        Line2D(
+            [], [], color="0.35", marker=MARKERS[one.marker], ls="", ms=7 if one.marker == "star" else 5,
+            label=one.title.removesuffix(", step"),
+        )
+        for one in MEASURES.values()
+        if one.marker is not None
+    ]  # fmt: skip

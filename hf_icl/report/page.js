@@ -5,10 +5,10 @@ const find = (id) => document.getElementById(id);
 const DASHES = ["", "7 4", "2 3", "10 3 2 3", "5 2", "1 4"];
 const STRATEGIES = "strategies";
 const GLYPHS = {
-  onset_step: "M0,-6L6,5L-6,5Z",
-  peak_step: "M0,-7L2,-2.2L7,-2.2L3,1L4.5,6L0,3L-4.5,6L-3,1L-7,-2.2L-2,-2.2Z",
-  half_decay_step: "M0,6L6,-5L-6,-5Z",
-  crossover_step: "M-5.5,-3.5L-3.5,-5.5L0,-2L3.5,-5.5L5.5,-3.5L2,0L5.5,3.5L3.5,5.5L0,2L-3.5,5.5L-5.5,3.5L-2,0Z",
+  up: "M0,-6L6,5L-6,5Z",
+  star: "M0,-7L2,-2.2L7,-2.2L3,1L4.5,6L0,3L-4.5,6L-3,1L-7,-2.2L-2,-2.2Z",
+  down: "M0,6L6,-5L-6,-5Z",
+  cross: "M-5.5,-3.5L-3.5,-5.5L0,-2L3.5,-5.5L5.5,-3.5L2,0L5.5,3.5L3.5,5.5L0,2L-3.5,5.5L-5.5,3.5L-2,0Z",
 };
 const state = { view: data.views[0].name, log: false, cursor: null, evaluators: new Set(), series: new Set() };
 let scale = null; // of the last drawing: from step to pixel and back
@@ -165,7 +165,7 @@ function drawEvents(svg, x, y, curve) {
     const found = valueAt(curve, step);
     if (!found) continue;
     const label = `${curve.series.name}: ${data.titles[curve.metric] || curve.metric}, ${name.replaceAll("_", " ")} ${writeStep(step)}`;
-    svg.append(make("path", { class: "event", d: GLYPHS[name], fill: curve.colour,
+    svg.append(make("path", { class: "event", d: GLYPHS[data.markers[name]], fill: curve.colour,
       transform: `translate(${x.to(step)},${y.to(found.value)})` }, make("title", {}, label)));
   }
 }

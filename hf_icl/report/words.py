@@ -6,36 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hf_icl.summary import CIWL, FLIP_SHARE, ICL, ICL_HOLDOUT, IWL, TRAIN_LOSS, find_floor
+from hf_icl.banks.facts import tell_bank
+from hf_icl.config import flatten
+from hf_icl.summary.measures import MEASURES, Measure, measures_of
+from hf_icl.summary.summary import find_floor
+from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS
 
-EVALUATORS = {
-    "icl": "ICL",
-    "icl_holdout": "ICL, held-out classes",
-    "iwl": "IWL",
-    "ciwl": "CIWL",
-    "flip": "Flip",
-    "train": "Training sequences",
-}
-MEASURE_TITLES = {
-    "onset_step": "onset, step",
-    "peak": "peak",
-    "peak_step": "peak, step",
-    "half_decay_step": "half-decay, step",
-    "final": "final value",
-    "persistence": "persistence",
-    "area_lost": "area lost after the peak",
-    "crossover_step": "crossover, step",
-    "at_icl_peak": "at ICL's peak",
-}
-_TABLE = {
-    ICL: ("onset_step", "peak", "peak_step", "half_decay_step", "final", "persistence", "area_lost"),
-    ICL_HOLDOUT: ("peak", "half_decay_step", "final", "persistence"),
-    FLIP_SHARE: ("peak", "crossover_step", "final"),
-    IWL: ("onset_step", "final"),
-    CIWL: ("peak", "final"),
-    TRAIN_LOSS: ("at_icl_peak", "final"),
-}
-_NOT_IN_TABLE = ("flip/accuracy", "train/accuracy")
+LOSS_MEASURES = {"at_icl_peak": "at ICL's peak", "final": MEASURES["final"].title}
+OTHERS = ("peak", "final")  # what the table shows of evaluators that are none of the standard ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,31 +26,44 @@ class TableRow:
     cells: tuple[str, ...]
 
 
-def title_metric(metric: str) -> str:
-    """Return a metric's name for people.
+def title_measure(name: str) -> str:
+    """Return a measure's name for people.
 
-    >>> title_metric("icl/accuracy"), title_metric("flip/context_accuracy"), title_metric("mine/probability")
-    ('ICL accuracy', 'Flip, in-context share', 'mine probability')
+    >>> title_measure("half_decay_step"), title_measure("at_icl_peak")
+    ('half-decay, step', "at ICL's peak")
     """
-    if metric == FLIP_SHARE:
-        return "Flip, in-context share"
-    if metric == TRAIN_LOSS:
-        return "Training loss"
-    if metric == ICL_HOLDOUT:
-        return "ICL accuracy, held-out classes"
-    evaluator, _, measure = metric.rpartition("/")
-    return f"{EVALUATORS.get(evaluator, evaluator)} {measure.replace('_', ' ')}".strip()
+    return MEASURES[name].title if name in MEASURES else LOSS_MEASURES[name]
+
+
+def list_events(metric: str) -> list[Measure]:
+    """Return the measures that charts mark on a curve: steps, of the metrics that say which strategy a model follows."""
+    if metric not in (ICL, IWL, FLIP_SHARE):
+        return []
+    return [MEASURES[name] for name in _list_shown(metric) if MEASURES[name].marker is not None]
+
+
+def _list_shown(metric: str) -> tuple[str, ...]:
+    """Return the measures of a metric that the summary table shows."""
+    kind = EVALUATORS.get(metric.rpartition("/")[0])
+    if kind is None:
+        return OTHERS
+    if metric != kind.metric:
+        return ()
+    return tuple(measures_of(metric)) if kind.table is None else kind.table
 
 
 def list_table(columns: list[Mapping[str, Any]]) -> list[TableRow]:
     """Return the summary table of runs and groups (entries of `analyse`), lines without a single number left out."""
     found = dict.fromkeys(metric for column in columns for metric in column["measures"])
-    others = {metric: ("peak", "final") for metric in found if metric not in (*_TABLE, *_NOT_IN_TABLE)}
+    shown = {kind.metric: _list_shown(kind.metric) for kind in EVALUATORS.values()} | {
+        TRAIN_LOSS: tuple(LOSS_MEASURES)
+    }
+    others = {metric: _list_shown(metric) for metric in found if metric not in shown}
     rows = []
-    for metric, names in (_TABLE | others).items():
+    for metric, names in (shown | others).items():
         for name in names if metric in found else ():
             cells = tuple(format_measure(column, metric, name) for column in columns)
-            rows.append(TableRow(metric, name, MEASURE_TITLES[name], cells))
+            rows.append(TableRow(metric, name, title_measure(name), cells))
     return rows
 
 
@@ -86,7 +77,7 @@ def format_measure(column: Mapping[str, Any], metric: str, name: str, *, interva
     entry = column["measures"].get(metric, {}).get(name)
     if entry is None or entry["value"] is None:
         return "–"
-    write = format_step if name.endswith("_step") else format_value
+    write = format_step if name in MEASURES and MEASURES[name].is_step else format_value
     text = write(entry["value"])
     if interval and entry["interval"] is not None:
         low, high = entry["interval"]
@@ -163,3 +154,23 @@ def _describe_loss(run: Mapping[str, Any]) -> str:
     before, after = (format_measure(run, TRAIN_LOSS, name) for name in ("at_icl_peak", "final"))
     fell = "still fell" if run["loss_falls"] else "did not fall"
     return f" The training loss {fell} from ICL's peak to the end, {before} to {after}."
+
+
+def headline_entries(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a report's first lines are about: groups of replicas, and runs without any."""
+    grouped = {name for group in document["groups"] for name in group["runs"]}
+    return [*document["groups"], *(run for run in document["runs"] if run["name"] not in grouped)]
+
+
+def say_verdicts(entry: Mapping[str, Any]) -> str:
+    """Return the verdict on a run, or those on a group's runs and how often each."""
+    if "verdicts" not in entry:
+        return entry["verdict"] or "none yet"
+    total = len(entry["runs"])
+    return ", ".join(f"{verdict} in {count} of {total}" for verdict, count in entry["verdicts"].items())
+
+
+def list_facts(provenance: Mapping[str, Any], bank: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a run's numbers come from, by name: its exemplars, seed, versions, commit, machine, command."""
+    classes = tell_bank(bank)
+    return ({"classes": classes} if classes else {}) | flatten(provenance)

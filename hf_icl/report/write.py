@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from hf_icl.columns import NO_COUNT, NO_VALUE
 from hf_icl.errors import RunError
-from hf_icl.report.analysis import analyse
+from hf_icl.files import fill_whole, write_whole
+from hf_icl.history.columns import NO_COUNT, NO_VALUE
+from hf_icl.history.record import RunRecord
+from hf_icl.report.analysis import Analysis, analyse
+from hf_icl.report.card import render_card
 from hf_icl.report.figures import draw_figure, render_figure
 from hf_icl.report.page import render_page
-from hf_icl.report.record import RunRecord
-from hf_icl.report.varied import draw_sweep, list_sweep, tabulate
+from hf_icl.report.sweep import draw_sweep, list_sweep, tabulate
 
 HISTORY_TABLE = "history.parquet"
 ROWS_AT_ONCE = 100_000
 
 
+PAGE = "index.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A report on disk; where a path is asked for, it is that of its page.
+
+    Attributes:
+        page: Path of `index.html`.
+        analysis: What it says.
+    """
+
+    page: Path
+    analysis: Analysis
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What `transience.json` holds."""
+        return self.analysis.document
+
+    def __fspath__(self) -> str:
+        return str(self.page)
+
+
 def write_report(
-    runs: Sequence[RunRecord], folder: str | Path, *, varied: Mapping[str, str] | None = None
-) -> Path:
+    runs: Sequence[RunRecord],
+    folder: str | Path,
+    *,
+    card: str | Path | None = None,
+    varied: Mapping[str, str] | None = None,
+) -> Report:
     """Write the report of one or several runs, replacing an earlier one; other files in the folder are left alone.
 
     All files are made in a temporary folder first and then moved, the page last, so that a failure on the way (such as
@@ -36,50 +66,46 @@ def write_report(
         runs: At least one; names must differ. Runs whose configs differ in seeds alone are averaged as replicas.
         folder: Made if need be. Gets `transience.json`, `history.parquet` (a row per run and evaluation),
             `transience.png`, `transience.svg`, and `index.html`.
+        card: Also write the model card there, a README.md beside the folder.
         varied: Of a sweep, the dotted keys of the config that vary, to what they are called; seeds left out. Adds a
             table to page and `transience.json`, and the figure `sweep.png` and `sweep.svg`.
 
     Returns:
-        The path of `index.html`.
+        What was written.
 
     Raises:
         RunError: If there is no run, names repeat, or the folder cannot be written to.
     """
     folder = Path(folder)
-    names = [run.name for run in runs]
+    _check_names([run.name for run in runs])
+    analysis = analyse(runs)
+    document = analysis.document
+    figures, shown = {"transience": draw_figure(analysis)}, None
+    if varied:
+        document["sweep"] = tabulate(document, varied)
+        figures["sweep"] = draw_sweep(document["sweep"], document)
+        head, rows = list_sweep(document["sweep"])
+        shown = {"head": head, "rows": rows, "figure": render_figure(figures["sweep"], "png")}
+    files = {"transience.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()}
+    for name, figure in figures.items():
+        files |= {f"{name}.{kind}": render_figure(figure, kind) for kind in ("png", "svg")}
+    files[PAGE] = render_page(analysis, shown).encode()
+    with fill_whole(folder, last=PAGE, way_out="Make room, or name another place for the report.") as draft:
+        _write_history(runs, draft / HISTORY_TABLE)
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+    if card is not None:
+        write_whole(Path(card), render_card(analysis, report=f"{folder.name}/").encode())
+    return Report(folder / PAGE, analysis)
+
+
+def _check_names(names: Sequence[str]) -> None:
     if not names:
         raise RunError("There is no run to report on. Name one run folder or more.")
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise RunError(
             f"Several runs are called {', '.join(repeated)}. Give each run of a report a name of its own."
         )
-    document = analyse(runs)
-    figures, shown = {"transience": draw_figure(runs, document)}, None
-    if varied:
-        document["sweep"] = tabulate(document, varied)
-        figures["sweep"] = draw_sweep(document["sweep"], document)
-        head, rows = list_sweep(document["sweep"])
-        shown = {"head": head, "rows": rows, "figure": render_figure(figures["sweep"], "png")}
-    files = {
-        "transience.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),
-        **{
-            f"{name}.{kind}": render_figure(f, kind) for name, f in figures.items() for kind in ("png", "svg")
-        },
-        "index.html": render_page(runs, document, shown).encode(),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as writing:
-            _write_history(runs, Path(writing) / HISTORY_TABLE)
-            for name, content in files.items():
-                (Path(writing) / name).write_bytes(content)
-            for name in (HISTORY_TABLE, *files):
-                os.replace(Path(writing) / name, folder / name)
-    except OSError as error:
-        raise RunError(
-            f"{folder}: the report cannot be written ({error.strerror}). Make room, or name another place for it."
-        ) from error
-    return folder / "index.html"
 
 
 def _write_history(runs: Sequence[RunRecord], path: Path) -> None:

@@ -15,7 +15,7 @@ from .client import LoopbackHub
 
 SERVE = """
 import json, os, sys
-import hf_icl.cli, hf_icl.runs, hf_icl.hub.revisions, hf_icl.report, matplotlib.pyplot
+import hf_icl.cli.main, hf_icl.runs.run, hf_icl.hub.revisions, hf_icl.report, matplotlib.pyplot
 
 for line in sys.stdin:
     job = json.loads(line)
@@ -30,7 +30,7 @@ for line in sys.stdin:
                 exec(job["code"], {"__name__": "__main__"})
             else:
                 sys.argv = ["hf-icl", *job["words"]]
-                hf_icl.cli.main()
+                hf_icl.cli.main.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:

@@ -10,7 +10,7 @@ from .client import LoopbackHub
 
 SERVE = """
 import contextlib, io, json, os, sys, traceback
-from hf_icl.cli import main
+from hf_icl.cli.main import main
 
 answers = sys.stdout
 for line in sys.stdin:

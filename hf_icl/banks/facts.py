@@ -1,0 +1,55 @@
+"""What a report says of a bank: as JSON types, and in a line. Loads no bank, so that reports start soon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_icl.banks.bank import Bank
+
+
+def describe_bank(bank: Bank) -> dict[str, Any]:
+    """Return a bank's name, kind and sizes, and its own facts, as JSON types.
+
+    >>> from hf_icl.banks import GaussianConfig, load_bank
+    >>> describe_bank(load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, n_exemplars=2, dim=8)))["n_classes"]
+    16
+    """
+    sizes = {
+        "n_classes": len(bank.class_pools["train"]),
+        "n_holdout_classes": len(bank.class_pools["holdout"]),
+        "n_exemplars": bank.n_exemplars,
+        "n_labels": bank.n_labels,
+    }
+    return {"name": bank.name, "kind": bank.kind, **sizes, **bank.facts}
+
+
+def tell_bank(facts: Mapping[str, Any]) -> str:
+    """Return what `describe_bank` says in a line; nothing for runs that were made without it.
+
+    >>> facts = {"name": "vocabulary", "kind": "ids", "n_classes": 1600, "n_holdout_classes": 0, "n_exemplars": 10}
+    >>> spread = {"within": 0.3126, "between": 0.5198, "ratio": 1.663}
+    >>> tell_bank(facts | {"source": "openai-community/gpt2", "metric": "cosine", "spread": spread})
+    '1,600 classes × 10 tokens of openai-community/gpt2, neighbours by cosine; spread within 0.313, between 0.52'
+    >>> tell_bank(facts | {"name": "symbolic", "n_holdout_classes": 128, "n_exemplars": 1})
+    '1,600 + 128 holdout classes × 1 exemplar, symbolic'
+    >>> tell_bank({})
+    ''
+    """
+    if not facts:
+        return ""
+    holdout = f" + {facts['n_holdout_classes']:,} holdout" if facts["n_holdout_classes"] else ""
+    what = "token" if "source" in facts else "exemplar"
+    many = "" if facts["n_exemplars"] == 1 else "s"
+    text = f"{facts['n_classes']:,}{holdout} classes × {facts['n_exemplars']:,} {what}{many}"
+    if "source" not in facts:
+        return f"{text}, {facts['name']}"
+    text += f" of {facts['source']}, neighbours by {facts['metric']}; spread {_tell_spread(facts['spread'])}"
+    if "holdout_spread" in facts:
+        text += f" (holdout {_tell_spread(facts['holdout_spread'])})"
+    return text
+
+
+def _tell_spread(spread: Mapping[str, float]) -> str:
+    return f"within {spread['within']:.3g}, between {spread['between']:.3g}"

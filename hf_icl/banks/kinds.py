@@ -1,0 +1,55 @@
+"""The kinds of bank there are, and from a config of any kind to its bank."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+
+from hf_icl.banks.bank import Bank, BankConfigBase
+from hf_icl.banks.features import FeaturesConfig
+from hf_icl.banks.gaussian import GaussianConfig
+from hf_icl.banks.omniglot import OmniglotConfig
+from hf_icl.banks.symbolic import SymbolicConfig
+from hf_icl.banks.vocabulary import VocabularyConfig
+
+BankConfig = Annotated[
+    GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig | VocabularyConfig,
+    pydantic.Field(discriminator="kind"),
+]
+KINDS: dict[str, type[BankConfigBase]] = {
+    config.model_fields["kind"].default: config
+    for config in (GaussianConfig, SymbolicConfig, OmniglotConfig, FeaturesConfig, VocabularyConfig)
+}
+"""Name to config class: everything that depends on the kind of a bank is read there."""
+
+
+def load_bank(config: BankConfigBase, *, seed: int = 0, progress: bool = False) -> Bank:
+    """Make the bank that a config describes.
+
+    Args:
+        config: A bank config of any kind.
+        seed: The run's seed, for a config that names none of its own.
+        progress: Show progress bars on standard error where it takes long.
+
+    Raises:
+        BankError: If the exemplars cannot be had; the message names the file and says what to do.
+
+    >>> import torch
+    >>> load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, dim=8)).lookup(*torch.tensor([[3], [19]])).shape
+    torch.Size([1, 8])
+    """
+    return config.load(seed=seed if config.seed is None else config.seed, progress=progress)
+
+
+def outline_bank(config: BankConfigBase, *, seed: int = 0) -> Bank:
+    """Return a bank as large as the one that a config describes, its exemplars on torch's `meta` device.
+
+    Nothing is drawn, fetched or decoded but labels, so this takes no time and no memory to speak of. Kinds whose
+    config does not tell how large they are (`features`, `vocabulary`) are loaded.
+
+    >>> bank = outline_bank(OmniglotConfig())
+    >>> bank.kind, bank.shape, bank.n_labels, bank.data.nbytes, bank.data.device
+    ('images', (105, 105), 1600, 357871500, device(type='meta'))
+    """
+    return config.outline(seed=seed if config.seed is None else config.seed)

@@ -1,0 +1,69 @@
+"""What all commands share: the app they belong to, the console they speak to, and the words they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="When in-context learning appears in a Hugging Face model, and when it fades.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a task, export or publish them.")
+metrics_app = typer.Typer(no_args_is_help=True, help="Metrics for `evaluate`.")
+app.add_typer(data_app, name="data")
+app.add_typer(metrics_app, name="metrics")
+console = Console()
+
+Source = Annotated[
+    str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="A preset (see `hf-icl presets`) or a file.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]…", help="Settings on top of it.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Public = Annotated[bool, typer.Option("--public", help="Let everyone see it; default: private.")]
+NSequences = Annotated[int, typer.Option("--count", "-n", help="Training sequences.", min=1)]
+WithExemplars = Annotated[bool, typer.Option(help="Write the exemplars too, not only their indices.")]
+
+
+def say(text: str) -> None:
+    """Print a line as it is."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def sort_words(source: str, overrides: list[str] | None) -> tuple[str, list[str]]:
+    """Let the preset be left out: `hf-icl run seed=1` means the default."""
+    words = list(overrides or [])
+    return ("default", [source, *words]) if "=" in source else (source, words)
+
+
+def quiet_transformers() -> None:
+    """Silence what is meant for programmers; the live view shows progress."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Silence the client's own bars and remarks; the command's status line shows progress."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+
+    bars, level = not are_progress_bars_disabled(), hub_logging.get_verbosity()
+    disable_progress_bars()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(level)
+        if bars:
+            enable_progress_bars()

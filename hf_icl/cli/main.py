@@ -1,0 +1,42 @@
+"""The entry point of `hf-icl`: all commands, and errors as one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from hf_icl.cli import data, hub, run, sweep  # noqa: F401, I001  each adds its commands, in this order
+from hf_icl.cli.app import app, console
+from hf_icl.errors import HfIclError, LostProcessError
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    console.quiet = not _speaks()
+    try:
+        app()
+    except HfIclError as error:
+        if not _speaks() and not isinstance(error, LostProcessError):
+            sys.exit(2)  # the first process has the same error and says so
+        _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        what = error.filename or "a file"
+        _fail(f"{what}: the disk is full. Free some space, then continue with: hf-icl resume RUN")
+
+
+def _speaks() -> bool:
+    """Whether this process is alone, or the first of those that a launcher started. Asks nothing that is slow to import."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _fail(text: str) -> None:
+    Console(stderr=True).print(f"[bold red]Error[/] {escape(text)}", soft_wrap=True, highlight=False)
+    sys.exit(2)

@@ -1,0 +1,277 @@
+"""Making a run, going on with it, and asking what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from hf_icl.cli import hub
+from hf_icl.cli.app import (
+    Overrides,
+    Public,
+    RunFolder,
+    Source,
+    app,
+    console,
+    quiet_hub,
+    quiet_transformers,
+    say,
+    sort_words,
+)
+from hf_icl.errors import ConfigError
+
+
+@app.command()
+def run(
+    source: Source = "default",
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="The run folder; default: runs/PRESET-seedN.")] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="USER/REPO", help="Publish on the Hub while it trains; see hf-icl push."),
+    ] = None,
+    revisions: hub.Revisions = "geometric",
+    max_revisions: hub.MaxRevisions = 20,
+    max_gb: hub.MaxGigabytes = 10.0,
+    public: Public = False,
+    space: hub.Space = None,
+    dataset: hub.DatasetRepo = None,
+    push_wait: hub.Wait = 600.0,
+) -> None:
+    """Train a model, watch ICL rise and fall, and write the report.
+
+    Example: `hf-icl run default seed=1 training.steps=20000 --output runs/mine`
+    """
+    from hf_icl.distributed import on_main
+    from hf_icl.runs.config import load_config
+    from hf_icl.runs.run import Run
+
+    source, overrides = sort_words(source, overrides)
+    config = load_config(source, overrides)
+    command = shlex.join(["hf-icl", "run", source, *overrides])
+    target = push and hub.make_target(
+        push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb, space=space,
+        dataset=dataset, wait=push_wait, config=config,
+    )  # fmt: skip
+
+    def make() -> Run:
+        folder = output or _free_folder(f"{Path(source).stem}-seed{config.seed}")
+        made = Run.create(config, folder, command=command, progress=console.is_terminal)
+        if target:
+            target.save(folder)
+        return made
+
+    _join(config)
+    _train_and_report(on_main(make))
+
+
+@app.command()
+def resume(folder: RunFolder) -> None:
+    """Continue a run that was interrupted; its numbers equal those of a run that never was.
+
+    Example: `hf-icl resume runs/default-seed0`
+    """
+    from hf_icl.runs.run import Run
+
+    opened = Run.open(folder)
+    if opened.is_finished:
+        say(f"{folder} is finished; its report is written anew.")
+    _join(opened.config)
+    _train_and_report(opened)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write; default: RUN/report, or runs/report for several.")
+    ] = None,
+) -> None:
+    """Write the transience report of one run, or of several together with intervals over them.
+
+    Example: `hf-icl report runs/default-seed* --output runs/report`
+    """
+    from hf_icl.runs.folder import read_record
+
+    records = [read_record(folder) for folder in folders]
+    target = output or (folders[0] / "report" if len(folders) == 1 else Path("runs/report"))
+    _write_and_show(records, target)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, a saved model, or USER/REPO on the Hub."),
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A checkpoint of the run, as checkpoint-2000.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the task, for a model; a run has its own.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    all_revisions: Annotated[
+        bool, typer.Option(help="Measure every published revision of USER/REPO again, against its history.")
+    ] = False,
+) -> None:
+    """Measure ICL against IWL in a trained model.
+
+    Example: `hf-icl evaluate runs/default-seed0 --checkpoint checkpoint-4000`
+
+    Example: `hf-icl evaluate me/transience --all-revisions`
+    """
+    if all_revisions:
+        return hub.evaluate_revisions(str(model))
+    from hf_icl.models.build import load_model
+    from hf_icl.runs.config import load_config
+    from hf_icl.runs.folder import RUN_FILE
+    from hf_icl.runs.run import Run, build_task
+
+    quiet_transformers()
+    with hub.fetched(model) as folder:
+        is_run = (folder / RUN_FILE).exists()
+        if task is None and not is_run and (folder / "config.json").exists():
+            rule = f"{model} is a model, not a run: it does not know its task"
+            raise ConfigError("--task", None, rule, "Name a preset.")
+        if is_run or task is None:
+            opened = Run.open(folder)
+            net, config = opened.load_model(checkpoint), opened.config
+        else:
+            net, config = load_model(folder), load_config(task, [f"seed={seed}"])
+    built = build_task(config)
+    means, _ = built.measure(net)
+    if as_json:
+        console.print_json(
+            json.dumps({name: {"value": v, "chance": built.chance.get(name)} for name, v in means.items()})
+        )
+        return
+    table = Table("metric", "value", "chance", title=str(model))
+    for name, value in means.items():
+        chance = built.chance.get(name)
+        table.add_row(name, f"{value:.4f}", "" if chance is None else f"{chance:.4f}")
+    console.print(table)
+
+
+@app.command()
+def plan(
+    source: Source = "default",
+    overrides: Overrides = None,
+    devices: Annotated[int, typer.Option(help="Devices that share a step.", min=1)] = 8,
+    tflops: Annotated[
+        float | None,
+        typer.Option(help="Also say how long at so many TFLOP/s per device, sustained.", min=1e-6),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a run will cost before it is made: parameters, FLOPs, memory per device. Nothing is allocated.
+
+    Example: `hf-icl plan gpt2-48x1600 training.arguments.bf16=true --devices 8`
+    """
+    from hf_icl.plan import estimate, render_budget
+    from hf_icl.runs.config import load_config
+
+    source, overrides = sort_words(source, overrides)
+    budget = estimate(load_config(source, overrides), devices)
+    if as_json:
+        console.print_json(json.dumps(budget.to_dict()))
+        return
+    console.print(render_budget(budget, source, tflops=tflops), highlight=False)
+
+
+@app.command()
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this preset with every default written out.")
+    ] = None,
+) -> None:
+    """List the presets, or print one as YAML to start from.
+
+    Example: `hf-icl presets transience-omniglot-12l > mine.yaml`
+    """
+    from hf_icl.runs.presets import list_presets
+
+    if name is not None:
+        from hf_icl.runs.config import load_config
+
+        sys.stdout.write(yaml.safe_dump(load_config(name).to_dict(), sort_keys=False))
+        return
+    table = Table("preset", "what it is", box=None)
+    for preset, line in list_presets().items():
+        table.add_row(f"[bold]{preset}", line)
+    console.print(table)
+
+
+def _free_folder(name: str) -> Path:
+    candidates = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _join(config) -> None:
+    """Meet the other processes of this run, if a launcher started several."""
+    from hf_icl.distributed import join
+
+    join(cpu=config.training.on_cpu)
+
+
+def _train_and_report(made) -> None:
+    from hf_icl.distributed import is_main, leave
+
+    quiet_transformers()
+    say(f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})")
+    with quiet_hub(), _publisher(made) as publisher:
+        try:
+            made.train(console, [publisher.callback] if publisher else [])
+        except KeyboardInterrupt:
+            say(f"Stopped. Continue with: hf-icl resume {made.folder}")
+            raise typer.Exit(130) from None
+        leave()
+        if not is_main():
+            return
+        _write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
+        if publisher:
+            hub.finish(publisher)
+
+
+def _publisher(made):
+    """Return what publishes a run that has a place on the Hub; for others, and other processes, nothing."""
+    from hf_icl.distributed import is_main
+    from hf_icl.hub.publisher import Publisher, plan_training
+    from hf_icl.hub.target import Target
+
+    target = Target.load(made.folder) if is_main() else None
+    if target is None:
+        return contextlib.nullcontext()
+    plan = plan_training(made, target)
+    say(str(plan))
+    return Publisher(made, plan)
+
+
+def _write_and_show(records: list, folder: Path, card: Path | None = None) -> None:
+    """Write a report, then say in the terminal what it says."""
+    from hf_icl.report.words import describe_group, describe_run, list_table
+    from hf_icl.report.write import write_report
+    from hf_icl.task.evaluators import title_metric
+
+    with console.status("Computing intervals and drawing figures …"):
+        report = write_report(records, folder, card=card)
+    runs = report.document["runs"]
+    for group in report.document["groups"]:
+        say(describe_group(group))
+    table = Table("", *(escape(run["name"]) for run in runs), box=None)
+    for row in list_table(runs):
+        table.add_row(f"{title_metric(row.metric)}, {row.title}", *map(escape, row.cells))
+    for run in runs:
+        console.print(f"[bold]{escape(run['name'])}[/]: {escape(describe_run(run))}", highlight=False)
+    console.print(table)
+    say(f"Report: {report.page}")

@@ -1,0 +1,259 @@
+"""The history of a run: one JSON row per evaluation, appended and flushed, safe to kill at any byte."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from hf_icl.errors import FileError, RunError
+from hf_icl.files import write_whole
+from hf_icl.history.columns import Columns, read_columns
+
+logger = logging.getLogger(__name__)
+
+HISTORY_FILE = "history.jsonl"
+Row = dict[str, Any]
+BLOCK_BYTES = 1 << 22  # of a file read at once
+N_READERS = 2
+ROWS_AT_ONCE = 1000
+
+
+def make_row(step: int, sequences: int, metrics: Mapping[str, float], hits: Mapping[str, np.ndarray]) -> Row:
+    """Build one row of a history.
+
+    A row holds no time of day and no speed, so that a resumed run writes the same bytes.
+
+    Args:
+        step: Optimizer steps done.
+        sequences: Training sequences seen.
+        metrics: Metric name to mean value.
+        hits: Metric name to per-sequence outcome (bool, shape (n_sequences,)), packed eight to a byte.
+
+    >>> row = make_row(10, 640, {"icl/accuracy": 0.5}, {"icl/accuracy": np.array([True, False])})
+    >>> row["hits"]
+    {'icl/accuracy': 'gA=='}
+    >>> unpack_hits(row["hits"]["icl/accuracy"], 2).tolist()
+    [True, False]
+    """
+    packed = {name: base64.b64encode(np.packbits(values)).decode() for name, values in hits.items()}
+    return {"step": step, "sequences": sequences, "metrics": dict(metrics), "hits": packed}
+
+
+def unpack_hits(text: str, n_sequences: int) -> np.ndarray:
+    """Return the boolean outcomes, shape (n_sequences,), that `make_row` packed."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n_sequences).astype(bool)
+
+
+class Rows(Sequence[Row]):
+    """The rows of a history: their numbers in memory by column, the rest in the file, if there is one.
+
+    A row is read from the file when it is asked for; `list(rows)` holds them whatever becomes of the file.
+
+    Attributes:
+        columns: The numbers.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.columns = Columns()
+        self._path = path
+        self._ends = array("q")  # of each row's line in the file
+        self._kept: list[Row] = []  # without a file
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __getitem__(self, place):
+        """Return a row, or a list of the rows of a slice."""
+        numbers = range(len(self))[place]
+        if isinstance(numbers, range):
+            return self._fetch(numbers)
+        return self._fetch([numbers])[0]
+
+    def __iter__(self) -> Iterator[Row]:
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            yield from self[start : start + ROWS_AT_ONCE]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def _fetch(self, numbers: Sequence[int]) -> list[Row]:
+        if self._path is None or not numbers:
+            return [self._kept[number] for number in numbers]
+        with _open(self._path) as file:
+            return [_parse(self._path, number, self._read_line(file, number)) for number in numbers]
+
+    def _read_line(self, file, number: int) -> bytes:
+        start = self._ends[number - 1] if number else 0
+        file.seek(start)
+        return file.read(self._ends[number] - start)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file that hold whole rows."""
+        return self._ends[-1] if self._ends else 0
+
+    def append(self, row: Row, n_bytes: int) -> None:
+        """Add a row that was written to the file with so many bytes."""
+        self.columns.append(row)
+        if self._path is None:
+            self._kept.append(row)
+        else:
+            self._ends.append(self.n_bytes + n_bytes)
+
+    def cut(self, n_rows: int) -> None:
+        """Keep the first rows only."""
+        self.columns.cut(n_rows)
+        del self._ends[n_rows:], self._kept[n_rows:]
+
+    def read(self) -> None:
+        """Read the file, but for a torn last line.
+
+        Raises:
+            RunError: If the file cannot be read, or a line is broken.
+        """
+        waiting: deque[tuple] = deque()
+        with _open(self._path) as file, ThreadPoolExecutor(N_READERS) as readers:
+            for block, ends in _read_blocks(self._path, file):
+                columns = readers.submit(read_columns, block, ends)
+                waiting.append((block, ends, columns))
+                if len(waiting) > N_READERS:
+                    self._take(*waiting.popleft())
+            while waiting:
+                self._take(*waiting.popleft())
+
+    def _take(self, block: bytes, ends: list[int], found: Future[Columns | None]) -> None:
+        """Add lines of the file; those whose columns were not found are read one by one."""
+        columns = found.result()
+        if columns is None:
+            columns = Columns()
+            for number, line in enumerate(block[: ends[-1]].splitlines(), start=len(self)):
+                columns.append(_parse(self._path, number, line))
+        start = self.n_bytes
+        self._ends.extend([start + end for end in ends])
+        self.columns.extend(columns)
+
+
+class History:
+    """Rows, in a file that is never left half-written.
+
+    Args:
+        path: A `.jsonl` file, made with its first row. None keeps the rows in memory only.
+
+    Opening an existing file reads it, and never changes it: a run may still be writing. A torn last line, as a killed
+    process leaves it, is left out and logged, and cut off when a row is appended; a line that is broken anywhere else is
+    an error, because rows would be lost with it.
+
+    Raises:
+        RunError: If the file cannot be read or written.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self.rows = Rows(self.path)
+        if self.path is not None and self.path.exists():
+            self.rows.read()
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last row, −1 if there is none."""
+        return self.rows.columns.steps[-1] if self.rows else -1
+
+    def append(self, row: Row) -> None:
+        """Add one row and hand it to the operating system before returning."""
+        line = encode_row(row)
+        if self.path is not None:
+            self._write(line)
+        self.rows.append(row, len(line))
+
+    def cut_after(self, step: int) -> None:
+        """Drop the rows after `step`: a resumed run measures them again."""
+        steps = np.array(self.rows.columns.steps)
+        later = np.flatnonzero(steps > step)
+        if not later.size:
+            return
+        if (steps[later[0] :] <= step).any():
+            self.restore(row for row in self.rows if row["step"] <= step)
+            return
+        self.rows.cut(int(later[0]))
+        if self.path is not None:
+            os.truncate(self.path, self.rows.n_bytes)
+
+    def restore(self, rows: Iterable[Row]) -> None:
+        """Replace all rows, for a run whose history file was lost."""
+        rows = list(rows)
+        lines = [encode_row(row) for row in rows]
+        if self.path is not None:
+            write_whole(self.path, b"".join(lines))
+        self.rows.cut(0)
+        for row, line in zip(rows, lines, strict=True):
+            self.rows.append(row, len(line))
+
+    def _write(self, line: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab", buffering=0) as file:
+            size = self.rows.n_bytes
+            if file.seek(0, os.SEEK_END) < size:
+                raise RunError(
+                    f"{self.path}: was shortened or removed while the run wrote to it. "
+                    "Its rows are rebuilt from the newest checkpoint with: hf-icl resume"
+                )
+            file.truncate(size)  # of a torn last line
+            try:
+                written = file.write(line)
+                if written != len(line):
+                    raise OSError(None, "the disk is full")
+            except OSError as error:
+                file.truncate(size)
+                raise RunError(
+                    f"{self.path}: a row could not be written ({error.strerror}). The rows before it are whole. "
+                    "Free some space, then continue with: hf-icl resume"
+                ) from error
+
+
+def encode_row(row: Row) -> bytes:
+    return json.dumps(row, separators=(",", ":"), allow_nan=True).encode() + b"\n"
+
+
+def _read_blocks(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, list[int]]]:
+    """Yield some lines of a file at a time, with where they end; log it if the last one is torn."""
+    rest = b""
+    while more := file.read(BLOCK_BYTES):
+        block, ends, start = rest + more, [], 0
+        while start := block.find(b"\n", start) + 1:
+            ends.append(start)
+        if ends:
+            yield block, ends
+        rest = block[ends[-1] :] if ends else block
+    if rest:
+        logger.warning("%s: left out a last line that was written only in part", path)
+
+
+def _parse(path: Path, number: int, line: bytes) -> Row:
+    """Return a row of the file, the first being number 0."""
+    try:
+        row = json.loads(line)
+        row = {"step": row["step"], "sequences": row["sequences"], **row}
+        Columns.of([row])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise RunError(
+            f"{path}, line {number + 1}: not a history row. "
+            "Restore the file, or delete the lines from there on and resume the run from an earlier checkpoint."
+        ) from error
+    return row
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise FileError(path, error, "", action="read") from error

@@ -1,0 +1,67 @@
+"""The config of a run, from bank to last step, and where it comes from: defaults, preset or file, command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pydantic
+
+from hf_icl.config import Config, merge, nest, parse_overrides
+from hf_icl.errors import ConfigError
+from hf_icl.models.config import ModelConfig
+from hf_icl.runs.presets import read_source
+from hf_icl.task.task import TaskConfig
+from hf_icl.training.config import TrainingConfig
+from hf_icl.training.schedule import Schedule
+
+
+class RunConfig(Config):
+    """Everything that decides the numbers of a run."""
+
+    seed: int = pydantic.Field(
+        0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank."
+    )
+    task: TaskConfig = pydantic.Field(
+        default_factory=TaskConfig, description="What is learned and what is asked."
+    )
+    model: ModelConfig = pydantic.Field(default_factory=ModelConfig, description="The network.")
+    training: TrainingConfig = pydantic.Field(
+        default_factory=TrainingConfig, description="How it is trained."
+    )
+    evaluate: Schedule = pydantic.Field(
+        default_factory=lambda: Schedule(every=500), description="When it is measured."
+    )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _take_vocabulary_from_model(cls, tree: Any) -> Any:
+        """A bank of kind vocabulary that names no checkpoint is that of the model to be fine-tuned."""
+        bank, model = ((tree.get(part) or {}) for part in ("task", "model"))
+        bank = bank.get("bank") if isinstance(bank, dict) else None
+        if not isinstance(bank, dict) or bank.get("kind") != "vocabulary" or "source" in bank:
+            return tree
+        if not isinstance(model, dict) or not model.get("pretrained"):
+            rule = "a bank of kind vocabulary needs a checkpoint"
+            raise ConfigError("task.bank.source", None, rule, "Set it, or model.pretrained for both.")
+        own = {"source": model["pretrained"], "revision": model.get("revision")}
+        return tree | {"task": tree["task"] | {"bank": bank | own}}
+
+
+def load_config(source: str = "default", overrides: Iterable[str] | Mapping[str, Any] = ()) -> RunConfig:
+    """Build a run's config from a preset's name or a YAML file, and settings on top.
+
+    Args:
+        source: A preset, or a file ending in .yaml; see `hf-icl presets`.
+        overrides: Words `key=value`, whose values are YAML, or a mapping of dotted keys to values.
+
+    Raises:
+        ConfigError: If source or a key is unknown, or a value breaks a rule.
+
+    >>> load_config("default", ["seed=3", "training.steps=10"]).training.steps
+    10
+    >>> load_config("default", {"training.steps": 10}).training.steps
+    10
+    """
+    top = nest(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    return RunConfig(**merge(read_source(source), top))

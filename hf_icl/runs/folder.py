@@ -1,0 +1,79 @@
+"""What a run folder says of its run, read without loading what trains one, which takes seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_icl.config import list_differences
+from hf_icl.errors import RunError
+from hf_icl.history.history import HISTORY_FILE, History
+from hf_icl.history.record import RunRecord
+
+CONFIG_FILE = "config.yaml"
+RUN_FILE = "run.json"
+RUN_SCHEMA = 1
+
+
+def read_record(folder: str | Path) -> RunRecord:
+    """Return what a report needs to know of a run.
+
+    Raises:
+        RunError: As `read_about`, or if nothing has been measured yet.
+    """
+    return make_record(Path(folder), read_about(folder))
+
+
+def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
+    """Return what a report needs to know of a run, of which `read_about` said the rest.
+
+    Raises:
+        RunError: If nothing has been measured yet, or the history cannot be read.
+    """
+    rows = History(folder / HISTORY_FILE).rows
+    if not rows:
+        raise RunError(f"{folder}: nothing has been measured yet. Continue it with: hf-icl resume {folder}")
+    return RunRecord(
+        name=folder.name,
+        config=about["config"],
+        provenance=about["provenance"],
+        rows=rows,
+        chance=about["chance"],
+        n_sequences=about["n_sequences"],
+        bank=about.get("bank", {}),  # runs made before it was kept
+    )
+
+
+def read_about(folder: str | Path) -> dict[str, Any]:
+    """Return what was written when a run was made: config, versions, commit, chance levels, evaluation sizes, the bank.
+
+    Raises:
+        RunError: If it is no run folder, cannot be read, comes from another version, or was edited.
+    """
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / RUN_FILE).read_text())
+        written = yaml.safe_load((folder / CONFIG_FILE).read_text())
+        schema, config = about["schema"], about["config"]
+    except FileNotFoundError as error:
+        raise RunError(f"{folder}: not a run folder ({Path(error.filename).name} is missing).") from error
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise RunError(f"{folder}: cannot be read as a run folder ({error}).") from error
+    if schema != RUN_SCHEMA:
+        raise RunError(
+            f"{folder}: was written in format {schema}, this version of hf_icl reads format {RUN_SCHEMA}. "
+            f"Use the version that made it: {about.get('provenance', {}).get('versions', {}).get('hf-icl', '?')}."
+        )
+    if written != config:
+        both = isinstance(written, dict) and isinstance(config, dict)
+        names = list_differences(config, written) if both else ["the whole file"]
+        raise RunError(
+            f"{folder / CONFIG_FILE}: differs from the config that the run was made with, in "
+            f"{', '.join(names)}. Put it back, or start a new run from it: "
+            f"hf-icl run {folder / CONFIG_FILE} --output NEW_FOLDER"
+        )
+    return about

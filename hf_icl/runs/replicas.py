@@ -1,0 +1,135 @@
+"""Train runs as replicas: one process per core, each with its share of the runs stacked."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_icl.errors import ConfigError
+from hf_icl.history.history import History
+from hf_icl.runs.config import RunConfig
+from hf_icl.runs.run import Run, build_task, choose_trainer, use_threads
+from hf_icl.runs.stackable import check_replicas, is_compiled
+from hf_icl.task.task import Task
+from hf_icl.training.checkpoints import explain_full_disk, find_checkpoint, is_whole, step_of
+from hf_icl.training.compiled.compiling import can_compile
+from hf_icl.training.compiled.trainer import train_together
+from hf_icl.training.display import LiveDisplay
+from hf_icl.training.trainer import TransienceTrainer
+
+
+def train_replicas(
+    runs: Sequence[Run],
+    console: Console | None = None,
+    *,
+    n_processes: int | None = None,
+) -> None:
+    """Train runs that differ in numbers alone, all at once, each into its own folder, to the end.
+
+    What has been trained before is kept: a group that was killed goes on from the newest checkpoint that all its
+    runs have, to the same bytes. Call it with the same runs in the same order for that; a single run of the group can
+    also be continued alone, with `hf-icl resume`, to the same numbers up to rounding.
+
+    Args:
+        runs: Made with `Run.create`; see `can_stack` for what may differ between their configs.
+        console: Where to show the progress of the first run of this process's share; None is silent.
+        n_processes: Among how many processes to share the runs; 1 trains in this process; None: as many as the cores
+            have threads for, of which each takes as many as the runs say (`training.threads`), or one.
+
+    Raises:
+        ConfigError: If a run cannot be stacked, or two differ in more than that; nothing is trained then.
+
+    Example::
+
+        runs = [Run.create(load_config("default", [f"seed={seed}"]), f"runs/{seed}") for seed in range(8)]
+        train_replicas(runs)
+    """
+    if not runs:
+        return
+    check_replicas([run.config for run in runs])
+    n_threads = count_threads([run.config for run in runs]) or 1
+    n_processes = min(n_processes or max(1, len(os.sched_getaffinity(0)) // n_threads), len(runs))
+    shares = [list(runs[start::n_processes]) for start in range(n_processes)]
+    if n_processes == 1:
+        train_stacked(shares[0], console)
+        return
+    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
+        folders = [[run.folder for run in share] for share in shares]
+        work = [pool.submit(_train_folders, part, logging.getLogger().level) for part in folders]
+        for part in work:
+            part.result()
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _train_folders(folders: Sequence[Path], log_level: int) -> None:
+    logging.getLogger().setLevel(log_level)
+    train_stacked([Run.open(folder) for folder in folders])
+
+
+def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
+    """Train a group of replicas in this process; arguments as for `train_replicas`."""
+    if all(run.is_finished for run in runs):
+        return
+    start = find_common_step(runs)
+    if start < runs[0].config.training.steps:
+        histories = [run.history for run in runs]
+        display = LiveDisplay(console or Console(quiet=True), histories[0])
+        trainers = build_trainers(runs, histories)
+        for run, trainer in zip(runs, trainers, strict=True):
+            choose_trainer(run.config, trainer.model)  # what is asked for by name is refused, not dropped
+        trainers[0].add_callback(display)
+        folders = [run.folder / f"{PREFIX_CHECKPOINT_DIR}-{start}" for run in runs] if start else None
+        way_on = "train the same runs again, or give the same hf-icl sweep again"
+        threads = use_threads(count_threads([run.config for run in runs]))
+        with threads, display, explain_full_disk(runs[0].folder, way_on):
+            train_together(trainers, folders, compiled=is_compiled(runs[0].config) and can_compile())
+    for run in runs:
+        run.keep_final_model()
+
+
+def count_threads(configs: Sequence[RunConfig]) -> int | None:
+    """Return how many CPU threads runs ask for when they are trained together: the most that one does, None if none does."""
+    return max((config.training.threads for config in configs if config.training.threads), default=None)
+
+
+def build_trainers(runs: Sequence[Run], histories: Sequence[History]) -> list[TransienceTrainer]:
+    """Build what trains some runs, as before the first step; runs with the same bank share one in memory."""
+    banks: dict = {}
+    trainers = []
+    for run, history in zip(runs, histories, strict=True):
+        config = run.config
+        own_seed = config.seed if config.task.bank.seed is None else None
+        key = (repr(config.task.bank), own_seed)
+        if key not in banks:
+            banks[key] = build_task(config).bank
+        task = Task(config.task, seed=config.seed, bank=banks[key])
+        trainers.append(run.build_trainer(history, kind=TransienceTrainer, task=task))
+        _check_shapes(trainers[0].model, trainers[-1].model)
+    return trainers
+
+
+def _check_shapes(first: torch.nn.Module, other: torch.nn.Module) -> None:
+    for name, parameter in first.named_parameters():
+        shape = tuple(other.get_parameter(name).shape)
+        if shape != tuple(parameter.shape):
+            rule = f"replicas must agree in it, and the first has {tuple(parameter.shape)}"
+            raise ConfigError(f"the shape of {name}", shape, rule, "Train these runs in separate groups.")
+
+
+def find_common_step(runs: Sequence[Run]) -> int:
+    """Return the newest step of which every run has a whole checkpoint, 0 if there is none."""
+    for run in runs:
+        find_checkpoint(run.folder, remove_broken=True)
+    steps = [{step_of(path) for path in run.folder.glob("checkpoint-*") if is_whole(path)} for run in runs]
+    return max(set.intersection(*steps), default=0)

@@ -1,0 +1,265 @@
+"""A run is a folder: config with versions and commit, history, checkpoints, model, report. It can be killed and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import yaml
+from rich.console import Console
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+
+from hf_icl.banks.facts import describe_bank
+from hf_icl.config import name_part
+from hf_icl.distributed import count_devices, explain_loss, is_main, on_main
+from hf_icl.errors import ConfigError, RunError
+from hf_icl.files import fill_whole, is_unused, remove_drafts
+from hf_icl.history.history import HISTORY_FILE, History
+from hf_icl.history.origin import describe_origin
+from hf_icl.history.record import RunRecord
+from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
+from hf_icl.runs.config import RunConfig
+from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, make_record, read_about
+from hf_icl.runs.stackable import is_compiled
+from hf_icl.task.task import Task
+from hf_icl.training.checkpoints import explain_full_disk, find_checkpoint, is_whole, mark_whole, step_of
+from hf_icl.training.compiled.compiling import find_obstacle
+from hf_icl.training.compiled.trainer import CompiledTrainer, find_misfit
+from hf_icl.training.display import LiveDisplay
+from hf_icl.training.trainer import TransienceTrainer
+
+MODEL_FILES = (
+    "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*", "vocab*",
+    "merges.txt", "special_tokens_map.json", "chat_template*",
+)  # fmt: skip
+
+
+class Run:
+    """A run folder with its config. `create` makes a new one, `open` reads one; `train` continues where it stopped.
+
+    Attributes:
+        folder: Where everything lies.
+        config: What decides its numbers.
+        about: Versions, commit, chance levels, evaluation sizes and the bank, as written when the run was made.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, about: dict[str, Any]) -> None:
+        self.folder, self.config, self.about = folder, config, about
+        self._built: tuple[Task, PreTrainedModel] | None = None  # by `create`, for the first `train`
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was built: other processes build their own."""
+        return vars(self) | {"_built": None}
+
+    @classmethod
+    def create(
+        cls, config: RunConfig, folder: str | Path, *, command: str = "", progress: bool = False
+    ) -> Self:
+        """Check that everything can be built, then make the folder.
+
+        Args:
+            config: What decides the numbers.
+            folder: A new or empty folder.
+            command: What was typed, for the record.
+            progress: Show a bar while a bank is fetched or decoded.
+
+        Raises:
+            ConfigError: If bank, sequences and model do not fit together, or cannot be trained as asked; nothing is
+                written then.
+            RunError: If the folder already holds something, or cannot be written.
+        """
+        folder = Path(folder)
+        if not is_unused(folder):
+            raise RunError(
+                f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another --output."
+            )
+        task = build_task(config, progress=progress)
+        model = build_model(config.model, task, seed=config.seed)
+        task.check_model(model)
+        config.training.to_arguments(folder, config.seed)
+        choose_trainer(config, model)
+        about = {
+            "schema": RUN_SCHEMA,
+            "config": config.to_dict(),
+            "provenance": describe_origin(config.seed, command),
+            "model_bytes": count_saved_bytes(model),
+            "chance": task.chance,
+            "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
+            "bank": describe_bank(task.bank),
+        }
+        with fill_whole(folder, last=RUN_FILE, way_out="Choose another --output.") as draft:
+            (draft / CONFIG_FILE).write_text(yaml.safe_dump(about["config"], sort_keys=False), encoding="utf-8")
+            (draft / RUN_FILE).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        made = cls(folder, config, about)
+        made._built = task, model
+        return made
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read a run folder.
+
+        Raises:
+            RunError: If it is no run folder, cannot be read, comes from another version, or was edited.
+        """
+        about = read_about(folder)
+        return cls(Path(folder), RunConfig(**about["config"]), about)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training is over and the final model is on disk, whole."""
+        return is_whole(self.folder)
+
+    @property
+    def history(self) -> History:
+        """The history as it is on disk now."""
+        return History(self.folder / HISTORY_FILE)
+
+    def train(self, console: Console | None = None, callbacks: Sequence[TrainerCallback] = ()) -> None:
+        """Train from the newest whole checkpoint, or from the start, to the last step, and save the final model.
+
+        Where several processes train together, all must call.
+
+        Args:
+            console: Where to show progress; None is silent.
+            callbacks: Further ones; they run after checkpoints are marked as whole.
+        """
+        finished, checkpoint = on_main(self._find_start)
+        if finished:
+            return
+        if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
+            history = self.history if is_main() else History()
+            display = LiveDisplay(console or Console(quiet=True), history)
+            way_on = f"Continue the run, on any number of processes, with: hf-icl resume {self.folder}"
+            with (
+                use_threads(self.config.training.threads),
+                explain_loss(way_on),
+                display,
+                explain_full_disk(self.folder),
+            ):
+                trainer = self.build_trainer(history, [display])
+                for callback in callbacks:
+                    trainer.add_callback(callback)
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        on_main(self.keep_final_model)
+
+    def _find_start(self) -> tuple[bool, Path | None]:
+        """Return whether the run is finished, and its newest whole checkpoint; what a killed process left is removed."""
+        if self.is_finished:
+            return True, None
+        remove_drafts(self.folder)
+        return False, find_checkpoint(self.folder, remove_broken=True)
+
+    def keep_final_model(self) -> None:
+        """Copy the last checkpoint's model to the run folder, and mark the run as finished."""
+        last = find_checkpoint(self.folder)
+        for pattern in MODEL_FILES:
+            for path in last.glob(pattern):
+                shutil.copyfile(path, self.folder / path.name)
+        mark_whole(self.folder)
+
+    def build_trainer(
+        self,
+        history: History,
+        callbacks: Sequence[TrainerCallback] = (),
+        *,
+        kind: type[TransienceTrainer] | None = None,
+        task: Task | None = None,
+    ) -> TransienceTrainer:
+        """Build what trains this run from its first step.
+
+        Args:
+            history: Where it writes what it measures.
+            callbacks: As for `Trainer`; they run after the measuring.
+            kind: Of trainer; None: as the config says.
+            task: The run's, if it is built already.
+        """
+        training = self.config.training
+        task = task or self.build_task()
+        built, self._built = self._built, None
+        model = built[1] if built is not None else build_model(self.config.model, task, seed=self.config.seed)
+        trainer = (kind or choose_trainer(self.config, model))(
+            model,
+            training.to_arguments(self.folder, self.config.seed),
+            task,
+            schedule=self.config.evaluate,
+            regularization=training.regularization,
+            history=history,
+            callbacks=list(callbacks),
+            processing_class=load_tokenizer(self.config.model),
+        )
+        trainer.remove_callback(PrinterCallback)  # the display says the same, better
+        return trainer
+
+    def load_model(self, checkpoint: str | None = None) -> PreTrainedModel:
+        """Return the final model, or that of a checkpoint such as `checkpoint-2000`.
+
+        Raises:
+            RunError: If there is no such checkpoint, or it is not whole.
+        """
+        if checkpoint is None:
+            folder = self.folder if self.is_finished else find_checkpoint(self.folder)
+        else:
+            folder = self.folder / checkpoint
+        if folder is None or not is_whole(folder):
+            there = ", ".join(sorted(path.name for path in self.folder.glob("checkpoint-*"))) or "none"
+            raise RunError(
+                f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}."
+            )
+        return load_model(folder)
+
+    def build_task(self) -> Task:
+        """Return the run's task: bank, training sequences, evaluators."""
+        return self._built[0] if self._built is not None else build_task(self.config)
+
+    def record(self) -> RunRecord:
+        """Return what a report needs to know of this run.
+
+        Raises:
+            RunError: If nothing has been measured yet.
+        """
+        return make_record(self.folder, self.about)
+
+
+def build_task(config: RunConfig, *, progress: bool = False) -> Task:
+    """Build bank, sequences and evaluators of a run."""
+    with name_part("task"):
+        task = Task(config.task, seed=config.seed, progress=progress)
+        task.evaluators  # noqa: B018  drawn now, so that a spec the bank cannot serve is told before training
+    return task
+
+
+def choose_trainer(config: RunConfig, model: PreTrainedModel) -> type[TransienceTrainer]:
+    """Return what trains a run's model on the devices at hand: in compiled steps if it is to be, and can.
+
+    Raises:
+        ConfigError: If `training.compile` is true and cannot be honoured here.
+    """
+    if not is_compiled(config):
+        return TransienceTrainer
+    n_devices = count_devices(cpu=config.training.on_cpu)
+    obstacle = find_misfit(model)
+    if n_devices > 1:
+        obstacle = f"{n_devices} devices share a step, and compiled steps are for one"
+    if config.training.compile and (obstacle := obstacle or find_obstacle()):
+        raise ConfigError("training.compile", True, obstacle, "Mend that, or make the run without it: it then trains as it can.")
+    return TransienceTrainer if obstacle else CompiledTrainer
+
+
+@contextlib.contextmanager
+def use_threads(n_threads: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads for a while; None leaves their number alone."""
+    before = torch.get_num_threads()
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

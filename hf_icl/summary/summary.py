@@ -1,0 +1,119 @@
+"""The measures of a curve, and of a whole history."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hf_icl.history.columns import Columns, clean_points
+from hf_icl.summary.measures import VERDICTS, Curves, CurveSummary, judge, measures_of
+from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS
+
+
+def summarize(
+    steps: Sequence[float],
+    values: Sequence[float],
+    chance: float,
+    floor: float = 0.0,
+    *,
+    metric: str = "",
+) -> CurveSummary:
+    """Return the measures of one curve.
+
+    Args:
+        steps: Training steps of the evaluations, in any order; of equal steps the last counts.
+        values: As many accuracies or probabilities; None or not-a-number points are left out.
+        chance: Value of a model that knows nothing, in [0, 1].
+        floor: Value that the curve must top to count as emerged; see `find_floor`.
+        metric: Its name, where it decides on the measures: see `measures_of`.
+
+    >>> summary = summarize([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)
+    >>> summary.peak, summary.onset_step, summary.half_decay_step, summary.verdict
+    (0.8, 50.0, 250.0, 'transient')
+    >>> summarize([0, 100, 200], [0, 0.4, 0.1], chance=0, floor=0.5).verdict
+    'never emerged'
+    """
+    curves = Curves.clean(steps, values, chance, floor)
+    if curves is None:
+        return CurveSummary(chance=float(chance))
+    verdict = judge(curves).item()
+    return CurveSummary(
+        n_evaluations=curves.steps.size,
+        chance=curves.chance,
+        verdict=VERDICTS[verdict] if verdict >= 0 else None,
+        **{name: _none_if_nan(one.find(curves)) for name, one in measures_of(metric).items()},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What one history says.
+
+    `curves` maps metric names to their measures; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the training
+    loss at ICL's peak step, `loss_at_end` the last one, `loss_falls` whether it fell between them.
+    """
+
+    verdict: str | None
+    curves: dict[str, CurveSummary]
+    crossover_step: float | None
+    iwl_onset_step: float | None
+    loss_at_peak: float | None
+    loss_at_end: float | None
+    loss_falls: bool | None
+
+
+def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, float]) -> Summary:
+    """Return the summary of one history.
+
+    Args:
+        rows: Rows with `step` and `metrics`, in any order (docs/architecture.md, History).
+        chance: Chance level by metric name. Every `<evaluator>/accuracy` found here, and every evaluator's primary
+            metric, is summarised; others have no part in it.
+
+    >>> rows = [{"step": s, "metrics": {"icl/accuracy": v}} for s, v in [(0, 0.0), (10, 1.0), (20, 0.0)]]
+    >>> summarize_history(rows, {"icl/accuracy": 0.0}).verdict
+    'transient'
+    """
+    columns = Columns.of(rows)
+    shown = {kind.metric for kind in EVALUATORS.values()}
+    names = [name for name in chance if name.endswith("/accuracy") or name in shown]
+    curves = {
+        name: summarize(*columns.curve(name), chance[name], find_floor(name, chance), metric=name)
+        for name in names
+    }
+    icl, iwl, flip = (curves.get(name, CurveSummary()) for name in (ICL, IWL, FLIP_SHARE))
+    steps, loss = clean_points(*columns.curve(TRAIN_LOSS))
+    known = steps.size > 0 and icl.peak_step is not None
+    at_peak = float(np.interp(icl.peak_step, steps, loss)) if known else None
+    return Summary(
+        verdict=icl.verdict,
+        curves=curves,
+        crossover_step=flip.crossover_step,
+        iwl_onset_step=iwl.onset_step,
+        loss_at_peak=at_peak,
+        loss_at_end=float(loss[-1]) if loss.size else None,
+        loss_falls=bool(loss[-1] < at_peak) if known else None,
+    )
+
+
+def find_floor(metric: str, chance: Mapping[str, float]) -> float:
+    """Return what naming any label of the context, without matching exemplars, gives in an accuracy over all labels.
+
+    With remapped labels the right one is always in the context, so a model that only learned to answer with a label
+    that it has just seen is right as often as guessing among those: far above chance, and no in-context learning.
+
+    >>> find_floor("icl/accuracy", {"icl/accuracy": 0.03, "icl/context_accuracy": 0.5})
+    0.5
+    >>> find_floor("iwl/accuracy", {"iwl/accuracy": 0.03})
+    0.0
+    """
+    evaluator, _, measure = metric.rpartition("/")
+    return chance.get(f"{evaluator}/context_accuracy", 0.0) if measure == "accuracy" else 0.0
+
+
+def _none_if_nan(value: np.ndarray) -> float | None:
+    number = value.item()
+    return number if np.isfinite(number) else None

@@ -1,0 +1,178 @@
+"""The standard evaluators: what each asks, what counts as right, and what it is called. Everything else reads it here.
+
+An evaluator asks whether a model answers from its context (in-context learning, ICL) or from its weights (in-weights
+learning, IWL). Metrics are named `<evaluator>/<measure>`, as in `icl/accuracy`. Loads no torch, so that reports start soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hf_icl.sequences.spec import SequenceSpec
+
+TRAIN_LOSS = "train/loss"
+TRAIN_SPLIT = "train"
+
+
+@dataclass(frozen=True)
+class EvaluatorKind:
+    """A standard evaluator.
+
+    Attributes:
+        name: Its metrics, its stream, its split of a data set and its setting in `task.evaluators` are called so.
+        title: For people.
+        short: The same in 12 characters.
+        meaning: What its sequences are, and who can answer: part of a sentence.
+        make_spec: From the context length of training, at least 2, to how its sequences are drawn; None: as in training.
+        table: Measures of its primary metric that the summary table shows; None: all.
+        is_shown: Whether charts show it before anybody asks.
+    """
+
+    name: str
+    title: str
+    short: str
+    meaning: str
+    make_spec: Callable[[int], SequenceSpec] | None = None
+    table: tuple[str, ...] | None = None
+    is_shown: bool = True
+
+    @property
+    def measure(self) -> str:
+        """The measure to look at, see `choose_measure`."""
+        return choose_measure(None if self.make_spec is None else self.make_spec(2))
+
+    @property
+    def metric(self) -> str:
+        """The metric to look at.
+
+        >>> EVALUATORS["flip"].metric
+        'flip/context_accuracy'
+        """
+        return f"{self.name}/{self.measure}"
+
+    @property
+    def split(self) -> str:
+        """Its split in a data set: `train` itself is the training sequences', whose place its fresh ones must not take."""
+        return "train_eval" if self.name == TRAIN_SPLIT else self.name
+
+
+def choose_measure(spec: SequenceSpec | None) -> str:
+    """Return the measure to look at: accuracy over all labels; for swapped labels the in-context share of answers."""
+    return "context_accuracy" if spec is not None and spec.labels == "swapped" else "accuracy"
+
+
+def _two_classes(n_context: int) -> SequenceSpec:
+    shots = n_context // 2
+    return SequenceSpec(n_context=2 * shots, burst=shots, distractor=True)
+
+
+def _remapped(n_context: int) -> SequenceSpec:
+    return _two_classes(n_context).replace(labels="remapped", n_remap=2)
+
+
+def _alone(n_context: int) -> SequenceSpec:
+    return SequenceSpec(n_context=n_context, burst=0, distractor=False, fillers="different", query="absent")
+
+
+_STANDARD = (
+    EvaluatorKind(
+        "icl",
+        "ICL",
+        "ICL",
+        "2 classes share the context, their labels remapped at random to {0, 1}: only the context can tell",
+        _remapped,
+    ),
+    EvaluatorKind(
+        "icl_holdout",
+        "ICL, held-out classes",
+        "ICL holdout",
+        "the same with classes that training never shows",
+        lambda n_context: _remapped(n_context).replace(classes="holdout"),
+        table=("peak", "half_decay_step", "final", "persistence"),
+    ),
+    EvaluatorKind(
+        "iwl",
+        "IWL",
+        "IWL",
+        "the query's class and label are absent from the context: only the weights can tell",
+        _alone,
+        table=("onset_step", "final"),
+    ),
+    EvaluatorKind(
+        "ciwl",
+        "CIWL",
+        "CIWL",
+        "the query's class is absent, its label pasted on a random exemplar of the context",
+        lambda n_context: _alone(n_context).replace(labels="pasted"),
+        table=("peak", "final"),
+        is_shown=False,
+    ),
+    EvaluatorKind(
+        "flip",
+        "Flip",
+        "flip",
+        "the labels of the two classes are swapped; the answer of the context counts as right",
+        lambda n_context: _two_classes(n_context).replace(labels="swapped"),
+        table=("peak", "crossover_step", "final"),
+    ),
+    EvaluatorKind(
+        "train",
+        "Training sequences",
+        "train",
+        "fresh sequences of the training distribution",
+        table=(),
+        is_shown=False,
+    ),
+)
+EVALUATORS: dict[str, EvaluatorKind] = {kind.name: kind for kind in _STANDARD}
+"""By name, in the order in which they are shown.
+
+Source: Singh et al. 2023 (arXiv 2311.08360) and 2025 (arXiv 2503.05631).
+"""
+ICL, IWL, FLIP_SHARE = (EVALUATORS[name].metric for name in ("icl", "iwl", "flip"))
+"""The metrics that say which strategy a model follows."""
+
+
+def standard_specs(n_context: int) -> dict[str, SequenceSpec]:
+    """Return the evaluators of the transience literature that have a spec of their own (all but `train`).
+
+    Args:
+        n_context: Context length of the training sequences, at least 2. An odd one is rounded down where two
+            classes share the context.
+
+    Returns:
+        - `icl`: 2 classes with n_context/2 shots each, their labels remapped at random to {0, 1}.
+        - `icl_holdout`: the same on classes that training never shows.
+        - `iwl`: the query's class and label are absent, so only the weights can know.
+        - `ciwl`: the query's class is absent, its label pasted on a random context exemplar.
+        - `flip`: the labels of the two classes are swapped; the in-context answer counts as right.
+
+    Source: Singh et al. 2023 (arXiv 2311.08360) and 2025 (arXiv 2503.05631).
+
+    >>> sorted(standard_specs(4))
+    ['ciwl', 'flip', 'icl', 'icl_holdout', 'iwl']
+    >>> standard_specs(4)["icl"].burst
+    2
+    """
+    return {
+        name: kind.make_spec(n_context) for name, kind in EVALUATORS.items() if kind.make_spec is not None
+    }
+
+
+def title_metric(metric: str) -> str:
+    """Return a metric's name for people.
+
+    >>> title_metric("icl/accuracy"), title_metric("flip/context_accuracy"), title_metric("mine/probability")
+    ('ICL accuracy', 'Flip, in-context share', 'mine probability')
+    >>> title_metric("icl_holdout/accuracy")
+    'ICL accuracy, held-out classes'
+    """
+    if metric == TRAIN_LOSS:
+        return "Training loss"
+    evaluator, _, measure = metric.rpartition("/")
+    kind = EVALUATORS.get(evaluator)
+    if kind is not None and measure == kind.measure == "context_accuracy":
+        return f"{kind.title}, in-context share"
+    title, comma, more = (kind.title if kind is not None else evaluator).partition(",")
+    return f"{title} {measure.replace('_', ' ')}".strip() + comma + more

@@ -1,0 +1,255 @@
+"""How sequences reach a model: as vectors for an `ICLModel`, or as tokens for any `AutoModelForCausalLM`.
+
+A form turns a batch of indices into a model's inputs and reads label logits back. Evaluators, callback and trainer know
+no more of a model than that.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hf_icl.banks.bank import Bank
+from hf_icl.errors import ConfigError
+from hf_icl.philox import normals
+from hf_icl.sequences.batch import SequenceBatch
+from hf_icl.sequences.spec import SequenceSpec, count_places
+
+IGNORED = -100  # a label that transformers' losses leave out
+LM_HINT = (
+    "Load it with AutoModelForCausalLM.from_pretrained, or build it with AutoModelForCausalLM.from_config."
+)
+
+
+class Form(Protocol):
+    """One way of putting sequences to a model."""
+
+    def encode(self, bank: Bank, batch: SequenceBatch) -> dict[str, Tensor]:
+        """Return the keyword arguments of the model's forward, on the bank's device."""
+
+    def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
+        """Return label logits at the query, shape (n_sequences, n_labels)."""
+
+    def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
+        """Raise `ConfigError` if a model cannot be asked in this form."""
+
+
+class VectorForm:
+    """Exemplars as vectors, images or ids, labels as ids of their own: what `ICLModel` takes."""
+
+    def encode(self, bank: Bank, batch: SequenceBatch) -> dict[str, Tensor]:
+        """Return `exemplars`, `context_labels` and the query's `labels`."""
+        return {
+            "exemplars": look_up(bank, batch),
+            "context_labels": batch.labels[:, :-1],
+            "labels": batch.labels[:, -1],
+        }
+
+    def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
+        """Return the logits of the model's own label head."""
+        return model(exemplars=look_up(bank, batch), context_labels=batch.labels[:, :-1]).logits
+
+    def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
+        """Refuse a model that says how many labels its head has, and has too few; and a bare language model."""
+        n_labels = getattr(getattr(model, "config", None), "n_labels", bank.n_labels)
+        if n_labels < bank.n_labels:
+            rule = f"the head has fewer labels than the {bank.n_labels} of the task's bank"
+            hint = "Build the model with ICLModel.from_backbone(backbone, task.bank), or take another task."
+            raise ConfigError("n_labels", n_labels, rule, hint)
+        takes = _parameters(model)
+        if "exemplars" not in takes and "input_ids" in takes:
+            rule = "takes tokens, and this task gives vectors"
+            hint = 'Wrap it: ICLModel.from_backbone(model, task.bank). Or set the task\'s form to "tokens".'
+            raise ConfigError("model", type(model).__name__, rule, hint)
+
+
+@dataclass(frozen=True)
+class TokenForm:
+    """Exemplars and labels as ids of a vocabulary: what any causal language model takes, nothing wrapped.
+
+    A sequence reads `[prefix] x1 l1 … xn ln xq lq`; `labels` are −100 everywhere but at lq, as transformers' own loss
+    wants them (it shifts by one place). The places up to xq are a prompt for `generate`, whose next token answers.
+
+    In a vocabulary of its own, exemplar e of class k is token k · n_exemplars + e, and labels follow. Freshly
+    initialised embeddings know nothing of classes: take one exemplar per class, start the table from the bank
+    (`fill_token_table`), or take a bank of kind `vocabulary`.
+    """
+
+    def encode(self, bank: Bank, batch: SequenceBatch) -> dict[str, Tensor]:
+        """Return `input_ids` and `labels`, both int64 (n_sequences, len(prefix) + 2 · n_context + 2)."""
+        input_ids = torch.cat([self.prompt(bank, batch), label_tokens(bank)[batch.labels[:, -1:]]], dim=1)
+        labels = torch.full_like(input_ids, IGNORED)
+        labels[:, -1] = input_ids[:, -1]
+        return {"input_ids": input_ids, "labels": labels}
+
+    def prompt(self, bank: Bank, batch: SequenceBatch) -> Tensor:
+        """Return the tokens up to the query's exemplar, int64 (n_sequences, len(prefix) + 2 · n_context + 1)."""
+        exemplars = exemplar_tokens(bank, batch)
+        pairs = torch.stack([exemplars[:, :-1], label_tokens(bank)[batch.labels[:, :-1]]], dim=2).flatten(1)
+        prefix = bank.vocabulary.prefix if bank.vocabulary else ()
+        start = pairs.new_tensor(prefix).expand(len(pairs), -1)
+        return torch.cat([start, pairs, exemplars[:, -1:]], dim=1)
+
+    def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
+        """Return the logits of the label tokens after the query's exemplar; all others are left aside."""
+        options = _without_cache(model) | (
+            {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
+        )
+        logits = model(input_ids=self.prompt(bank, batch), **options).logits
+        return logits[:, -1, label_tokens(bank)]
+
+    def read_logits(self, bank: Bank, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return label logits from a whole language-model output, wherever padding has put the query.
+
+        Use it as a stock `Trainer`'s `preprocess_logits_for_metrics`, with the bank bound.
+
+        Args:
+            bank: Whose labels are asked for.
+            logits: (n_sequences, places, vocabulary).
+            labels: int64 (n_sequences, places), −100 but for one place, as `encode` gives them, then padded.
+
+        Returns:
+            (n_sequences, n_labels), at the place before the query's label.
+        """
+        places = (labels != IGNORED).int().argmax(1) - 1
+        return logits[torch.arange(len(logits), device=logits.device), places][:, label_tokens(bank)]
+
+    def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
+        """Refuse models that are no causal language models, or whose vocabulary does not hold the bank's tokens."""
+        name, takes = type(model).__name__, _parameters(model)
+        if "input_ids" not in takes:
+            rule, hint = "takes no tokens, and this task gives tokens", 'Set the task\'s form to "vectors".'
+            raise ConfigError("model", name, rule, hint if "exemplars" in takes else LM_HINT)
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise ConfigError(
+                "model", name, "must not be an encoder-decoder", "Take a decoder such as GPT-2."
+            )
+        table = model.get_output_embeddings()
+        if table is None:
+            raise ConfigError("model", name, "has no language-model head", LM_HINT)
+        size, needed = table.weight.shape[0], count_tokens(bank)
+        if size < needed:
+            rule = f"its vocabulary of {size} has fewer tokens than the {needed} of the task's bank"
+            hint = (
+                "Take the model that the bank's vocabulary was read from, or build one with that vocab_size."
+            )
+            raise ConfigError("model", name, rule, hint)
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+        prefix = bank.vocabulary.prefix if bank.vocabulary else ()
+        n_places = len(prefix) + count_places(n_context, "interleaved") + 1  # the query's label too
+        if 0 < limit < n_places:
+            rule = f"makes {n_places} places of tokens, and the model's positions reach to {limit}"
+            raise ConfigError("n_context", n_context, rule, "Shorten the context, or take another model.")
+        self._check_causal(bank, model)
+
+    @torch.no_grad()
+    def _check_causal(self, bank: Bank, model: nn.Module) -> None:
+        """Refuse a model whose answer depends on the place after it: training would hand it the label."""
+        tokens = label_tokens(bank)[:2].to(model.device)
+        if len(tokens) < 2:
+            return
+        prompts = torch.stack([tokens[[0, 1, 0]], tokens[[0, 1, 1]]])
+        was_training = model.training
+        model.eval()
+        try:
+            logits = model(input_ids=prompts, **_without_cache(model)).logits[:, 1].float()
+        finally:
+            model.train(was_training)
+        if not torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-4):
+            rule = "sees later places, so that in training it would read the answer"
+            raise ConfigError("model", type(model).__name__, rule, "Take a causal language model.")
+
+
+FORMS: dict[str, Form] = {"vectors": VectorForm(), "tokens": TokenForm()}
+
+
+def choose_form(name: str | None, bank: Bank, specs: Iterable[SequenceSpec]) -> Form:
+    """Return the form of that name; None: tokens for a bank of a model's vocabulary, else vectors.
+
+    Raises:
+        ConfigError: If the bank or a sequence spec cannot be put in that form.
+    """
+    name = name or ("tokens" if bank.vocabulary and bank.kind == "ids" else "vectors")
+    if name == "vectors" and bank.vocabulary and bank.kind == "ids":
+        rule = "a bank of a vocabulary's tokens has no vectors yet"
+        raise ConfigError("form", name, rule, "Set the bank's vectors to true, or the form to tokens.")
+    if name == "tokens":
+        for spec in specs:
+            if spec.noise:
+                rule = "tokens carry no noise"
+                raise ConfigError("train.noise", spec.noise, rule, "Set it to 0, or form to vectors.")
+    return FORMS[name]
+
+
+def look_up(bank: Bank, batch: SequenceBatch) -> Tensor:
+    """Look up the exemplars of a batch, with the within-class noise that its spec asks for.
+
+    Noise is normal, in units of the bank's root-mean-square feature, and a function of (seed, stream, index, place)
+    alone: x' = (x + noise · scale · z) / sqrt(1 + noise²).
+
+    Returns:
+        float32 (n_sequences, n_context + 1, *shape), or int64 (n_sequences, n_context + 1) for a bank of ids.
+    """
+    exemplars = bank.lookup(batch.class_ids, batch.exemplar_ids)
+    if batch.noise is None:
+        return exemplars
+    n_values = exemplars[0].numel()
+    z = normals(batch.index, n_values, seed=batch.seed, stream=batch.stream)
+    noise = batch.noise.view(-1, *[1] * (exemplars.ndim - 1))
+    return (exemplars + noise * bank.scale * z.view_as(exemplars)) / (1 + noise.square()).sqrt()
+
+
+def exemplar_tokens(bank: Bank, batch: SequenceBatch) -> Tensor:
+    """Return the token of each exemplar, int64 (n_sequences, n_context + 1)."""
+    if bank.vocabulary:
+        return bank.rows[batch.class_ids, batch.exemplar_ids]
+    return batch.class_ids * bank.n_exemplars + batch.exemplar_ids
+
+
+def label_tokens(bank: Bank) -> Tensor:
+    """Return the token of each label, int64 (n_labels,), on the bank's device."""
+    if bank.vocabulary:
+        return bank.vocabulary.label_tokens
+    return torch.arange(bank.n_ids, bank.n_ids + bank.n_labels, device=bank.labels.device)
+
+
+def count_tokens(bank: Bank) -> int:
+    """Return the size of the smallest vocabulary that holds a bank's exemplars and labels."""
+    return bank.vocabulary.size if bank.vocabulary else bank.n_ids + bank.n_labels
+
+
+@torch.no_grad()
+def fill_token_table(model: nn.Module, bank: Bank) -> None:
+    """Start the exemplars' rows of a fresh model's token table from a bank of vectors, so that classes show in it.
+
+    Features are turned into the table's width by one fixed random projection and scaled to the spread of the rows that
+    are there.
+
+    Raises:
+        ConfigError: If the bank has no vectors, or its tokens are those of a trained vocabulary.
+    """
+    if bank.kind == "ids" or bank.vocabulary is not None:
+        rule = "only a bank of vectors or images can fill the table of a fresh vocabulary"
+        raise ConfigError("bank", bank.name, rule, "Take a bank such as gaussian.")
+    table = model.get_input_embeddings().weight
+    everything = torch.cartesian_prod(torch.arange(bank.n_classes), torch.arange(bank.n_exemplars))
+    exemplars = bank.to("cpu").lookup(*everything.unbind(1)).flatten(1)
+    width = table.shape[1]
+    projection = normals(torch.arange(exemplars.shape[1]), width, seed=0, stream=0) / width**0.5
+    rows = exemplars @ projection.float()
+    table[: len(rows)] = (rows * (table.std().cpu() / rows.std())).to(table)
+
+
+def _without_cache(model: nn.Module) -> dict[str, bool]:
+    return {"use_cache": False} if "use_cache" in _parameters(model) else {}
+
+
+def _parameters(model: nn.Module) -> Any:
+    """Return what a model's forward takes, of one wrapped by peft that of the model inside."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inspect.signature(inner.forward).parameters

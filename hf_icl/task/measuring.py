@@ -1,0 +1,142 @@
+"""Asking a model: an evaluator's sequences, drawn once, its scores and its chance level; and what any instrument gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hf_icl.distributed import map_spread
+from hf_icl.sequences.batch import SequenceBatch
+from hf_icl.sequences.spec import Role, SequenceSpec
+from hf_icl.task.evaluators import choose_measure
+from hf_icl.task.scoring import score
+
+EVALUATION_BATCH = 512  # sequences handed to a model at a time
+CONTEXT_MEASURES = ("context_accuracy", "context_probability", "context_mass")
+
+
+class Reading(NamedTuple):
+    """What an instrument found.
+
+    Attributes:
+        means: Metric name, as in `icl/accuracy`, to a number.
+        hits: Metric name to per-sequence outcomes, bool (n_sequences,), from which intervals over sequences are computed;
+            only where there are some.
+    """
+
+    means: dict[str, float]
+    hits: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One question put to a model: a fixed set of sequences and its scores.
+
+    Attributes:
+        name: What its metrics are called after, as in `icl/accuracy`.
+        spec: How its sequences are drawn.
+        batch: The sequences, drawn once.
+        n_labels: Labels that the model chooses among.
+    """
+
+    name: str
+    spec: SequenceSpec
+    batch: SequenceBatch
+    n_labels: int
+
+    @property
+    def primary(self) -> str:
+        """The metric to look at: in-context share for swapped labels, else accuracy over all labels."""
+        return f"{self.name}/{choose_measure(self.spec)}"
+
+    @property
+    def scores_context(self) -> bool:
+        """Whether the right answer always stands in the context, so that choosing among its labels makes sense."""
+        target, context = self.batch.labels[:, -1:], self.batch.labels[:, :-1]
+        return bool((context == target).any(1).all())
+
+    def chance(self) -> dict[str, float]:
+        """Return the level that guessing reaches, per accuracy and probability metric."""
+        levels = dict.fromkeys(("accuracy", "probability"), 1 / self.n_labels)
+        if self.spec.labels == "swapped":
+            levels["in_weights_accuracy"] = 1 / self.n_labels
+        if self.scores_context:
+            zeros = torch.zeros(len(self.batch), self.n_labels)
+            guess = score(zeros, self.batch.labels[:, :-1].cpu(), self.batch.labels[:, -1].cpu())
+            level = guess["context_chance"].mean().item()
+            levels |= {"context_accuracy": level, "context_probability": level}
+        return {f"{self.name}/{measure}": level for measure, level in levels.items()}
+
+    def results(self, predict: Callable[[SequenceBatch], Tensor], part: slice) -> dict[str, Tensor]:
+        """Score some of the sequences.
+
+        Args:
+            predict: Takes a `SequenceBatch`, returns label logits (n_sequences, n_labels).
+            part: Which sequences.
+
+        Returns:
+            Metric name to per-sequence values, each of shape (n_sequences,), on the CPU.
+        """
+        batch = self.batch[part]
+        logits = predict(batch)
+        labels = batch.labels.to(logits.device)
+        scores = score(logits, labels[:, :-1], labels[:, -1])
+        if self.spec.labels == "swapped":
+            scores["in_weights_accuracy"] = logits.argmax(1) == _swapped_away(batch).to(logits.device)
+        left_out = {"context_chance"} | (set() if self.scores_context else set(CONTEXT_MEASURES))
+        return {
+            f"{self.name}/{measure}": values.cpu()
+            for measure, values in scores.items()
+            if measure not in left_out
+        }
+
+
+def _swapped_away(batch: SequenceBatch) -> Tensor:
+    """Return the query's own label: with the two labels swapped, it stands on the distractor class."""
+    place = (batch.roles == Role.DISTRACTOR).int().argmax(1, keepdim=True)
+    return batch.labels.gather(1, place).squeeze(1)
+
+
+def measure(
+    evaluators: Mapping[str, Evaluator],
+    predict: Callable[[SequenceBatch], Tensor],
+    *,
+    batch_size: int = EVALUATION_BATCH,
+    spread: bool = False,
+) -> Reading:
+    """Put all evaluators to one model.
+
+    Args:
+        evaluators: What to ask.
+        predict: Takes a `SequenceBatch`, returns label logits (n_sequences, n_labels).
+        batch_size: Sequences handed to `predict` at a time.
+        spread: Deal the work out to all processes of a training; every one must call, and gets all results. The parts
+            are those of one process, so the results are the same.
+
+    Returns:
+        The mean of every metric, and the per-sequence hits (bool) of each evaluator's primary metric, from which
+        intervals over evaluation sequences are computed.
+    """
+    jobs = [
+        (evaluator, slice(start, start + batch_size))
+        for evaluator in evaluators.values()
+        for start in range(0, len(evaluator.batch), batch_size)
+    ]
+
+    def do(number: int) -> dict[str, Tensor]:
+        evaluator, part = jobs[number]
+        return evaluator.results(predict, part)
+
+    done = map_spread(do, len(jobs)) if spread else [do(number) for number in range(len(jobs))]
+    parts: dict[str, list[Tensor]] = {}
+    for results in done:
+        for name, values in results.items():
+            parts.setdefault(name, []).append(values)
+    whole = {name: torch.cat(values) for name, values in parts.items()}
+    means = {name: values.double().mean().item() for name, values in whole.items()}
+    hits = {evaluator.primary: whole[evaluator.primary] for evaluator in evaluators.values()}
+    return Reading(means, hits)

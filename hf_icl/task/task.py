@@ -1,0 +1,274 @@
+"""A task: a bank of exemplars, the sequences drawn from it, and the evaluators that ask how they are solved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, Protocol, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from hf_icl.banks.bank import Bank
+from hf_icl.banks.gaussian import GaussianConfig
+from hf_icl.banks.kinds import BankConfig, load_bank
+from hf_icl.config import Config, suggest
+from hf_icl.errors import ConfigError
+from hf_icl.philox import stream_of
+from hf_icl.sequences.batch import SequenceBatch, batch_from_rows
+from hf_icl.sequences.sampler import Sampler
+from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task.datasets import SequenceDataset, SequenceRows
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, standard_specs
+from hf_icl.task.forms import choose_form, look_up
+from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Reading, measure
+
+
+class TaskConfig(Config):
+    """What is learned and what is asked."""
+
+    bank: BankConfig = pydantic.Field(
+        default_factory=GaussianConfig, description="Where exemplars come from."
+    )
+    train: SequenceSpec | tuple[SequenceSpec, ...] = pydantic.Field(
+        default_factory=lambda: SequenceSpec(n_context=4, burst=1),
+        description="How training sequences are drawn; a list is a mixture by weight.",
+    )
+    evaluators: tuple[str, ...] | None = pydantic.Field(
+        None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
+    )
+    extra_evaluators: dict[str, SequenceSpec] = pydantic.Field(
+        default_factory=dict, description="Evaluators of your own: name to sequence spec."
+    )
+    form: Literal["vectors", "tokens"] | None = pydantic.Field(
+        None,
+        description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language model; "
+        "null: tokens for a bank of kind vocabulary, else vectors.",
+    )
+    n_eval_sequences: int = pydantic.Field(1000, ge=1, description="Sequences per evaluator, drawn once.")
+
+    @property
+    def train_specs(self) -> tuple[SequenceSpec, ...]:
+        """The training mixture, one spec or more."""
+        return self.train if isinstance(self.train, tuple) else (self.train,)
+
+    @pydantic.model_validator(mode="after")
+    def _check_evaluators(self) -> Self:
+        for name in self.evaluators or ():
+            if name not in EVALUATORS:
+                raise ConfigError("evaluators", name, "no such evaluator", suggest(name, EVALUATORS))
+        if taken := set(self.extra_evaluators) & set(EVALUATORS):
+            raise ConfigError(
+                "extra_evaluators", sorted(taken), "these names are taken", "Call yours otherwise."
+            )
+        longest = self.train_specs[0].n_context
+        for name, spec in self.extra_evaluators.items():
+            if spec.n_context > longest:
+                rule = f"no evaluator may be longer than the training context of {longest}"
+                raise ConfigError(f"extra_evaluators.{name}.n_context", spec.n_context, rule, "Shorten it.")
+        return self
+
+
+class Instrument(Protocol):
+    """Something that is measured of a model, such as what `ask_evaluators` asks.
+
+    It is called with the model in evaluation mode and without gradients. With `spread`, all processes of a training call it,
+    and each must get all results (`hf_icl.distributed.map_spread` deals work out).
+    """
+
+    def __call__(self, task: Task, model: nn.Module, *, batch_size: int, spread: bool) -> Reading:
+        """Return what was found, under names `<instrument>/<measure>` that no other instrument uses."""
+
+
+def ask_evaluators(task: Task, model: nn.Module, *, batch_size: int, spread: bool) -> Reading:
+    """Put a task's evaluators to a model: the instrument that is always there."""
+    return measure(
+        task.evaluators, lambda batch: task.predict(model, batch), batch_size=batch_size, spread=spread
+    )
+
+
+class Task:
+    """A bank with its training sequences and evaluators: all that a model or a callback needs to know.
+
+    Args:
+        config: What to learn and to ask; the embedded default if left out.
+        seed: Seed of the sequences, and of the bank where its config names none.
+        bank: A bank of your own instead of `config.bank`.
+        progress: Show a bar while a bank is fetched or decoded.
+
+    Raises:
+        ConfigError: If the bank cannot serve the sequences that are asked for.
+
+    >>> task = Task(TaskConfig(bank={"kind": "gaussian", "n_classes": 16, "dim": 8, "n_labels": 4}))
+    >>> batch = task.sampler().draw(start=0, count=3)
+    >>> {name: tuple(value.shape) for name, value in task.encode(batch).items()}
+    {'exemplars': (3, 5, 8), 'context_labels': (3, 4), 'labels': (3,)}
+    """
+
+    def __init__(
+        self,
+        config: TaskConfig | None = None,
+        *,
+        seed: int = 0,
+        bank: Bank | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.config = config or TaskConfig()
+        self.seed = seed
+        self.bank = bank if bank is not None else load_bank(self.config.bank, seed=seed, progress=progress)
+        self.form = choose_form(self.config.form, self.bank, self._all_specs())
+        self.train_sampler = self.sampler()  # drawn from at once, so that a bad spec fails here
+
+    @property
+    def n_labels(self) -> int:
+        """Labels that a model chooses among."""
+        return self.bank.n_labels
+
+    @property
+    def n_context(self) -> int:
+        """Exemplar–label pairs before the query."""
+        return self.config.train_specs[0].n_context
+
+    @cached_property
+    def specs(self) -> dict[str, tuple[SequenceSpec, ...]]:
+        """Sequence specs by evaluator name; `train` is the training mixture."""
+        available = {TRAIN_SPLIT: self.config.train_specs}
+        if self.n_context >= 2:
+            available |= {name: (spec,) for name, spec in standard_specs(self.n_context).items()}
+        n_holdout, short = len(self.bank.class_pools["holdout"]), "the context has 1 place"
+        lacking = {
+            name
+            for name, specs in available.items()
+            if any(spec.classes == "holdout" and n_holdout < 2 for spec in specs)
+        }
+        for name in self.config.evaluators or ():
+            if name in lacking or name not in available:
+                rule = "the bank has fewer than 2 holdout classes" if name in lacking else short
+                raise ConfigError("evaluators", name, rule, "Leave the evaluator out, or change the task.")
+        chosen = self.config.evaluators or [name for name in available if name not in lacking]
+        own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
+        return {name: available[name] for name in chosen} | own
+
+    def _all_specs(self) -> list[SequenceSpec]:
+        return [*self.config.train_specs, *self.config.extra_evaluators.values()]
+
+    @cached_property
+    def evaluators(self) -> dict[str, Evaluator]:
+        """All evaluators, their sequences drawn from streams of their own."""
+        count = self.config.n_eval_sequences
+        return {
+            name: Evaluator(name, specs[0], self.sampler(name).draw(0, count), self.n_labels)
+            for name, specs in self.specs.items()
+        }
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """The level that guessing reaches, by metric name."""
+        return {
+            name: level
+            for evaluator in self.evaluators.values()
+            for name, level in evaluator.chance().items()
+        }
+
+    def sampler(self, evaluator: str | None = None, *, device: str | torch.device = "cpu") -> Sampler:
+        """Return the sampler of the training sequences, or that of an evaluator.
+
+        Evaluators draw from other streams than training, so `train` as an evaluator asks about fresh sequences.
+        """
+        specs = self.config.train_specs if evaluator is None else self.specs[evaluator]
+        stream = stream_of("training" if evaluator is None else f"evaluator/{evaluator}")
+        bank = self.bank
+        try:
+            return Sampler(
+                specs,
+                bank.labels,
+                bank.class_pools,
+                bank.exemplar_pools,
+                seed=self.seed,
+                stream=stream,
+                device=device,
+            )
+        except ConfigError as error:
+            raise error.within("train" if evaluator is None else f"evaluators.{evaluator}") from error
+
+    def features(self, batch: SequenceBatch) -> Tensor:
+        """Look up the exemplars of a batch, with its noise; see `hf_icl.task.forms.look_up`."""
+        return look_up(self.bank, batch)
+
+    def encode(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        """Turn a batch of indices into what a model's forward takes, by the task's form."""
+        return self.form.encode(self.bank, batch)
+
+    def predict(self, model: nn.Module, batch: SequenceBatch) -> Tensor:
+        """Return a model's label logits at the query, shape (n_sequences, n_labels)."""
+        bank = self.to(model.device).bank
+        return self.form.predict(bank, model, batch.to(model.device))
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about it."""
+        self.form.check_model(self.bank, model, self.n_context)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the bank, once, to the device where exemplars are looked up. Returns the task itself."""
+        self.bank = self.bank.to(device)
+        return self
+
+    @torch.no_grad()
+    def measure(
+        self,
+        model: nn.Module,
+        *,
+        instruments: Sequence[Instrument] = (),
+        batch_size: int = EVALUATION_BATCH,
+        spread: bool = False,
+    ) -> Reading:
+        """Put all evaluators to a model, in evaluation mode, and leave its mode as it was.
+
+        Args:
+            model: Any model that `check_model` lets pass.
+            instruments: What else to measure; see `Instrument`.
+            batch_size: Sequences per forward pass.
+            spread: Deal the work out to all processes of a training; every one must call, and gets all results.
+
+        Returns:
+            Means by metric name, and per-sequence hits of each evaluator's primary metric and of what instruments give.
+
+        Raises:
+            ConfigError: If the model's head has too few labels, or two instruments give one name.
+        """
+        self.check_model(model)
+        was_training = model.training
+        model.eval()
+        try:
+            found = Reading({}, {})
+            for instrument in (ask_evaluators, *instruments):
+                _add(found, instrument(self, model, batch_size=batch_size, spread=spread))
+            return found
+        finally:
+            model.train(was_training)
+
+    def dataset(self, n_sequences: int) -> SequenceDataset:
+        """Return the first `n_sequences` training sequences as a torch dataset, for a stock `Trainer`."""
+        return SequenceDataset(self, n_sequences)
+
+    def stream(self, start: int = 0) -> SequenceRows:
+        """Return the training sequences without end, from a number on, encoded, for a stock `Trainer`."""
+        return SequenceRows(self, start)
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Data collator for a stock `Trainer`: takes rows of `dataset()`, `stream()` or `load_dataset("hf_icl", …)`."""
+        if "class_ids" not in rows[0]:
+            return default_collate(rows)
+        return self.to("cpu").encode(batch_from_rows(rows, seed=self.seed, stream=stream_of("training")))
+
+
+def _add(found: Reading, more: Reading) -> None:
+    """Add what one instrument found to what the others did."""
+    for name in more.means:
+        if name in found.means or "/" not in name:
+            rule = "must be <instrument>/<measure>, and of one instrument alone"
+            raise ConfigError("instruments", name, rule, "Call it otherwise.")
+    found.means.update({name: float(value) for name, value in more.means.items()})
+    found.hits.update(more.hits)

@@ -1,0 +1,11 @@
+"""Training of the native network with steps that are compiled whole, for one run or for many at once."""
+
+from hf_icl.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "hf_icl.training.compiled.compiling": ("can_compile",),
+        "hf_icl.training.compiled.trainer": ("CompiledTrainer", "train_together"),
+    },
+)

@@ -1,0 +1,144 @@
+"""How a run's weights are fitted, and the `TrainingArguments` that follow from it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+from transformers import TrainingArguments
+
+from hf_icl.config import Config, unknown_key
+from hf_icl.distributed import check_whole_checkpoints, count_devices
+from hf_icl.errors import ConfigError
+from hf_icl.training.regularization import Regularization
+
+OURS = {
+    "output_dir", "max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "warmup_steps",
+    "max_grad_norm", "adam_beta1", "adam_beta2", "weight_decay", "save_strategy", "save_steps", "save_total_limit",
+    "eval_strategy", "eval_steps", "metric_for_best_model", "seed", "logging_steps",
+}  # fmt: skip
+
+
+class TrainingConfig(Config):
+    """How weights are fitted. Whatever is not named here can be set in `arguments`, as in `TrainingArguments`."""
+
+    steps: int = pydantic.Field(32_000, ge=1, description="Optimizer steps.")
+    batch_size: int = pydantic.Field(64, ge=1, description="Sequences per optimizer step, over all devices.")
+    learning_rate: float = pydantic.Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    schedule: Literal["constant", "constant_with_warmup", "inverse_sqrt"] = pydantic.Field(
+        "constant", description="inverse_sqrt: warm-up, then falling as 1/sqrt(step)."
+    )
+    warmup_steps: int = pydantic.Field(0, ge=0, description="Steps of linear warm-up.")
+    clip: float = pydantic.Field(0.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone.")
+    adam_beta1: float = pydantic.Field(0.9, ge=0, lt=1, description="Decay of Adam's first moment.")
+    adam_beta2: float = pydantic.Field(0.999, ge=0, lt=1, description="Decay of Adam's second moment.")
+    regularization: Regularization = pydantic.Field(
+        default_factory=Regularization, description="Decay or L2, on all weights or on named groups."
+    )
+    checkpoint_every: int = pydantic.Field(2000, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int | None = pydantic.Field(
+        2, ge=2, description="How many to keep, 2 or more so that a kill in mid-save loses none; null: all."
+    )
+    keep_best: str | None = pydantic.Field(
+        None, description="Keep the checkpoint that is best in this metric too, such as icl/accuracy."
+    )
+    threads: int | None = pydantic.Field(None, ge=1, description="CPU threads; null: torch's choice.")
+    compile: bool | None = pydantic.Field(
+        None,
+        description="Compile whole steps of the native network, on one device; null: from 5,000 steps on, where it can be done.",
+    )
+    arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
+
+    @pydantic.field_validator("keep_best")
+    @classmethod
+    def _check_metric(cls, name: str | None) -> str | None:
+        if name is not None and not name.endswith(
+            ("/accuracy", "/probability", "/context_accuracy", "/loss")
+        ):
+            raise ConfigError("", name, "not the name of a metric", "For example icl/accuracy or train/loss.")
+        return name
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule == "constant" and self.warmup_steps:
+            rule = "schedule constant has no warm-up"
+            raise ConfigError(
+                "warmup_steps", self.warmup_steps, rule, "Use constant_with_warmup or inverse_sqrt."
+            )
+        if self.schedule != "constant" and not self.warmup_steps:
+            rule = f"schedule {self.schedule} needs warm-up steps"
+            raise ConfigError("warmup_steps", 0, rule, "The paper uses 4000.")
+        known = {field.name for field in fields(TrainingArguments) if field.init}
+        for name, value in self.arguments.items():
+            if name not in known:
+                raise unknown_key(f"arguments.{name}", value, known)
+            if name.startswith(
+                ("hub_", "push_to_hub")
+            ):  # hub_token would stand in config.yaml, for all to see
+                rule = "runs are published by hf-icl, which keeps tokens out of configs"
+                hint = "Use: hf-icl run --push USER/REPO"
+                raise ConfigError(f"arguments.{name}", "…", rule, hint)
+            if name in OURS:
+                raise ConfigError(
+                    f"arguments.{name}", value, "the run sets this itself", "Use the field of training."
+                )
+        return self
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a CPU is asked for where there may be an accelerator."""
+        return bool(self.arguments.get("use_cpu"))
+
+    def to_arguments(self, output_dir: Path, seed: int) -> TrainingArguments:
+        """Return transformers' own arguments.
+
+        Raises:
+            ConfigError: If `batch_size` cannot be split evenly, transformers refuses an argument, or FSDP would save
+                parts that no single process opens.
+        """
+        regularization = self.regularization
+        best = dict(
+            eval_strategy="steps", eval_steps=self.checkpoint_every, metric_for_best_model=self.keep_best
+        )
+        defaults = dict(report_to="none", disable_tqdm=True, ddp_find_unused_parameters=False)
+        values = dict(
+            output_dir=str(output_dir),
+            max_steps=self.steps,
+            per_device_train_batch_size=self._split_batch(),
+            learning_rate=self.learning_rate,
+            lr_scheduler_type=self.schedule,
+            warmup_steps=self.warmup_steps,
+            max_grad_norm=self.clip,
+            adam_beta1=self.adam_beta1,
+            adam_beta2=self.adam_beta2,
+            weight_decay=regularization.strength if regularization.kind == "decay" else 0.0,
+            save_strategy="steps",
+            save_steps=self.checkpoint_every,
+            save_total_limit=self.keep_checkpoints,
+            logging_steps=self.checkpoint_every,
+            seed=seed,
+            **(best if self.keep_best else {}),
+        )
+        try:
+            # a copy, because transformers completes `fsdp_config` in place
+            args = TrainingArguments(**defaults | copy.deepcopy(self.arguments) | values)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                "training.arguments", self.arguments, str(error), "See TrainingArguments."
+            ) from error
+        check_whole_checkpoints(args)
+        return args
+
+    def _split_batch(self) -> int:
+        """Return sequences per device and forward pass."""
+        n_devices = count_devices(cpu=self.on_cpu)
+        n_parts = self.arguments.get("gradient_accumulation_steps", 1)
+        size, rest = divmod(self.batch_size, n_devices * n_parts)
+        if rest:
+            rule = f"cannot be split evenly over {n_devices} devices × {n_parts} accumulated parts"
+            hint = f"Take a multiple of {n_devices * n_parts}, or other numbers of devices and parts."
+            raise ConfigError("training.batch_size", self.batch_size, rule, hint)
+        return size

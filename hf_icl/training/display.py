@@ -1,0 +1,156 @@
+"""A live view of a training run in the terminal: speed, time left, loss, and the rise and fall of ICL."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_icl.history.history import History, Row
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_LOSS
+
+COLOURS = ("cyan", "blue", "magenta", "bright_red", "yellow", "green")
+BLOCKS = "▁▂▃▄▅▆▇█"
+REFRESH_S = 0.2
+PATIENCE = 20  # drawing takes a twentieth of the time at most
+LABEL_COLUMNS, MAX_COLUMNS = 24, 72
+
+
+def list_curves() -> list[tuple[str, str, str]]:
+    """Return label, metric and colour of what is shown: every evaluator that has a place in the summary table, and the loss."""
+    kinds = [kind for kind in EVALUATORS.values() if kind.table != ()]
+    colours = itertools.cycle(COLOURS)
+    return [(kind.short, kind.metric, next(colours)) for kind in kinds] + [("loss", TRAIN_LOSS, "white")]
+
+
+class LiveView:
+    """A context in which a terminal is drawn on, so that it is put right whatever ends the work.
+
+    Attributes:
+        console: Where to draw.
+        live: What draws there; None outside the context, and where there is no terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, auto_refresh=False)
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+
+class LiveDisplay(LiveView, TrainerCallback):
+    """Draws the run while it trains; where there is no terminal, prints one line per evaluation.
+
+    Args:
+        console: Where to draw.
+        history: What is shown.
+    """
+
+    def __init__(self, console: Console, history: History) -> None:
+        super().__init__(console)
+        self.history = history
+        self.n_printed = 0
+        self.started = self.drawn = 0.0
+        self.pause = REFRESH_S
+        self.first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        """Start the clock."""
+        self.started, self.first_step = time.monotonic(), state.global_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        """Draw, a few times a second at most; less often where a long history takes long to draw."""
+        now = time.monotonic()
+        if now - self.drawn < self.pause and state.global_step < state.max_steps:
+            return
+        self.drawn = now
+        speed = (state.global_step - self.first_step) / max(now - self.started, 1e-9)
+        if self.live is not None:
+            self.live.update(self.render(state.global_step, state.max_steps, speed), refresh=True)
+            self.pause = max(REFRESH_S, PATIENCE * (time.monotonic() - now))
+        elif len(self.history.rows) > self.n_printed:
+            self.n_printed = len(self.history.rows)
+            line = self.line(self.history.rows[-1], state.max_steps, speed)
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def render(self, step: int, n_steps: int, speed: float) -> Table:
+        """Return the view: step, speed and time left, a bar, and a sparkline per curve (the loss on a log scale)."""
+        width = max(10, min(self.console.width - LABEL_COLUMNS, MAX_COLUMNS))
+        left = format_duration((n_steps - step) / speed) if speed else "?"
+        table = Table.grid(padding=(0, 2))
+        for label, name, colour in list_curves():
+            values = self.history.rows.columns.curve(name)[1].tolist()
+            if values:
+                line = sparkline(spread_log(values) if name.endswith("loss") else values, width=width)
+                table.add_row(f"{label:<12}", f"[{colour}]{values[-1]:6.3f}", f"[{colour}]{line}")
+        head = f"step {step:,} / {n_steps:,} · {speed:.0f} steps/s · {left} left"
+        view = Table.grid()
+        for part in (head, ProgressBar(total=n_steps, completed=step, width=width + LABEL_COLUMNS), table):
+            view.add_row(part)
+        return view
+
+    def line(self, row: Row, n_steps: int, speed: float) -> str:
+        """Return one evaluation as one line of text."""
+        shown = [
+            f"{label} {row['metrics'][name]:.3f}"
+            for label, name, _ in list_curves()
+            if name in row["metrics"]
+        ]
+        return f"step {row['step']:>7,} / {n_steps:,}  {speed:5.0f} steps/s  " + "  ".join(shown)
+
+
+def sparkline(values: list[float], *, width: int) -> str:
+    """Draw values between 0 and 1 as blocks, one per value, or one per group where there are more than fit.
+
+    >>> sparkline([0, 0.5, 1], width=10)
+    '▁▅█'
+    """
+    if len(values) > width:
+        edges = [round(i * len(values) / width) for i in range(width + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    levels = [min(max(value, 0.0), 1.0) * (len(BLOCKS) - 1) for value in values]
+    return "".join(BLOCKS[round(level + 1e-9)] for level in levels)
+
+
+def spread_log(values: list[float]) -> list[float]:
+    """Spread positive values from 0 (the least) to 1 (the largest), evenly in their logarithms.
+
+    >>> spread_log([1.0, 0.1, 0.01])
+    [1.0, 0.5, 0.0]
+    """
+    logs = [math.log(max(value, 1e-12)) for value in values]
+    low, high = min(logs), max(logs)
+    return [round((log - low) / (high - low), 9) if high > low else 1.0 for log in logs]
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as people say it.
+
+    >>> format_duration(65), format_duration(3700)
+    ('1:05', '1:01:40')
+    """
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"

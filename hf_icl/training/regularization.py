@@ -1,0 +1,51 @@
+"""What keeps weights small while they are fitted."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import pydantic
+from torch import nn
+
+from hf_icl.config import Config
+from hf_icl.errors import ConfigError
+from hf_icl.models.groups import parameter_groups
+
+
+class Regularization(Config):
+    """What keeps weights small: AdamW's decoupled decay, or the sum of squares added to the mean loss (true L2)."""
+
+    kind: Literal["none", "decay", "l2"] = pydantic.Field(
+        "none", description="none, decay (AdamW) or l2 (in the loss)."
+    )
+    strength: float = pydantic.Field(
+        0.0, ge=0, description="Decay rate, or coefficient of the sum of squares."
+    )
+    groups: tuple[Literal["mlp", "attention", "embeddings", "encoder", "head"], ...] | None = pydantic.Field(
+        None,
+        description="Parameter groups to which it applies; null: all weights, biases and norms included.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_strength(self) -> Self:
+        if self.kind == "none" and self.strength:
+            rule = "kind 'none' and this strength contradict each other"
+            raise ConfigError("strength", self.strength, rule, "Set kind to decay or l2.")
+        if self.kind != "none" and "strength" not in self.model_fields_set:
+            rule = f"kind {self.kind!r} needs a strength"
+            raise ConfigError("strength", None, rule, "Give it one; 0 is the same as kind none.")
+        return self
+
+    def select(self, model: nn.Module) -> list[str]:
+        """Return the names of the parameters to which it applies.
+
+        Raises:
+            ConfigError: If a named group has no parameters in this model.
+        """
+        groups = parameter_groups(model)
+        for group in self.groups or ():
+            if not groups.get(group):
+                raise ConfigError(
+                    "regularization.groups", group, "this model has no such parameters", "Leave it out."
+                )
+        return [name for group in self.groups or groups for name in groups[group]]

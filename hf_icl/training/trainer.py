@@ -1,0 +1,177 @@
+"""`TransienceTrainer`: a thin `transformers.Trainer` that draws its own batches and regularises named groups."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from hf_icl.distributed import check_joined
+from hf_icl.errors import ConfigError
+from hf_icl.files import write_whole
+from hf_icl.history.history import History
+from hf_icl.report.card import render_card
+from hf_icl.report.write import write_report
+from hf_icl.task.datasets import SequenceStream
+from hf_icl.task.task import Instrument, Task
+from hf_icl.training.callback import TransienceCallback
+from hf_icl.training.checkpoints import ManifestCallback
+from hf_icl.training.regularization import Regularization
+from hf_icl.training.schedule import Schedule
+
+
+class TransienceTrainer(Trainer):
+    """A stock `Trainer` but for four things, each an override of a documented method.
+
+    - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size, number of processes
+      and resume.
+    - `regularization` puts decay or true L2 on all weights or on named groups.
+    - `evaluate()` measures the task's evaluators, so `metric_for_best_model="icl/accuracy"` needs no dataset.
+    - The card that `push_to_hub` writes is that of hf_icl, with the report beside it.
+
+    Args:
+        model: An `ICLModel`, or for a task in tokens form any causal language model.
+        args: As for `Trainer`; `max_steps` must be set, because sequences never run out.
+        task: What to train on and what to measure.
+        schedule: When to measure.
+        regularization: None by default.
+        history: A `History` to write instead of `history.jsonl` in the output folder.
+        instruments: What else to measure; see `TransienceCallback`.
+        callbacks: As for `Trainer`; they run after the measuring.
+        processing_class: The tokenizer of a pretrained model, saved with it.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: TrainingArguments,
+        task: Task,
+        *,
+        schedule: Schedule | int = 500,
+        regularization: Regularization | None = None,
+        history: History | None = None,
+        instruments: Sequence[Instrument] = (),
+        callbacks: list[TrainerCallback] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        if args.max_steps < 1:
+            raise ConfigError(
+                "max_steps", args.max_steps, "sequences never run out, so steps must be counted", ""
+            )
+        check_joined(args.world_size)
+        task.check_model(model)
+        args.ignore_data_skip = True  # the stream itself starts where the checkpoint stopped
+        self.task = task
+        self.regularization = regularization or Regularization()
+        self.regularized = set(self.regularization.select(model))
+        # `evaluate` below needs no dataset, but `Trainer` refuses an evaluation strategy without one.
+        super().__init__(model, args, eval_dataset=task.dataset(1), processing_class=processing_class)
+        self.transience = TransienceCallback(
+            task, schedule=schedule, log=self.log, history=history, instruments=instruments
+        )
+        for callback in [self.transience, *(callbacks or []), ManifestCallback()]:
+            self.add_callback(callback)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return this process's endless ready batches, beginning after the last sequence that the checkpoint has seen."""
+        stream = SequenceStream(
+            self.task,
+            self.args.train_batch_size,
+            self.args.device,
+            first=lambda: self.transience.sequences,
+            rank=self.args.process_index,
+            n_processes=self.args.world_size,
+        )
+        return DataLoader(stream, batch_size=None)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Measure the task's evaluators on the current model, instead of the loss on a dataset."""
+        metrics = self.transience.metrics_for_trainer(self.args, self.state, self.model)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.regularization.kind == "l2" and self.regularization.strength:
+            named = dict(self.model.named_parameters())  # on several devices `model` is wrapped, names too
+            squares = _sum_squares(named[name] for name in sorted(self.regularized))
+            added = self.regularization.strength * squares
+            if num_items_in_batch is not None:  # else the trainer divides the whole by the number of parts
+                added = added / self.current_gradient_accumulation_steps
+            loss = loss + added
+        return (loss, outputs) if return_outputs else loss
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        """Return the parameters that AdamW's decay applies to: those of the chosen groups, biases included."""
+        return sorted(self.regularized) if self.regularization.kind == "decay" else []
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the report and the card of hf_icl into the output folder, instead of a draft that knows no transience.
+
+        `push_to_hub` calls this each time, and overwrites README.md with it.
+
+        Args:
+            language: Metadata of the card.
+            license: Metadata of the card, instead of the one that it has.
+            tags: Added to those that it has.
+            model_name: Title; default: the output folder.
+            finetuned_from: Metadata of the card; default: the checkpoint from which the model was loaded.
+            tasks: Of no use here: the card says itself what was measured.
+            dataset_tags: Data sets on the Hub that the card links.
+            dataset: As `tasks`.
+            dataset_args: As `tasks`.
+        """
+        if not self.is_world_process_zero():
+            return
+        history = self.transience.history
+        if history is None or not history.rows:
+            super().create_model_card(language, license, tags, model_name, finetuned_from)
+            return
+        folder = Path(self.args.output_dir)
+        about = _describe_model(self.model) | ({"pretrained": finetuned_from} if finetuned_from else {})
+        record = self.transience.record(model_name or folder.resolve().name, about)
+        report = write_report([record], folder / "report")
+        card = ModelCard(render_card(report.analysis))
+        card.data.tags = list(dict.fromkeys([*card.data.tags, *_list(tags)]))
+        given = {"language": language, "license": license, "datasets": _list(dataset_tags) or None}
+        for field, value in given.items():
+            if value is not None:
+                card.data[field] = value
+        write_whole(folder / "README.md", str(card).encode())
+
+
+def _list(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
+
+
+def _describe_model(model: torch.nn.Module) -> dict[str, Any]:
+    """Return what a card says of where a model comes from."""
+    base = getattr(getattr(model, "config", None), "_name_or_path", None)
+    return {"pretrained": base or None, "lora": hasattr(model, "peft_config") or None}
+
+
+def _sum_squares(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of squares, the same on all devices even where FSDP has dealt some weights out to them."""
+    squares = [weight.square().sum() for weight in weights]
+    parts = [square for square in squares if isinstance(square, DTensor)]
+    total = sum(square for square in squares if not isinstance(square, DTensor))
+    return total + functools.reduce(torch.add, parts).full_tensor() if parts else total
