@@ -10,9 +10,15 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
-from hf_icl.cli import data, hub, run, sweep  # noqa: F401, I001  each adds its commands, in this order
 from hf_icl.cli.app import app, console
 from hf_icl.errors import HfIclError, LostProcessError
+
+# isort: off  each adds its commands to the app; this is their order in --help
+import hf_icl.cli.run  # noqa: F401
+import hf_icl.cli.hub  # noqa: F401
+import hf_icl.cli.sweep  # noqa: F401
+import hf_icl.cli.data  # noqa: F401
+# isort: on
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.cli import hub
+from hf_icl.cli import publishing
 from hf_icl.cli.app import (
     Overrides,
     Public,
@@ -39,13 +39,13 @@ def run(
         str | None,
         typer.Option(metavar="USER/REPO", help="Publish on the Hub while it trains; see hf-icl push."),
     ] = None,
-    revisions: hub.Revisions = "geometric",
-    max_revisions: hub.MaxRevisions = 20,
-    max_gb: hub.MaxGigabytes = 10.0,
+    revisions: publishing.Revisions = "geometric",
+    max_revisions: publishing.MaxRevisions = 20,
+    max_gb: publishing.MaxGigabytes = 10.0,
     public: Public = False,
-    space: hub.Space = None,
-    dataset: hub.DatasetRepo = None,
-    push_wait: hub.Wait = 600.0,
+    space: publishing.Space = None,
+    dataset: publishing.DatasetRepo = None,
+    push_wait: publishing.Wait = 600.0,
 ) -> None:
     """Train a model, watch ICL rise and fall, and write the report.
 
@@ -58,7 +58,7 @@ def run(
     source, overrides = sort_words(source, overrides)
     config = load_config(source, overrides)
     command = shlex.join(["hf-icl", "run", source, *overrides])
-    target = push and hub.make_target(
+    target = push and publishing.make_target(
         push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb, space=space,
         dataset=dataset, wait=push_wait, config=config,
     )  # fmt: skip
@@ -132,14 +132,14 @@ def evaluate(
     Example: `hf-icl evaluate me/transience --all-revisions`
     """
     if all_revisions:
-        return hub.evaluate_revisions(str(model))
+        return publishing.evaluate_revisions(str(model))
     from hf_icl.models.build import load_model
     from hf_icl.runs.config import load_config
     from hf_icl.runs.folder import RUN_FILE
     from hf_icl.runs.run import Run, build_task
 
     quiet_transformers()
-    with hub.fetched(model) as folder:
+    with publishing.fetched(model) as folder:
         is_run = (folder / RUN_FILE).exists()
         if task is None and not is_run and (folder / "config.json").exists():
             rule = f"{model} is a model, not a run: it does not know its task"
@@ -240,7 +240,7 @@ def _train_and_report(made) -> None:
             return
         _write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
         if publisher:
-            hub.finish(publisher)
+            publishing.finish(publisher)
 
 
 def _publisher(made):
