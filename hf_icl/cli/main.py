@@ -13,7 +13,8 @@ from rich.markup import escape
 from hf_icl.cli.app import app, console
 from hf_icl.errors import HfIclError, LostProcessError
 
-# isort: off  each adds its commands to the app; this is their order in --help
+# Each adds its commands to the app; this is their order in --help.
+# isort: off
 import hf_icl.cli.run  # noqa: F401
 import hf_icl.cli.hub  # noqa: F401
 import hf_icl.cli.sweep  # noqa: F401
