@@ -4,7 +4,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-.PHONY: run test test-slow test-floor lint format bench help
+.PHONY: run test test-slow test-floor test-newest lint format bench help
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,3 +48,14 @@ $(FLOOR)/.ready: setup.cfg tests/floors.py
 
 test-floor: $(FLOOR)/.ready  ## The unit suite on the lowest versions that setup.cfg declares
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(FLOOR)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning
+
+# The newest versions that the ranges of setup.cfg allow, in an environment of their own: what users get from pip today.
+NEWEST := .venv-newest
+$(NEWEST)/.ready: setup.cfg
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
+	touch $@
+
+test-newest: $(NEWEST)/.ready  ## The unit suite on the newest versions that setup.cfg allows
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(NEWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning -W default::FutureWarning

@@ -1,7 +1,7 @@
 """When in-context learning appears in a Hugging Face model, and when it fades.
 
-Importing the package registers the data sets, so that `datasets.load_dataset("hf_icl", "gaussian")` works. Everything
-else is loaded when it is first asked for.
+Importing the package registers the data sets, so that `datasets.load_dataset("hf_icl", "gaussian")` works.
+Everything else is loaded when it is first asked for.
 """
 
 from hf_icl.data.packaged import register_soon

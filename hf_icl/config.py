@@ -23,8 +23,8 @@ from hf_icl.errors import ConfigError
 class Config(pydantic.BaseModel):
     """Base of all configs: immutable, strict about keys, and raising `ConfigError`.
 
-    Subclasses declare fields with `pydantic.Field(default, ge=…, description=…)` and put rules that join several
-    fields into a `model_validator(mode="after")` that raises `ConfigError`.
+    Subclasses declare fields with `pydantic.Field(default, ge=…, description=…)` and put rules that join
+    several fields into a `model_validator(mode="after")` that raises `ConfigError`.
 
     >>> class Point(Config):
     ...     x: int = pydantic.Field(0, ge=0, description="Steps to the right.")
@@ -80,7 +80,8 @@ def _list_kinds(annotation: Any) -> Iterator[type]:
 
 
 def _first_error(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> ConfigError:
-    """Translate what pydantic found: of the members of a union, the one whose reading went furthest is meant."""
+    """Translate what pydantic found: of the members of a union,
+    the one whose reading went furthest is meant."""
     return max(
         (_translate(model, details) for details in error.errors()), key=lambda found: found.field.count(".")
     )
@@ -107,7 +108,8 @@ def _translate(model: type[pydantic.BaseModel], details: Mapping[str, Any]) -> C
 
 
 def _is_union_member(part: str | int, models: list[type[pydantic.BaseModel]]) -> bool:
-    """Pydantic names the union member that it tried, by class or `kind`; a reader's YAML has no such level."""
+    """Pydantic names the union member that it tried, by class or `kind`;
+    a reader's YAML has no such level."""
     kinds = {model.model_fields["kind"].default for model in models if "kind" in model.model_fields}
     return isinstance(part, str) and (
         "[" in part or part in kinds or part in {model.__name__ for model in models}

@@ -1,4 +1,5 @@
-"""One run on several devices, a process each: who writes, what all must know, and what to say when one is lost."""
+"""One run on several devices, a process each: who writes, what all must know,
+and what to say when one is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ TIMEOUT = timedelta(
 
 
 def join(*, cpu: bool = False) -> None:
-    """Meet the other processes that `torchrun` or `accelerate launch` started; does nothing where there are none.
+    """Meet the other processes that `torchrun` or `accelerate launch` started;
+    does nothing where there are none.
 
     Args:
         cpu: Train on the CPU although there is an accelerator.
@@ -34,18 +36,17 @@ def join(*, cpu: bool = False) -> None:
     from accelerate import PartialState
 
     if cpu or not torch.accelerator.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = (
-            "true"  # read by TrainingArguments; else every process trains alone
-        )
+        # read by TrainingArguments; else every process trains alone
+        os.environ["ACCELERATE_USE_CPU"] = "true"
     PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true", timeout=TIMEOUT)
 
 
 def leave() -> None:
     """Part from the other processes.
 
-    A trainer is full of cycles, and until they are collected it keeps gloo's threads alive. Those that are still there when
-    Python ends may abort the process ("terminate called without an active exception"), and the launcher then stops the
-    others, the one that is still writing the report too.
+    A trainer is full of cycles, and until they are collected it keeps gloo's threads alive. Those that are
+    still there when Python ends may abort the process ("terminate called without an active exception"), and
+    the launcher then stops the others, the one that is still writing the report too.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -63,13 +64,15 @@ def is_main() -> bool:
 
 
 def count_devices(*, cpu: bool = False) -> int:
-    """Return among how many devices a `Trainer` splits a step: all processes', or the GPUs of a process that is alone."""
+    """Return among how many devices a `Trainer` splits a step: all processes',
+    or the GPUs of a process that is alone."""
     alone = 1 if cpu else max(1, torch.cuda.device_count())
     return count_processes() if count_processes() > 1 else alone
 
 
 def check_joined(world_size: int) -> None:
-    """Refuse processes that were started together and know nothing of each other: all would write the same files.
+    """Refuse processes that were started together and know nothing of each other:
+    all would write the same files.
 
     Raises:
         ConfigError: If the launcher started more processes than the trainer knows.
@@ -81,10 +84,12 @@ def check_joined(world_size: int) -> None:
 
 
 def check_whole_checkpoints(args: TrainingArguments) -> None:
-    """Refuse FSDP that saves a part per process: a run's checkpoints and model must be such as one process opens.
+    """Refuse FSDP that saves a part per process: a run's checkpoints and model must be such as one process
+    opens.
 
     Args:
-        args: What a `Trainer` is to be made with; where they say nothing of FSDP, `accelerate launch` may have.
+        args: What a `Trainer` is to be made with; where they say nothing of FSDP, `accelerate launch` may
+            have.
 
     Raises:
         ConfigError: If FSDP is asked for with state dicts of another kind than full ones.
@@ -97,7 +102,10 @@ def check_whole_checkpoints(args: TrainingArguments) -> None:
     kind = FullyShardedDataParallelPlugin(**asked or {}).state_dict_type.name
     if kind != "FULL_STATE_DICT":
         rule = "a run keeps checkpoints that one process opens, and these would be a part per process"
-        hint = "Set FULL_STATE_DICT, in the accelerate file or in training.arguments.fsdp_config.state_dict_type."
+        hint = (
+            "Set FULL_STATE_DICT, in the accelerate file or in "
+            "training.arguments.fsdp_config.state_dict_type."
+        )
         raise ConfigError("fsdp_state_dict_type", kind, rule, hint)
 
 
@@ -111,7 +119,8 @@ def from_main(value: T) -> T:
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """Let the main process do something, once, and return its result in all; its errors are raised in all too.
+    """Let the main process do something, once, and return its result in all;
+    its errors are raised in all too.
 
     >>> on_main(lambda: 6 * 7)
     42
@@ -137,8 +146,8 @@ def wait_for_all() -> None:
 def map_spread(work: Callable[[int], T], n_jobs: int) -> list[T]:
     """Return `[work(0), …, work(n_jobs − 1)]` in every process, the jobs dealt out to all.
 
-    All do equally many, because under FSDP a forward pass takes every process: those left over do the last job again
-    and drop it.
+    All do equally many, because under FSDP a forward pass takes every process: those left over do the last
+    job again and drop it.
 
     >>> map_spread(lambda job: job * job, 4)
     [0, 1, 4, 9]
@@ -155,7 +164,8 @@ def map_spread(work: Callable[[int], T], n_jobs: int) -> list[T]:
 
 @contextlib.contextmanager
 def explain_loss(way_on: str) -> Iterator[None]:
-    """Say in one sentence what gloo, NCCL and the launcher's SIGTERM mean: another process of the run has ended.
+    """Say in one sentence what gloo, NCCL and the launcher's SIGTERM mean:
+    another process of the run has ended.
 
     Args:
         way_on: What to do about it.

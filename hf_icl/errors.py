@@ -16,8 +16,8 @@ class ConfigError(HfIclError, ValueError):
         rule: What must hold.
         hint: What to do about it.
 
-    >>> print(ConfigError("train.burst", 9, "burst must fit into n_context = 8", "Lower burst or raise n_context."))
-    train.burst = 9: burst must fit into n_context = 8. Lower burst or raise n_context.
+    >>> print(ConfigError("train.burst", 9, "burst must fit into n_context = 8", "Lower burst."))
+    train.burst = 9: burst must fit into n_context = 8. Lower burst.
     """
 
     def __init__(self, field: str, value: object, rule: str, hint: str = "") -> None:

@@ -1,4 +1,5 @@
-"""Files and folders that are there whole or not at all, whenever their writer dies; and one sentence where they cannot be."""
+"""Files and folders that are there whole or not at all, whenever their writer dies;
+and one sentence where they cannot be."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ DRAFTS = ".*.tmp"  # what a killed writer leaves; nobody else makes such names
 
 
 def name_draft(path: Path) -> Path:
-    """Return where a file or folder is put together before it takes its name: hidden, beside it, and not to be guessed."""
+    """Return where a file or folder is put together before it takes its name: hidden, beside it,
+    and not to be guessed."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
@@ -63,8 +65,8 @@ def write_whole(path: Path, data: bytes, *, way_out: str = "What was there befor
 def fill_whole(folder: Path, *, last: str, way_out: str) -> Iterator[Path]:
     """Give a folder to write into, whose entries appear in `folder` at the end, and on any error not at all.
 
-    A new folder appears at once. In one that is there, which may be the root of a disk, entries are moved one by one, and
-    those of the same names are replaced.
+    A new folder appears at once. In one that is there, which may be the root of a disk, entries are moved one
+    by one, and those of the same names are replaced.
 
     Args:
         folder: Made if need be, with those above it.
@@ -97,7 +99,8 @@ def fill_whole(folder: Path, *, last: str, way_out: str) -> Iterator[Path]:
 
 
 def is_unused(folder: Path) -> bool:
-    """Return whether nothing is there, or an empty folder (what a killed writer left in it does not count)."""
+    """Return whether nothing is there, or an empty folder
+    (what a killed writer left in it does not count)."""
     if not folder.exists():
         return not folder.is_symlink()
     return folder.is_dir() and all(entry.match(DRAFTS) for entry in folder.iterdir())

@@ -1,4 +1,5 @@
-"""Rooms whose names are loaded when they are first asked for, so that importing one of them costs what that one costs."""
+"""Rooms whose names are loaded when they are first asked for,
+so that importing one of them costs what that one costs."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Philox 4x32-10, a counter-based random generator, in integer tensor operations.
 
-A word is a function of (seed, stream, index, block) and of nothing else, with the same bits on every device: the
-i-th sequence is the same whoever draws it, in whatever batch, after whatever came before. Words are 32-bit unsigned
-numbers held in int64.
+A word is a function of (seed, stream, index, block) and of nothing else, with the same bits on every device:
+the i-th sequence is the same whoever draws it, in whatever batch, after whatever came before. Words are
+32-bit unsigned numbers held in int64.
 
-The `block` numbers of one index are shared out as follows: below 2^24 the sampler's draws, from `POLYSEMY_BLOCK`
-one block per class, from `NOISE_BLOCK` the within-class noise.
+The `block` numbers of one index are shared out as follows: below 2^24 the sampler's draws, from
+`POLYSEMY_BLOCK` one block per class, from `NOISE_BLOCK` the within-class noise.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -51,8 +51,8 @@ def philox_4x32(counter: torch.Tensor, key: tuple[int, int]) -> torch.Tensor:
 def _encrypt(columns: list[torch.Tensor], key: tuple[int, int]) -> None:
     """Ten rounds in place on four tensors of one shape.
 
-    A product of two 32-bit numbers wraps in int64 without losing a bit. Only the two words that the next round
-    multiplies are cut back to 32 bits; the other two stay as whole products until the end.
+    A product of two 32-bit numbers wraps in int64 without losing a bit. Only the two words that the next
+    round multiplies are cut back to 32 bits; the other two stay as whole products until the end.
     """
     c0, c1, c2, c3 = columns
     k0, k1 = key

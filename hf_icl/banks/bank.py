@@ -1,4 +1,5 @@
-"""A bank of exemplars: classes × exemplars × features, their labels, and the splits into training and holdout."""
+"""A bank of exemplars: classes × exemplars × features, their labels,
+and the splits into training and holdout."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ SCALE_CHUNK_VALUES = 1 << 20
 
 
 class BankConfigBase(Config, abc.ABC):
-    """What all kinds of bank share. Classes are numbered from 0, training classes first, then holdout classes.
+    """What all kinds of bank share. Classes are numbered from 0, training classes first,
+    then holdout classes.
 
     A kind of bank is a subclass with a `kind` of its own and a `load`, named in `hf_icl.banks.kinds`.
     """
@@ -68,12 +70,14 @@ class BankConfigBase(Config, abc.ABC):
         """
 
     def outline(self, *, seed: int) -> Bank:
-        """Return a bank of this size without exemplars, see `outline_bank`; loaded where the config does not tell it."""
+        """Return a bank of this size without exemplars, see `outline_bank`;
+        loaded where the config does not tell it."""
         return self.load(seed=seed)
 
     @property
     def is_stackable(self) -> bool:
-        """Whether models of such a bank have a linear encoder or a table of ids, as compiled and stacked steps need."""
+        """Whether models of such a bank have a linear encoder or a table of ids,
+        as compiled and stacked steps need."""
         return False
 
     @property
@@ -109,7 +113,8 @@ class Vocabulary:
     Attributes:
         label_tokens: int64 (n_labels,), the token of each label; none of them is an exemplar's.
         size: Rows of the model's token table.
-        prefix: Tokens that the model's tokenizer puts before every text, such as the one that begins a sequence.
+        prefix: Tokens that the model's tokenizer puts before every text, such as the one that begins a
+            sequence.
         names: Text of each token, by its id.
     """
 
@@ -123,8 +128,8 @@ class Vocabulary:
 class Bank:
     """Exemplars that sequences point to, immutable.
 
-    Class ids are 0..n_classes-1: the training classes first, then the holdout classes. An exemplar is the pair
-    (class id, exemplar id).
+    Class ids are 0..n_classes-1: the training classes first, then the holdout classes. An exemplar is the
+    pair (class id, exemplar id).
 
     Attributes:
         name: What it was made from, such as "omniglot".
@@ -134,17 +139,21 @@ class Bank:
         n_labels: Labels that a head needs; labels are 0..n_labels-1.
         labels: int64 (n_classes, labels_per_class); rows of −1 for holdout classes.
         class_pools: Class ids (int64) of "train" and "holdout".
-        exemplar_pools: Half-open ranges of exemplar ids: "all", "train" and "holdout", the last possibly empty.
+        exemplar_pools: Half-open ranges of exemplar ids: "all", "train" and "holdout", the last possibly
+            empty.
         scale: Root mean square of one feature over the training classes, the unit of draw-time noise.
         class_names: Name of each class, where it has one.
-        rows: Row of `data` of each exemplar, int64 (n_classes, n_exemplars); the ids themselves in a bank of ids.
+        rows: Row of `data` of each exemplar, int64 (n_classes, n_exemplars); the ids themselves in a bank of
+            ids.
         data: Stored exemplars (n_rows, *shape), float32, or uint8 for 0..1 in steps of 1/255; None for ids.
         variants: Flip or rotation of each class, int64 (n_classes,) in 0..7, see `turn`; None: as stored.
-        vocabulary: For exemplars that are tokens of a model's vocabulary: the other tokens, and what they are called.
+        vocabulary: For exemplars that are tokens of a model's vocabulary: the other tokens, and what they are
+            called.
         exemplar_names: Name of each exemplar by class, where they have names.
         facts: What else a report tells of it, JSON types only, such as the spread of its classes.
 
-    >>> bank = make_bank("mine", torch.arange(12.0).reshape(6, 2), torch.arange(6).reshape(3, 2), n_holdout_classes=1)
+    >>> data, rows = torch.arange(12.0).reshape(6, 2), torch.arange(6).reshape(3, 2)
+    >>> bank = make_bank("mine", data, rows, n_holdout_classes=1)
     >>> bank.lookup(torch.tensor([2, 0]), torch.tensor([1, 0])).tolist()
     [[10.0, 11.0], [0.0, 1.0]]
     >>> bank.labels.flatten().tolist(), bank.n_labels
@@ -229,10 +238,11 @@ def make_outline(
 
 
 def turn(images: Tensor, variants: Tensor) -> Tensor:
-    """Return square images (…, H, H), each flipped or rotated by its variant (…): the 8 symmetries of a square.
+    """Return square images (…, H, H), each flipped or rotated by its variant (…):
+    the 8 symmetries of a square.
 
-    Bit 4 of a variant mirrors in the main diagonal, then bit 1 from left to right, then bit 2 from top to bottom,
-    so 0 leaves as is, 3 is half a turn, 6 and 5 are a quarter turn counter-clockwise and clockwise.
+    Bit 4 of a variant mirrors in the main diagonal, then bit 1 from left to right, then bit 2 from top to
+    bottom, so 0 leaves as is, 3 is half a turn, 6 and 5 are a quarter turn counter-clockwise and clockwise.
 
     >>> turn(torch.tensor([[1, 2], [3, 4]]).expand(8, 2, 2), torch.arange(8))[6].tolist()
     [[2, 4], [1, 3]]
@@ -262,7 +272,8 @@ def make_bank(
 
     Args:
         name: What the bank is called in reports.
-        data: Stored exemplars (n_rows, D), (n_rows, H, W) or (n_rows, C, H, W); float32 or uint8. None for ids.
+        data: Stored exemplars (n_rows, D), (n_rows, H, W) or (n_rows, C, H, W); float32 or uint8. None for
+            ids.
         rows: Row of `data` of each exemplar, or id of each exemplar, int64 (n_classes, n_exemplars).
         n_holdout_classes: How many of the classes, from the end, are not for training.
         n_holdout_exemplars: How many exemplars of each class, from the end, are not for training.
@@ -306,8 +317,8 @@ def assign_labels(
 ) -> tuple[Tensor, int]:
     """Give every training class its labels, each by (seed, class) alone.
 
-    With `n_labels` None, class k has the labels k·L … k·L+L-1, which no other class has. Else each class draws L
-    different labels uniformly, so several classes may share one, as in Reddy 2024 (arXiv 2312.03002).
+    With `n_labels` None, class k has the labels k·L … k·L+L-1, which no other class has. Else each class
+    draws L different labels uniformly, so several classes may share one, as in Reddy 2024 (arXiv 2312.03002).
 
     Returns:
         int64 (n_train + n_holdout, L), −1 for holdout classes, and how many labels there are.
@@ -326,7 +337,8 @@ def assign_labels(
 
 
 def _draw_distinct(n_rows: int, n_picks: int, n_values: int, seed: int) -> Tensor:
-    """Draw `n_picks` different values below `n_values` for each row; the first picks do not depend on later ones."""
+    """Draw `n_picks` different values below `n_values` for each row;
+    the first picks do not depend on later ones."""
     words = draw_words(torch.arange(n_rows), n_picks, seed=seed, stream=LABEL_STREAM)
     picks = torch.empty(n_rows, 0, dtype=torch.int64)
     for place in range(n_picks):
@@ -340,8 +352,8 @@ def _draw_distinct(n_rows: int, n_picks: int, n_values: int, seed: int) -> Tenso
 def split_classes(n_available: int, n_train: int, n_holdout: int, *, seed: int, what: str) -> Tensor:
     """Choose training and holdout classes among those of a data set, in one shuffled order.
 
-    Training classes are taken from the start of the order and holdout classes from its end, so each stays when the
-    other's number changes (the habit of `google-deepmind/emergent_in_context_learning`).
+    Training classes are taken from the start of the order and holdout classes from its end, so each stays
+    when the other's number changes (the habit of `google-deepmind/emergent_in_context_learning`).
 
     Args:
         n_available: Classes of the data set.
@@ -362,8 +374,8 @@ def split_classes(n_available: int, n_train: int, n_holdout: int, *, seed: int, 
     """
     if n_train + n_holdout > n_available:
         raise BankError(
-            f"{what}: {n_available} there, but n_classes = {n_train} for training and n_holdout_classes = {n_holdout} "
-            f"make {n_train + n_holdout}. Lower one of them."
+            f"{what}: {n_available} there, but n_classes = {n_train} for training and n_holdout_classes = "
+            f"{n_holdout} make {n_train + n_holdout}. Lower one of them."
         )
     words = draw_words(torch.arange(n_available), 2, seed=seed, stream=SPLIT_STREAM)
     order = torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)
@@ -383,8 +395,8 @@ def choose_exemplars(n_available: int, n_wanted: int | None, n_holdout: int, *, 
     n_exemplars = n_wanted or n_available
     if n_holdout >= n_exemplars:
         raise BankError(
-            f"{what}: {n_exemplars} exemplars, and n_holdout_exemplars = {n_holdout} leaves none for training. "
-            "Lower n_holdout_exemplars."
+            f"{what}: {n_exemplars} exemplars, and n_holdout_exemplars = {n_holdout} leaves none for "
+            "training. Lower n_holdout_exemplars."
         )
     return n_exemplars
 
@@ -395,7 +407,8 @@ def number_exemplars(n_classes: int, n_exemplars: int) -> Tensor:
 
 
 def measure_scale(data: Tensor, rows: Tensor) -> float:
-    """Return the root mean square of the features of some rows of stored data, in units of looked-up features."""
+    """Return the root mean square of the features of some rows of stored data,
+    in units of looked-up features."""
     n_features = math.prod(data.shape[1:])
     parts = rows.flatten().split(max(1, SCALE_CHUNK_VALUES // n_features))
     total = sum(float(data[part].double().square_().sum()) for part in parts)

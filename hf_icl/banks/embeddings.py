@@ -67,12 +67,13 @@ class Checkpoint:
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise BankError(
-                f"{self.source}: transformers cannot read its config ({_shorten(error)}). Take a checkpoint whose model "
-                "class is part of transformers; code that comes with a checkpoint is never run."
+                f"{self.source}: transformers cannot read its config ({_shorten(error)}). Take a checkpoint "
+                "whose model class is part of transformers; code that comes with a checkpoint is never run."
             ) from error
 
     def read_embeddings(self, *, progress: bool = False) -> Tensor:
-        """Read the table of input embeddings (V, D) in the type that it is stored in; of no other tensor a byte.
+        """Read the table of input embeddings (V, D) in the type that it is stored in;
+        of no other tensor a byte.
 
         Raises:
             BankError: If there is no such table in safetensors files, or it is quantised.
@@ -89,14 +90,15 @@ class Checkpoint:
         except FileNotFoundError as error:
             rule = f"{shard} is missing" if index.exists() else "no safetensors weights"
             raise BankError(
-                f"{self.source}: {rule}. Pickled weights (.bin, .pt) are never loaded: save the model again with "
-                "save_pretrained, which writes safetensors."
+                f"{self.source}: {rule}. Pickled weights (.bin, .pt) are never loaded: save the model again "
+                "with save_pretrained, which writes safetensors."
             ) from error
         except BankError:
             raise
         except (SafetensorError, KeyError, TypeError, ValueError, *HUB_ERRORS) as error:
             raise BankError(
-                f"{self.source}: {shard} cannot be read ({_shorten(error)}). Check the file; on the Hub, your connection."
+                f"{self.source}: {shard} cannot be read ({_shorten(error)}). Check the file; on the Hub, "
+                "your connection."
             ) from error
 
     @contextlib.contextmanager
@@ -125,8 +127,8 @@ class _LocalFile:
 class _HubFile:
     """A safetensors file on the Hub, read in ranges: its header, then the bytes of one tensor.
 
-    The layout is https://huggingface.co/docs/safetensors: eight bytes for the length of the header, the header as JSON,
-    then all tensors, at offsets counted from the header's end.
+    The layout is https://huggingface.co/docs/safetensors: eight bytes for the length of the header, the
+    header as JSON, then all tensors, at offsets counted from the header's end.
     """
 
     def __init__(self, source: str, file: IO[bytes]) -> None:
@@ -162,7 +164,8 @@ class _HubFile:
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """Find a checkpoint; from the Hub, fetch its configs and tokenizer but no weights.
 
-    The address of the Hub, its token and offline mode are the hub library's own (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE).
+    The address of the Hub, its token and offline mode are the hub library's own (HF_ENDPOINT, HF_TOKEN,
+    HF_HUB_OFFLINE).
 
     Args:
         source: A folder, or a name on the Hub.
@@ -185,13 +188,15 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
             raise BankError(f"{source}: neither a folder nor a name on the Hub. Check source.") from error
         except HUB_ERRORS as error:
             raise BankError(
-                f"{source}: no such folder, and cannot be had from the Hub ({_shorten(error)}). Check source, revision "
-                "and your connection; a gated or private model needs a login (hf auth login)."
+                f"{source}: no such folder, and cannot be had from the Hub ({_shorten(error)}). Check "
+                "source, revision and your connection; a gated or private model needs a login (hf auth "
+                "login)."
             ) from error
         checkpoint = Checkpoint(source, Path(snapshot), commit=Path(snapshot).name)
     if not (checkpoint.folder / "config.json").exists():
         raise BankError(
-            f"{source}: no config.json, so not a transformers checkpoint. Merge an adapter into its model first."
+            f"{source}: no config.json, so not a transformers checkpoint. Merge an adapter into its model "
+            "first."
         )
     return checkpoint
 
@@ -199,8 +204,8 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
 def read_embeddings(source: str, revision: str | None = None, *, progress: bool = False) -> Tensor:
     """Read the input-embedding matrix of any checkpoint, as float32 (V, D).
 
-    Only that tensor is read, in a folder or on the Hub: of a sharded checkpoint one shard has to be there, and from the
-    Hub only the header of that shard and the bytes of the tensor are fetched.
+    Only that tensor is read, in a folder or on the Hub: of a sharded checkpoint one shard has to be there,
+    and from the Hub only the header of that shard and the bytes of the tensor are fetched.
 
     Args:
         source: A folder, or a name on the Hub.
@@ -241,8 +246,8 @@ def name_embeddings(config: PretrainedConfig, source: str = "config") -> tuple[s
         parameters = model.named_parameters(remove_duplicate=False)
         return tuple(name for name, parameter in parameters if parameter is table)
     raise BankError(
-        f"{source}: transformers finds no input embeddings in a {config.model_type} model ({_shorten(reason)}). "
-        "Take a causal language model."
+        f"{source}: transformers finds no input embeddings in a {config.model_type} model "
+        f"({_shorten(reason)}). Take a causal language model."
     ) from reason
 
 
@@ -275,7 +280,8 @@ def check_table(name: str, dtype: str, shape: Sequence[int], source: str) -> Non
     """Raise `BankError` unless a stored tensor is a matrix of plain floating-point numbers."""
     if dtype not in DTYPES:
         raise BankError(
-            f"{source}: {name} is stored as {dtype}, quantised. Take a checkpoint with {', '.join(DTYPES)} embeddings."
+            f"{source}: {name} is stored as {dtype}, quantised. Take a checkpoint with {', '.join(DTYPES)} "
+            "embeddings."
         )
     if len(shape) != 2:
         raise BankError(f"{source}: {name} has shape {tuple(shape)}, and embeddings are a matrix.")

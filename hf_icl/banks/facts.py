@@ -13,7 +13,8 @@ def describe_bank(bank: Bank) -> dict[str, Any]:
     """Return a bank's name, kind and sizes, and its own facts, as JSON types.
 
     >>> from hf_icl.banks import GaussianConfig, load_bank
-    >>> describe_bank(load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, n_exemplars=2, dim=8)))["n_classes"]
+    >>> bank = load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, n_exemplars=2, dim=8))
+    >>> describe_bank(bank)["n_classes"]
     16
     """
     sizes = {
@@ -28,10 +29,10 @@ def describe_bank(bank: Bank) -> dict[str, Any]:
 def tell_bank(facts: Mapping[str, Any]) -> str:
     """Return what `describe_bank` says in a line; nothing for runs that were made without it.
 
-    >>> facts = {"name": "vocabulary", "kind": "ids", "n_classes": 1600, "n_holdout_classes": 0, "n_exemplars": 10}
+    >>> facts = {"name": "vocabulary", "n_classes": 1600, "n_holdout_classes": 0, "n_exemplars": 10}
     >>> spread = {"within": 0.3126, "between": 0.5198, "ratio": 1.663}
-    >>> tell_bank(facts | {"source": "openai-community/gpt2", "metric": "cosine", "spread": spread})
-    '1,600 classes × 10 tokens of openai-community/gpt2, neighbours by cosine; spread within 0.313, between 0.52'
+    >>> tell_bank(facts | {"source": "openai/gpt2", "metric": "cosine", "spread": spread})
+    '1,600 classes × 10 tokens of openai/gpt2, neighbours by cosine; spread within 0.313, between 0.52'
     >>> tell_bank(facts | {"name": "symbolic", "n_holdout_classes": 128, "n_exemplars": 1})
     '1,600 + 128 holdout classes × 1 exemplar, symbolic'
     >>> tell_bank({})

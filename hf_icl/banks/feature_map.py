@@ -1,4 +1,5 @@
-"""A fixed feature map for drawings, with which a small machine can train on them: blur, then principal components."""
+"""A fixed feature map for drawings, with which a small machine can train on them: blur,
+then principal components."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ def fit_features(
 ) -> Tensor:
     """Turn drawings into vectors: x = a · V (blur(drawing) − m).
 
-    m and V are the mean and the first principal components of the training characters' drawings, turned every way
-    that is used; a makes their mean squared norm 1. Holdout characters have no part in them.
+    m and V are the mean and the first principal components of the training characters' drawings, turned every
+    way that is used; a makes their mean squared norm 1. Holdout characters have no part in them.
 
     Args:
         ink: uint8 (n_characters, n_drawings, size, size), training characters first.
@@ -38,8 +39,8 @@ def fit_features(
         progress: Show a bar on standard error.
 
     Returns:
-        float32 (n_characters, n_variants, n_drawings, n_components). Each component's sign is such that its largest
-        weight is positive.
+        float32 (n_characters, n_variants, n_drawings, n_components). Each component's sign is such that its
+        largest weight is positive.
 
     Source: the project's own, found by search for a regime in which drawings show transience on a laptop.
     """

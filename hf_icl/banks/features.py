@@ -1,4 +1,5 @@
-"""Banks of your own exemplars: a .npy or .safetensors file, or a Hugging Face dataset, grouped into classes."""
+"""Banks of your own exemplars: a .npy or .safetensors file, or a Hugging Face dataset,
+grouped into classes."""
 
 from __future__ import annotations
 
@@ -32,16 +33,18 @@ class FeaturesConfig(BankConfigBase):
     kind: Literal["features"] = "features"
     source: str = pydantic.Field(
         min_length=1,
-        description="A .npy or .safetensors file, a .parquet file, or a folder or Hub name for datasets.load_dataset.",
+        description="A .npy or .safetensors file, a .parquet file, or a folder or Hub name for "
+        "datasets.load_dataset.",
     )
     features: str | None = pydantic.Field(
         None,
-        description="Tensor of the .safetensors, or column of the dataset; null: the only one that it can be.",
+        description="Tensor of the .safetensors, or column of the dataset; null: the only one that it can "
+        "be.",
     )
     labels: str | None = pydantic.Field(
         None,
-        description="Class of each row: a .npy file, a tensor of the .safetensors, or a column of the dataset "
-        "(null: label). Null for an array of shape (classes, exemplars, …).",
+        description="Class of each row: a .npy file, a tensor of the .safetensors, or a column of the "
+        "dataset (null: label). Null for an array of shape (classes, exemplars, …).",
     )
     split: str = pydantic.Field("train", min_length=1, description="Split of the dataset.")
     size: int | None = pydantic.Field(
@@ -72,7 +75,8 @@ class FeaturesConfig(BankConfigBase):
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """Exemplars as rows (n_rows, …), the class of each row, and a name for each class in sorted order, if any."""
+    """Exemplars as rows (n_rows, …), the class of each row, and a name for each class in sorted order,
+    if any."""
 
     data: Tensor
     classes: np.ndarray
@@ -82,9 +86,9 @@ class _Table:
 def load_features(config: FeaturesConfig, *, seed: int = 0, progress: bool = False) -> Bank:
     """Make a bank of the exemplars in a file or a dataset.
 
-    Vectors (D,) stay vectors. Images are (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels, and are looked up
-    with channels first. Arrays of type uint8 are looked up as 0..1, all others as they are. The classes are chosen and
-    ordered by `split_classes`; exemplars stay in the order of the file.
+    Vectors (D,) stay vectors. Images are (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels, and are
+    looked up with channels first. Arrays of type uint8 are looked up as 0..1, all others as they are. The
+    classes are chosen and ordered by `split_classes`; exemplars stay in the order of the file.
 
     Raises:
         BankError: If the source cannot be read, its shape is none of these, or a class has too few exemplars.
@@ -167,7 +171,10 @@ def _read_dataset(config: FeaturesConfig, progress: bool) -> _Table:
     try:
         dataset = datasets.load_dataset(**where, split=config.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        hint = "Set source to a .npy, .safetensors or .parquet file, or to what load_dataset takes, and split to a split."
+        hint = (
+            "Set source to a .npy, .safetensors or .parquet file, or to what load_dataset takes, and split "
+            "to a split."
+        )
         raise BankError(f"{config.source}: cannot be loaded as a dataset ({error}). {hint}") from error
     columns = dataset.features
     labels = _choose_name(config.labels or "label", list(columns), config.source, "column")
@@ -224,20 +231,22 @@ def _read_vectors(dataset: datasets.Dataset, column: str, config: FeaturesConfig
     data = np.asarray(dataset.with_format("numpy", columns=[column])[:][column])
     if data.ndim < 2 or data.dtype.kind not in "fiub":
         raise BankError(
-            f"{config.source}: column {column!r} does not hold numbers of one shape. Set features to one that does."
+            f"{config.source}: column {column!r} does not hold numbers of one shape. Set features to one "
+            "that does."
         )
     return torch.from_numpy(data if data.dtype == np.uint8 else data.astype(np.float32))
 
 
 def _group_rows(table: _Table, config: FeaturesConfig) -> tuple[Tensor, Sequence[str] | None]:
-    """Return the rows of each class, int64 (n_classes, n_exemplars), in the order of the file; and class names."""
+    """Return the rows of each class, int64 (n_classes, n_exemplars), in the order of the file;
+    and class names."""
     values, inverse, counts = np.unique(table.classes, return_inverse=True, return_counts=True)
     names = table.names or [str(value) for value in values]
     least, most = int(counts.argmin()), int(counts.argmax())
     if config.n_exemplars is None and counts[least] != counts[most]:
         raise BankError(
-            f"{config.source}: class {names[least]} holds {counts[least]} exemplars, class {names[most]} {counts[most]}. "
-            f"Set n_exemplars to {counts[least]} or fewer, to take the first so many of each."
+            f"{config.source}: class {names[least]} holds {counts[least]} exemplars, class {names[most]} "
+            f"{counts[most]}. Set n_exemplars to {counts[least]} or fewer, to take the first so many of each."
         )
     what = f"{config.source}: class {names[least]}"
     n_exemplars = choose_exemplars(

@@ -54,8 +54,9 @@ class GaussianConfig(BankConfigBase):
 def load_gaussian(config: GaussianConfig, *, seed: int = 0, progress: bool = False) -> Bank:
     """Draw Gaussian classes: exemplar x = (mu + eps·eta) / sqrt(1 + eps²), with mu and eta ~ N(0, 1/D).
 
-    mu is the class's, eta the exemplar's, and both depend on (seed, class, exemplar) alone: not on the number of
-    classes, exemplars or holdout classes. A feature has variance 1/D, of which 1/(1 + eps²) is between classes.
+    mu is the class's, eta the exemplar's, and both depend on (seed, class, exemplar) alone: not on the number
+    of classes, exemplars or holdout classes. A feature has variance 1/D, of which 1/(1 + eps²) is between
+    classes.
 
     Source: Reddy 2024 (arXiv 2312.03002).
 

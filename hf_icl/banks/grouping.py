@@ -20,8 +20,9 @@ def group_neighbours(
 ) -> np.ndarray:
     """Group rows: in a given order, each row that is still free takes the nearest rows that are free too.
 
-    Distances are Euclidean and the search is exact (scikit-learn). It takes n_groups · n_rows · D multiplications, and
-    beside the table no memory that grows with it, until a quarter of the rows is taken: then the others are copied.
+    Distances are Euclidean and the search is exact (scikit-learn). It takes n_groups · n_rows · D
+    multiplications, and beside the table no memory that grows with it, until a quarter of the rows is taken:
+    then the others are copied.
 
     Args:
         table: float32 (n_rows, D).
@@ -31,8 +32,8 @@ def group_neighbours(
         progress: Show a bar.
 
     Returns:
-        int64 (n_groups, group_size): the row that began a group, then the others from near to far. Groups do not depend
-        on how many come after them.
+        int64 (n_groups, group_size): the row that began a group, then the others from near to far. Groups do
+        not depend on how many come after them.
 
     >>> table = np.array([[0.0], [1.0], [10.0], [11.0], [2.5], [30.0]], dtype=np.float32)
     >>> group_neighbours(table, np.array([1, 2, 0, 3, 4, 5]), 2, 2).tolist()
@@ -81,7 +82,8 @@ def measure_spread(exemplars: Tensor) -> dict[str, float | None]:
 
     within: of exemplars x_ce from the mean m_c of their class, sqrt(mean_ce |x_ce − m_c|²).
     between: of class means from the mean m of them all, sqrt(mean_c |m_c − m|²).
-    ratio: between / within, None if within is 0; E exemplars put into classes at random give about 1 / sqrt(E − 1).
+    ratio: between / within, None if within is 0; E exemplars put into classes at random give about
+        1 / sqrt(E − 1).
 
     Args:
         exemplars: (n_classes, n_exemplars, D); the results are in its units.

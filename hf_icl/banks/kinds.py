@@ -36,7 +36,8 @@ def load_bank(config: BankConfigBase, *, seed: int = 0, progress: bool = False) 
         BankError: If the exemplars cannot be had; the message names the file and says what to do.
 
     >>> import torch
-    >>> load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, dim=8)).lookup(*torch.tensor([[3], [19]])).shape
+    >>> bank = load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, dim=8))
+    >>> bank.lookup(*torch.tensor([[3], [19]])).shape
     torch.Size([1, 8])
     """
     return config.load(seed=seed if config.seed is None else config.seed, progress=progress)
@@ -45,8 +46,8 @@ def load_bank(config: BankConfigBase, *, seed: int = 0, progress: bool = False) 
 def outline_bank(config: BankConfigBase, *, seed: int = 0) -> Bank:
     """Return a bank as large as the one that a config describes, its exemplars on torch's `meta` device.
 
-    Nothing is drawn, fetched or decoded but labels, so this takes no time and no memory to speak of. Kinds whose
-    config does not tell how large they are (`features`, `vocabulary`) are loaded.
+    Nothing is drawn, fetched or decoded but labels, so this takes no time and no memory to speak of. Kinds
+    whose config does not tell how large they are (`features`, `vocabulary`) are loaded.
 
     >>> bank = outline_bank(OmniglotConfig())
     >>> bank.kind, bank.shape, bank.n_labels, bank.data.nbytes, bank.data.device

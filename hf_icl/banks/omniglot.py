@@ -46,8 +46,8 @@ class OmniglotConfig(BankConfigBase):
     source: str = pydantic.Field(
         AUTHORS_URL,
         min_length=1,
-        description="Folder with images_background and images_evaluation, zipped or extracted; or an http(s) address "
-        "that the two zip archives lie under.",
+        description="Folder with images_background and images_evaluation, zipped or extracted; or an "
+        "http(s) address that the two zip archives lie under.",
     )
     size: int | None = pydantic.Field(
         None,
@@ -124,9 +124,10 @@ class OmniglotConfig(BankConfigBase):
 def load_omniglot(config: OmniglotConfig, *, seed: int = 0, progress: bool = False) -> Bank:
     """Open Omniglot: fetch it, decode it once into the cache, split its characters, and label them.
 
-    The split is a shuffled order of all characters by the seed, training from its start, holdout from its end; it
-    does not change with sizes, numbers of classes or `augment`. With `augment`, classes 8c … 8c+7 are the variants
-    of one character, so all are on one side. Images are float32 (size, size), 1 on strokes and 0 on paper.
+    The split is a shuffled order of all characters by the seed, training from its start, holdout from its
+    end; it does not change with sizes, numbers of classes or `augment`. With `augment`, classes 8c … 8c+7 are
+    the variants of one character, so all are on one side. Images are float32 (size, size), 1 on strokes and 0
+    on paper.
 
     Raises:
         BankError: If an archive is missing, broken or incomplete, or holds too few characters or drawings.

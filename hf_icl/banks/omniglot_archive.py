@@ -83,7 +83,8 @@ def open_drawings(source: str, size: int | None = None, *, progress: bool = Fals
 
 
 def _download(prefix: str, progress: bool) -> Path:
-    """Fetch the two archives, unless they are there, into a folder of the cache that belongs to the address."""
+    """Fetch the two archives, unless they are there, into a folder of the cache that belongs to the
+    address."""
     prefix = prefix.rstrip("/") + "/"
     folder = find_cache_folder() / "omniglot" / hashlib.sha256(prefix.encode()).hexdigest()[:20]
     for archive in ARCHIVES:
@@ -125,8 +126,8 @@ def _find_archive(folder: Path, archive: str) -> Path:
         if path.exists():
             return path
     raise BankError(
-        f"{folder / archive}.zip: not found, and no folder {archive} beside it. Omniglot is {ARCHIVES[0]} and "
-        f"{ARCHIVES[1]}: put both into one folder, zipped or extracted, and give that folder as source."
+        f"{folder / archive}.zip: not found, and no folder {archive} beside it. Omniglot is {ARCHIVES[0]} "
+        f"and {ARCHIVES[1]}: put both into one folder, zipped or extracted, and give that folder as source."
     )
 
 
@@ -153,7 +154,8 @@ def _open_archive(path: Path, archive: str) -> _Archive:
 
 
 def _group_members(names: Sequence[str], archive: str) -> dict[str, list[str]]:
-    """Return the drawings of each character, both sorted by name; an empty folder is a character without any."""
+    """Return the drawings of each character, both sorted by name;
+    an empty folder is a character without any."""
     members: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: name.split("/")):
         parts = PurePosixPath(name).parts
@@ -258,7 +260,8 @@ def _decode(archive: _Archive, name: str, size: int | None) -> np.ndarray:
 
 
 def _load_cached(path: Path) -> Drawings | None:
-    """Map the decoded drawings into memory, or return None where they are missing, cut short or of another shape."""
+    """Map the decoded drawings into memory, or return None where they are missing,
+    cut short or of another shape."""
     try:
         facts = json.loads(path.with_suffix(".json").read_bytes())
         ink = np.load(path, mmap_mode="c")

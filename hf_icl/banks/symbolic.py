@@ -10,7 +10,8 @@ from hf_icl.banks.bank import Bank, BankConfigBase, make_bank, make_outline, num
 
 
 class SymbolicConfig(BankConfigBase):
-    """Exemplars without features, for models with a table of token embeddings: exemplar e of class k is an id.
+    """Exemplars without features, for models with a table of token embeddings:
+    exemplar e of class k is an id.
 
     >>> SymbolicConfig(n_classes=16).n_exemplars
     1
@@ -22,8 +23,8 @@ class SymbolicConfig(BankConfigBase):
         1,
         ge=1,
         le=2**20,
-        description="Exemplars of each class. A fresh table of embeddings knows nothing of classes: with more than "
-        "one exemplar there is nothing to match in context.",
+        description="Exemplars of each class. A fresh table of embeddings knows nothing of classes: with "
+        "more than one exemplar there is nothing to match in context.",
     )
 
     @property

@@ -1,4 +1,5 @@
-"""What a checkpoint's tokenizer says of its tokens: which carry text, what they are called, what comes before any."""
+"""What a checkpoint's tokenizer says of its tokens: which carry text, what they are called,
+what comes before any."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
         return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         raise BankError(
-            f"{checkpoint.source}: its tokenizer cannot be loaded ({error}). Save it again with the tokenizer's "
-            "save_pretrained."
+            f"{checkpoint.source}: its tokenizer cannot be loaded ({error}). Save it again with the "
+            "tokenizer's save_pretrained."
         ) from error
 
 
@@ -51,8 +52,8 @@ def list_text_tokens(
 ) -> Tensor:
     """Return the ids of tokens that stand for text, int64, in ascending order.
 
-    Left out are special tokens, ids that the tokenizer does not have (tables are padded), single bytes, and names that
-    say unused or reserved. Without a tokenizer, only the special tokens that the configs name.
+    Left out are special tokens, ids that the tokenizer does not have (tables are padded), single bytes, and
+    names that say unused or reserved. Without a tokenizer, only the special tokens that the configs name.
     """
     if tokenizer is None:
         special = _list_special_ids(checkpoint)
@@ -70,7 +71,8 @@ def list_text_tokens(
 def is_unused(name: str) -> bool:
     """Return whether a token's name says that it is a placeholder or a single byte.
 
-    >>> [is_unused(name) for name in ("<unused12>", "[unused1]", "<|reserved_special_token_3|>", "<extra_id_0>", "<0x0A>")]
+    >>> unused = ("<unused12>", "[unused1]", "<|reserved_special_token_3|>", "<extra_id_0>", "<0x0A>")
+    >>> [is_unused(name) for name in unused]
     [True, True, True, True, True]
     >>> [is_unused(name) for name in ("unused", "▁reserved", "<b>", "[", "Ġ<")]
     [False, False, False, False, False]

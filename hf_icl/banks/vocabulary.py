@@ -50,11 +50,13 @@ class VocabularyConfig(BankConfigBase):
         None,
         ge=1,
         le=2**24,
-        description="Label tokens that the classes share at random; null: label tokens of their own for every class.",
+        description="Label tokens that the classes share at random; null: label tokens of their own for "
+        "every class.",
     )
     metric: Literal["cosine", "euclidean"] = pydantic.Field(
         "cosine",
-        description="Distance that makes neighbours; by the Euclidean one, short rows are near to everything.",
+        description="Distance that makes neighbours; by the Euclidean one, short rows are near to "
+        "everything.",
     )
     vectors: bool = pydantic.Field(
         False, description="Give the rows of the embedding matrix as vectors, not the ids of the tokens."
@@ -73,16 +75,18 @@ class VocabularyConfig(BankConfigBase):
 def load_vocabulary(config: VocabularyConfig, *, seed: int = 0, progress: bool = False) -> Bank:
     """Group a checkpoint's tokens into classes of near neighbours, or read the groups from the cache.
 
-    The seed first sets label tokens aside, then puts the other tokens in an order in which each that is still free
-    begins a class and takes the nearest free ones (`group_neighbours`): the training classes, then the holdout
-    classes, whose number changes neither training classes nor labels. The exemplars of a class are in random order.
-    Left out are tokens that stand for no text (`list_text_tokens`), and those whose rows are zero, not finite, or
-    exactly those of another token. Groups are kept in `find_cache_folder()`, by the checkpoint's commit or files.
+    The seed first sets label tokens aside, then puts the other tokens in an order in which each that is still
+    free begins a class and takes the nearest free ones (`group_neighbours`): the training classes, then the
+    holdout classes, whose number changes neither training classes nor labels. The exemplars of a class are in
+    random order. Left out are tokens that stand for no text (`list_text_tokens`), and those whose rows are
+    zero, not finite, or exactly those of another token. Groups are kept in `find_cache_folder()`, by the
+    checkpoint's commit or files.
 
     Source of the task: Singh et al. 2023 (arXiv 2311.08360), with LLaMA, 3,200 classes of 5 and 1,600 of 10.
 
     Returns:
-        A bank of ids with a `Vocabulary`, or of vectors (D,) float32 in the table's own units, as `config.vectors` says.
+        A bank of ids with a `Vocabulary`, or of vectors (D,) float32 in the table's own units, as
+        `config.vectors` says.
 
     Raises:
         BankError: If the checkpoint cannot be read, or has too few tokens.
@@ -132,9 +136,9 @@ def _group(
     n_needed = n_all * config.n_exemplars + config.n_label_tokens
     if n_needed > len(usable):
         raise BankError(
-            f"{config.source}: {len(usable):,} of its {len(table):,} tokens can be used, but {n_all:,} classes × "
-            f"{config.n_exemplars} exemplars + {config.n_label_tokens:,} label tokens make {n_needed:,}. "
-            "Lower n_classes, n_holdout_classes, n_exemplars or n_labels."
+            f"{config.source}: {len(usable):,} of its {len(table):,} tokens can be used, but {n_all:,} "
+            f"classes × {config.n_exemplars} exemplars + {config.n_label_tokens:,} label tokens make "
+            f"{n_needed:,}. Lower n_classes, n_holdout_classes, n_exemplars or n_labels."
         )
     shuffled = usable[_shuffle(usable, LABEL_TOKEN_STREAM, seed)]
     label_tokens = shuffled[: config.n_label_tokens]
@@ -175,7 +179,8 @@ def _describe_spread(table: Tensor, tokens: Tensor, n_train: int) -> dict[str, A
 def drop_odd_rows(table: Tensor, tokens: Tensor) -> Tensor:
     """Return the tokens whose rows are finite, not zero, and like no other token's.
 
-    >>> drop_odd_rows(torch.tensor([[1.0], [0.0], [2.0], [3.0], [2.0], [float("nan")]]), torch.arange(6)).tolist()
+    >>> table = torch.tensor([[1.0], [0.0], [2.0], [3.0], [2.0], [float("nan")]])
+    >>> drop_odd_rows(table, torch.arange(6)).tolist()
     [0, 3]
     """
     kept, digests = [], []

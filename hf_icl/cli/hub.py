@@ -36,7 +36,8 @@ def push(
     dataset: DatasetRepo = None,
     wait: Wait = 600.0,
 ) -> None:
-    """Publish a run: checkpoints as revisions step-00012000, report, card and history. Private unless --public.
+    """Publish a run: checkpoints as revisions step-00012000, report, card and history.
+    Private unless --public.
 
     Pushing again adds what is missing. Exit code 3: something waits in the run folder for the next push.
 

@@ -40,7 +40,8 @@ def main() -> None:
 
 
 def _speaks() -> bool:
-    """Whether this process is alone, or the first of those that a launcher started. Asks nothing that is slow to import."""
+    """Whether this process is alone, or the first of those that a launcher started.
+    Asks nothing that is slow to import."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -45,7 +45,8 @@ def make_target(
     wait: float,
     config=None,
 ):
-    """Return where to push, from words of the command line; of a run that is yet to train, check that it can be."""
+    """Return where to push, from words of the command line; of a run that is yet to train,
+    check that it can be."""
     from hf_icl.hub.publisher import choose_steps
     from hf_icl.hub.target import Selection, Target
 
@@ -97,7 +98,8 @@ def fetched(model: Path) -> Iterator[Path]:
 
 
 def evaluate_revisions(repo: str) -> None:
-    """Measure every published revision again and print it beside what was published; exit with 1 where they differ."""
+    """Measure every published revision again and print it beside what was published;
+    exit with 1 where they differ."""
     from hf_icl.hub.revisions import measure_revisions
     from hf_icl.task.evaluators import ICL, IWL
 

@@ -59,8 +59,8 @@ def run(
     config = load_config(source, overrides)
     command = shlex.join(["hf-icl", "run", source, *overrides])
     target = push and publishing.make_target(
-        push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb, space=space,
-        dataset=dataset, wait=push_wait, config=config,
+        push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb,
+        space=space, dataset=dataset, wait=push_wait, config=config,
     )  # fmt: skip
 
     def make() -> Run:

@@ -114,7 +114,8 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
 
 @functools.lru_cache(maxsize=2)
 def open_tables(settings: str) -> SequenceTables:
-    """Build what a builder's settings describe, once per process: kept out of the builder, which gets pickled."""
+    """Build what a builder's settings describe, once per process: kept out of the builder,
+    which gets pickled."""
     config = DatasetConfig(**json.loads(settings)["config"])
     return SequenceTables(Task(config.task, seed=config.seed), config)
 
@@ -138,17 +139,18 @@ def load_dataset(
     Args:
         path: "hf_icl", as for `datasets.load_dataset`; may be left out.
         name: Kind of bank: gaussian (default), symbolic, omniglot, features or vocabulary.
-        split: One split or a slice such as "train[:100]"; None: all. Beside train there is one per evaluator, such
-            as icl and iwl; `train_eval` holds the evaluator `train`, fresh sequences of the training distribution.
+        split: One split or a slice such as "train[:100]"; None: all. Beside train there is one per evaluator,
+            such as icl and iwl; `train_eval` holds the evaluator `train`, fresh sequences of the training
+            distribution.
         streaming: Draw rows while they are read; nothing is written.
         num_proc: Processes that write the split train.
         cache_dir: Where prepared rows are kept.
         download_mode: As for `datasets.load_dataset`; "force_redownload" prepares again.
         keep_in_memory: Copy the rows into memory instead of mapping them.
-        **arguments: Fields of the bank (`n_classes`, `eps`, `source`, …, its own seed as `bank_seed`), of the training
-            sequences (`n_context`, `burst`, `zipf`, …), or `train`, `evaluators`, `extra_evaluators`,
-            `n_eval_sequences` as in `TaskConfig`; `n_sequences` of train (100,000); `seed`; `with_exemplars`, for the
-            exemplars themselves.
+        **arguments: Fields of the bank (`n_classes`, `eps`, `source`, …, its own seed as `bank_seed`), of the
+            training sequences (`n_context`, `burst`, `zipf`, …), or `train`, `evaluators`,
+            `extra_evaluators`, `n_eval_sequences` as in `TaskConfig`; `n_sequences` of train (100,000);
+            `seed`; `with_exemplars`, for the exemplars themselves.
 
     Raises:
         ConfigError: If an argument is unknown, out of range, or at odds with another.

@@ -1,4 +1,5 @@
-"""The card of a data set: what plain `load_dataset` needs, and what a person wants to know of each configuration."""
+"""The card of a data set: what plain `load_dataset` needs, and what a person wants to know of each
+configuration."""
 
 from __future__ import annotations
 
@@ -25,9 +26,9 @@ TITLE = "Few-shot sequences of the transience literature"
 INTRODUCTION = f"""
 # {TITLE}
 
-Each row is a sequence of labelled exemplars and a query, whose label is asked for (the last entry of `labels`). They show
-when in-context learning (ICL) appears in a model, and when it fades in favour of in-weights learning (IWL): Singh et al.
-2023 ([arXiv 2311.08360](https://arxiv.org/abs/2311.08360)).
+Each row is a sequence of labelled exemplars and a query, whose label is asked for (the last entry of
+`labels`). They show when in-context learning (ICL) appears in a model, and when it fades in favour of
+in-weights learning (IWL): Singh et al. 2023 ([arXiv 2311.08360](https://arxiv.org/abs/2311.08360)).
 """
 SECTION = """
 <!-- hf_icl {name} -->
@@ -111,7 +112,8 @@ def write_card(
 
 
 def merge_cards(there: str, new: str) -> str:
-    """Return the card of a repository once a configuration is added to it, or replaced by a new version of itself.
+    """Return the card of a repository once a configuration is added to it,
+    or replaced by a new version of itself.
 
     Everything else stays as it is there: other configurations, other metadata, text around the sections.
 
@@ -254,7 +256,8 @@ def _list_columns(features: datasets.Features) -> list[tuple[str, str, str]]:
         "exemplar_ids": "number of each exemplar within its class",
         "labels": "label of each exemplar as shown; the last is the right answer for the query",
         "roles": f"why it stands there: {roles}",
-        "noise": "standard deviation of noise to be added to the exemplars, in units of their root mean square",
+        "noise": "standard deviation of noise to be added to the exemplars, in units of their root mean "
+        "square",
         "exemplars": "the exemplars themselves",
     }
     kinds = {entry["name"]: _name_kind(entry) for entry in describe_features(features)}

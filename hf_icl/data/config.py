@@ -21,7 +21,8 @@ from hf_icl.task.task import TaskConfig
 SPEC_FIELDS = tuple(SequenceSpec.model_fields)
 TASK_FIELDS = ("train", "evaluators", "extra_evaluators", "n_eval_sequences")
 OWN_FIELDS = ("n_sequences", "with_exemplars", "seed")
-# Bank fields of these names are written bank_<name>: they mean something else to a spec, a set, or load_dataset.
+# Bank fields of these names are written bank_<name>: they mean something else to a spec, a set, or
+# load_dataset.
 AMBIGUOUS = {*SPEC_FIELDS, *TASK_FIELDS, *OWN_FIELDS, "features", "split", "revision"}
 
 
@@ -61,9 +62,10 @@ def parse_arguments(kind: str, arguments: Mapping[str, Any]) -> DatasetConfig:
 
     Args:
         kind: Kind of bank: gaussian, symbolic, omniglot, features or vocabulary.
-        arguments: Fields of the bank (its seed as bank_seed), of the training sequences' spec, of the task (`train`
-            as a mapping, or a list of mappings for a mixture; `evaluators`; `extra_evaluators`; `n_eval_sequences`)
-            and `n_sequences`, `with_exemplars`, `seed`. What is left out is as in `TaskConfig()`.
+        arguments: Fields of the bank (its seed as bank_seed), of the training sequences' spec, of the task
+            (`train` as a mapping, or a list of mappings for a mixture; `evaluators`; `extra_evaluators`;
+            `n_eval_sequences`) and `n_sequences`, `with_exemplars`, `seed`. What is left out is as in
+            `TaskConfig()`.
 
     Raises:
         ConfigError: If an argument is unknown, out of range, or at odds with another.
@@ -118,7 +120,8 @@ def _join_train(train: Any, spec: dict[str, Any]) -> Any:
 
 
 def fingerprint_files(bank: BankConfigBase) -> str:
-    """Hash names, sizes and times of the local files that a bank is made from; an address stands for itself."""
+    """Hash names, sizes and times of the local files that a bank is made from;
+    an address stands for itself."""
     digest = hashlib.sha256()
     for field in ("source", "labels"):
         path = Path(str(getattr(bank, field, None) or "")).expanduser()

@@ -32,7 +32,8 @@ def export_parquet(
 ) -> Path:
     """Write a task's training sequences and evaluators as Parquet, beside a card that lists them.
 
-    The files are `<name>/<split>-00000-of-0000N.parquet`. The rows equal those of `load_dataset("hf_icl", …)` with the same settings. The folder appears once it is complete.
+    The files are `<name>/<split>-00000-of-0000N.parquet`. The rows equal those of `load_dataset("hf_icl", …)`
+    with the same settings. The folder appears once it is complete.
 
     Args:
         task: What to write.

@@ -1,8 +1,9 @@
 """Makes `datasets.load_dataset("hf_icl", …)` work: the one module that touches names private to `datasets`.
 
-`datasets` has no way to add a builder from a package (loading scripts are gone from 4.0 on), but keeps the builders
-it comes with in a table by name. An entry there is enough, but for one thing: the builders of the table read data
-files, and without any the current folder is searched. Ours reads none, so its list of files is set to be empty.
+`datasets` has no way to add a builder from a package (loading scripts are gone from 4.0 on), but keeps the
+builders it comes with in a table by name. An entry there is enough, but for one thing: the builders of the
+table read data files, and without any the current folder is searched. Ours reads none, so its list of files
+is set to be empty.
 
 `import hf_icl` runs this, so nothing slow is imported here: `datasets` is waited for.
 """
@@ -24,8 +25,8 @@ BUILDER_MODULE = "hf_icl.data.builder"
 NO_FILES = {"train": []}
 PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = (
-    "config.py", "distributed.py", "errors.py", "files.py", "lazy.py", "philox.py", "banks/*.py", "sequences/*.py",
-    "task/*.py", "data/*.py",
+    "config.py", "distributed.py", "errors.py", "files.py", "lazy.py", "philox.py", "banks/*.py",
+    "sequences/*.py", "task/*.py", "data/*.py",
 )  # fmt: skip  # models and reports are downstream of the rows
 
 

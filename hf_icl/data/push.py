@@ -1,4 +1,5 @@
-"""Puts a task on the Hub as Parquet, which plain `load_dataset("user/name")` reads without any code of ours."""
+"""Puts a task on the Hub as Parquet, which plain `load_dataset("user/name")` reads without any code of
+ours."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ def push_dataset(
 ) -> bool:
     """Write a task's training sequences and evaluators into a dataset repository, as one configuration of it.
 
-    Other configurations of the repository, and what else its card says, stay as they are. The same again makes no
-    second commit; the same name with other settings replaces the configuration.
+    Other configurations of the repository, and what else its card says, stay as they are. The same again
+    makes no second commit; the same name with other settings replaces the configuration.
 
     Args:
         task: What to write.
@@ -43,8 +44,8 @@ def push_dataset(
         Whether there was anything new.
 
     Raises:
-        ConfigError: If a setting is out of range, the repository is there with another visibility than asked for, or
-            its card cannot be read.
+        ConfigError: If a setting is out of range, the repository is there with another visibility than asked
+            for, or its card cannot be read.
         huggingface_hub.errors.HTTPError: Whatever the client raises; see `explain_failures`.
     """
     api = api or HfApi()

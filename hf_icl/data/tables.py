@@ -33,10 +33,11 @@ Range = tuple[int, int]
 def make_features(config: DatasetConfig, bank: Bank | None = None) -> datasets.Features:
     """Return the columns of all splits.
 
-    `index` int64 (the number of the sequence in its stream), then lists with one entry per place, the query last:
-    `class_ids`, `exemplar_ids`, `labels` int32 and `roles` int8 (see `Role`). The lists are of fixed length unless
-    some evaluator's context is shorter. `noise` float32 where some spec has noise. With exemplars, `exemplars`:
-    pictures (PNG, 255 for 1.0) where a bank stores bytes, else float32 lists; int64 ids for a bank of ids.
+    `index` int64 (the number of the sequence in its stream), then lists with one entry per place, the query
+    last: `class_ids`, `exemplar_ids`, `labels` int32 and `roles` int8 (see `Role`). The lists are of fixed
+    length unless some evaluator's context is shorter. `noise` float32 where some spec has noise. With
+    exemplars, `exemplars`: pictures (PNG, 255 for 1.0) where a bank stores bytes, else float32 lists; int64
+    ids for a bank of ids.
 
     Args:
         config: What the set holds.

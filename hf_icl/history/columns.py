@@ -1,4 +1,5 @@
-"""The numbers of a history by column, eight bytes each, so that a million rows fit into memory and are read in seconds."""
+"""The numbers of a history by column, eight bytes each, so that a million rows fit into memory and are read
+in seconds."""
 
 from __future__ import annotations
 

@@ -149,9 +149,9 @@ class History:
     Args:
         path: A `.jsonl` file, made with its first row. None keeps the rows in memory only.
 
-    Opening an existing file reads it, and never changes it: a run may still be writing. A torn last line, as a killed
-    process leaves it, is left out and logged, and cut off when a row is appended; a line that is broken anywhere else is
-    an error, because rows would be lost with it.
+    Opening an existing file reads it, and never changes it: a run may still be writing. A torn last line, as
+    a killed process leaves it, is left out and logged, and cut off when a row is appended; a line that is
+    broken anywhere else is an error, because rows would be lost with it.
 
     Raises:
         RunError: If the file cannot be read or written.
@@ -215,8 +215,8 @@ class History:
             except OSError as error:
                 file.truncate(size)
                 raise RunError(
-                    f"{self.path}: a row could not be written ({error.strerror}). The rows before it are whole. "
-                    "Free some space, then continue with: hf-icl resume"
+                    f"{self.path}: a row could not be written ({error.strerror}). The rows before it are "
+                    "whole. Free some space, then continue with: hf-icl resume"
                 ) from error
 
 
@@ -247,7 +247,8 @@ def _parse(path: Path, number: int, line: bytes) -> Row:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{path}, line {number + 1}: not a history row. "
-            "Restore the file, or delete the lines from there on and resume the run from an earlier checkpoint."
+            "Restore the file, or delete the lines from there on and resume the run from an earlier "
+            "checkpoint."
         ) from error
     return row
 

@@ -22,7 +22,8 @@ def describe_origin(seed: int, command: str = "") -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "hf-icl": metadata.version("hf-icl")}
         | {name: metadata.version(name) for name in LIBRARIES},
         "commit": _find_commit(),
-        "machine": f"{platform.machine()}, processes × threads: {count_processes()} × {torch.get_num_threads()}",
+        "machine": f"{platform.machine()}, processes × threads: {count_processes()} × "
+        f"{torch.get_num_threads()}",
         "command": command,
     }
 

@@ -41,7 +41,8 @@ class RunRecord:
         return Columns.of(self.rows)
 
     def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return steps and values of one metric, float64 (n,) each, steps rising; of equal steps the last row counts."""
+        """Return steps and values of one metric, float64 (n,) each, steps rising;
+        of equal steps the last row counts."""
         return clean_points(*self.columns.curve(metric))
 
     @property
@@ -56,8 +57,9 @@ class RunRecord:
 def group_replicas(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Return the runs in groups whose configs differ in seeds alone, in order of first appearance.
 
-    >>> a, b, c = (RunRecord(n, {"seed": s, "width": w}, {}, [], {}, {}) for n, s, w in [("a", 0, 8), ("b", 1, 8), ("c", 0, 9)])
-    >>> [[run.name for run in group] for group in group_replicas([a, b, c])]
+    >>> configs = {"a": {"seed": 0, "width": 8}, "b": {"seed": 1, "width": 8}, "c": {"seed": 0, "width": 9}}
+    >>> runs = [RunRecord(name, config, {}, [], {}, {}) for name, config in configs.items()]
+    >>> [[run.name for run in group] for group in group_replicas(runs)]
     [['a', 'b'], ['c']]
     """
     groups: dict[str, list[RunRecord]] = {}

@@ -31,8 +31,8 @@ def is_ours(name: str) -> bool:
 
     >>> [is_ours(name) for name in ("run.json", "model.safetensors", "training_state/optimizer.pt.json")]
     [True, True, True]
-    >>> [is_ours(name) for name in ("../run.json", "report/index.html", "model.bin", "adapter_model.bin", "x.py")]
-    [False, False, False, False, False]
+    >>> [is_ours(name) for name in ("../run.json", "report/index.html", "model.bin", "x.py")]
+    [False, False, False, False]
     """
     *folders, last = name.split("/")
     if not all(PLAIN_NAME.fullmatch(part) for part in (*folders, last)):
@@ -72,7 +72,8 @@ def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
 
 
 def put_closing(outbox: Outbox, run: Run, *, repo_id: str, dataset: str | None = None) -> None:
-    """Put report, card and history into the outbox, and for a finished run its final model in place of the state.
+    """Put report, card and history into the outbox, and for a finished run its final model in place of the
+    state.
 
     Args:
         outbox: Where to.

@@ -1,4 +1,5 @@
-"""Results in the form that model pages and leaderboards on the Hub read, beside the card's own model-index."""
+"""Results in the form that model pages and leaderboards on the Hub read,
+beside the card's own model-index."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ def list_eval_results(
         source_url: Where the numbers can be looked up, such as the report.
 
     Returns:
-        An entry per evaluator: its accuracy over all labels at the end of training, for `flip` the in-context share.
+        An entry per evaluator: its accuracy over all labels at the end of training, for `flip` the in-context
+        share.
 
     >>> rows = [{"step": 0, "metrics": {"icl/accuracy": 0.1}}, {"step": 9, "metrics": {"icl/accuracy": 0.8}}]
-    >>> run = RunRecord("mine", {}, {}, rows, {"icl/accuracy": 0.1, "icl/context_accuracy": 0.5}, {"icl": 1000})
+    >>> chance = {"icl/accuracy": 0.1, "icl/context_accuracy": 0.5}
+    >>> run = RunRecord("mine", {}, {}, rows, chance, {"icl": 1000})
     >>> [(entry.task_id, entry.value, entry.notes) for entry in list_eval_results(run, "me/sequences")]
     [('icl', 0.8, 'accuracy over all labels at training step 9, chance 0.1, 1,000 sequences')]
     """

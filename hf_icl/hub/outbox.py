@@ -1,4 +1,5 @@
-"""What waits to be pushed: a folder per commit inside the run folder, so that nothing is lost when a push fails or dies."""
+"""What waits to be pushed: a folder per commit inside the run folder,
+so that nothing is lost when a push fails or dies."""
 
 from __future__ import annotations
 
@@ -72,8 +73,8 @@ class Outbox:
 
         Args:
             step: Its step.
-            files: Path in the repository to content, or to a file that nobody writes to any more: it is linked, not
-                copied, where the disk allows.
+            files: Path in the repository to content, or to a file that nobody writes to any more: it is
+                linked, not copied, where the disk allows.
             message: Title of the commit.
             remove: Folders of the repository to be emptied by the commit.
         """
@@ -100,8 +101,8 @@ class Outbox:
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise RunError(
-                f"{target}: could not be put aside for the Hub ({error.strerror}). The checkpoint itself is whole. "
-                "Free some space; hf-icl push puts it there later."
+                f"{target}: could not be put aside for the Hub ({error.strerror}). The checkpoint itself is "
+                "whole. Free some space; hf-icl push puts it there later."
             ) from error
 
     def items(self) -> list[Item]:
@@ -118,7 +119,8 @@ class Outbox:
         return [int(name) for name in self.names() if name != CLOSING]
 
     def tidy(self) -> None:
-        """Remove what a killed process has left in parts, and the closing commit, which is made anew at each end."""
+        """Remove what a killed process has left in parts, and the closing commit,
+        which is made anew at each end."""
         for path in (*self.folder.glob(".*.tmp"), *self.folder.glob(CLOSING)):
             shutil.rmtree(path)
 
@@ -131,7 +133,8 @@ class Outbox:
 
 
 def _link(source: Path, copy: Path) -> None:
-    """Give a file a second name: no bytes are copied, and the first name may be deleted. Elsewhere, copy it."""
+    """Give a file a second name: no bytes are copied, and the first name may be deleted. Elsewhere,
+    copy it."""
     try:
         os.link(source, copy)
     except OSError:

@@ -91,7 +91,8 @@ def _plan(target: Target, steps: list[int], n_bytes_model: int) -> PushPlan:
 
 
 class PublishCallback(TrainerCallback):
-    """Publishes chosen checkpoints while training goes on; a step waits for links to its files, not for the network.
+    """Publishes chosen checkpoints while training goes on; a step waits for links to its files,
+    not for the network.
 
     Args:
         run: The run folder.
@@ -104,7 +105,8 @@ class PublishCallback(TrainerCallback):
         self.run, self.steps, self.outbox, self.pusher = run, frozenset(steps), outbox, pusher
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        """Put the checkpoint just saved into the outbox. Training goes on where that fails: the checkpoint is whole."""
+        """Put the checkpoint just saved into the outbox. Training goes on where that fails:
+        the checkpoint is whole."""
         if not state.is_world_process_zero or state.global_step not in self.steps:
             return
         try:
@@ -170,7 +172,8 @@ class Publisher:
         self._lock.release()
 
     def close(self) -> Progress:
-        """Add what is on disk and not on the Hub, and report and card; wait for it as long as the target says.
+        """Add what is on disk and not on the Hub, and report and card;
+        wait for it as long as the target says.
 
         Repeating it changes nothing on the Hub. Nothing is raised where the Hub cannot be reached or refuses.
         """
@@ -187,9 +190,8 @@ class Publisher:
 
     def _put_missing(self) -> None:
         """Put chosen checkpoints that are on disk, and neither wait nor are on the Hub, into the outbox."""
-        waiting = (
-            self.outbox.steps
-        )  # before the Hub is asked: what leaves the outbox meanwhile is there by then
+        # before the Hub is asked: what leaves the outbox meanwhile is there by then
+        waiting = self.outbox.steps
         checkpoints = list_checkpoints(self.run.folder)
         missing = [step for step in self.plan.steps if step in checkpoints and step not in waiting]
         published = self.pusher.list_published() if missing else ()

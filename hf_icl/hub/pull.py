@@ -1,8 +1,8 @@
 """Bringing a run back from the Hub: report, resume and evaluate work on it as if it had been made here.
 
-What comes from the Hub is data. Only files whose names a run has are fetched, tensors come from safetensors, the
-trainer's state from JSON and safetensors, and no code is run. The report is left there, since a page can hold anything: it
-is written anew from the history.
+What comes from the Hub is data. Only files whose names a run has are fetched, tensors come from safetensors,
+the trainer's state from JSON and safetensors, and no code is run. The report is left there, since a page can
+hold anything: it is written anew from the history.
 """
 
 from __future__ import annotations

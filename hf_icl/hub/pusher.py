@@ -64,7 +64,8 @@ class Pusher:
             self.trouble = str(error)
 
     def list_published(self) -> set[int]:
-        """Return the steps that are revisions on the Hub; where it cannot be asked, those that this process knows of."""
+        """Return the steps that are revisions on the Hub; where it cannot be asked,
+        those that this process knows of."""
         try:
             self.published = self._ask_published()
         except RepositoryNotFoundError:
@@ -81,7 +82,8 @@ class Pusher:
         self.trouble = trouble
 
     def _push(self, item: Item) -> None:
-        """Make one commit and its tag. Repeating it changes nothing, and a step that has its tag is not pushed again."""
+        """Make one commit and its tag. Repeating it changes nothing,
+        and a step that has its tag is not pushed again."""
         if not self._prepared:
             self.prepare()
             self.published = self._ask_published()
@@ -99,9 +101,10 @@ class Pusher:
         ]
         with warnings.catch_warnings():  # the report's own table is meant to be there
             warnings.filterwarnings("ignore", ".*commit a data file.*", UserWarning)
+            # refused if somebody committed meanwhile, or if this arrives late, when a later step is there
             commit = self.api.create_commit(
                 self.repo_id, operations, commit_message=item.message, parent_commit=head
-            )  # refused if somebody committed meanwhile, or if this arrives late, when a later step is there
+            )
         if step is not None:
             self.api.create_tag(self.repo_id, tag=item.tag, revision=commit.oid, exist_ok=True)
             self.published.add(step)
@@ -166,7 +169,8 @@ class BackgroundPusher:
             self._changed.notify_all()
 
     def drain(self, seconds: float | None) -> bool:
-        """Wait until everything is pushed or a push has failed for good; return False if the time is over before.
+        """Wait until everything is pushed or a push has failed for good;
+        return False if the time is over before.
 
         Raises:
             BaseException: What went wrong in the thread, if that was no push.
@@ -178,7 +182,8 @@ class BackgroundPusher:
         return bool(ended)
 
     def stop(self) -> None:
-        """End without waiting. The commit under way may still come through; what is left waits in the outbox."""
+        """End without waiting. The commit under way may still come through;
+        what is left waits in the outbox."""
         self._stop.set()
         self.wake()
 

@@ -1,4 +1,5 @@
-"""Repositories on the Hub: who will see them, making them, and what a failure means. Private unless asked otherwise."""
+"""Repositories on the Hub: who will see them, making them, and what a failure means.
+Private unless asked otherwise."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def describe_visibility(repo_id: str, repo_type: RepoType, *, public: bool) -> str:
-    """Return the sentence that says where something goes and who will see it, to be shown before the first byte goes out.
+    """Return the sentence that says where something goes and who will see it,
+    to be shown before the first byte goes out.
 
     Raises:
         ConfigError: If the name is not user/name.
@@ -98,8 +100,8 @@ def prepare_repo(
         What `describe_visibility` says, true from now on.
 
     Raises:
-        ConfigError: If the name is not user/name, or the repository is there with another visibility than asked for:
-            nothing becomes public, and nothing private, without being told.
+        ConfigError: If the name is not user/name, or the repository is there with another visibility than
+            asked for: nothing becomes public, and nothing private, without being told.
         huggingface_hub.errors.HTTPError: Whatever the client raises; see `explain_failures`.
     """
     api = api or HfApi()
@@ -160,7 +162,8 @@ def commit_files(
 
 @contextmanager
 def explain_failures(repo_id: str) -> Iterator[None]:
-    """Say in a sentence why the Hub could not be reached or did not do what it was asked, instead of a traceback.
+    """Say in a sentence why the Hub could not be reached or did not do what it was asked,
+    instead of a traceback.
 
     Raises:
         HubError: For every error of the Hub's client. It never holds a token: only what the server said.
@@ -176,7 +179,8 @@ def explain_failures(repo_id: str) -> Iterator[None]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return what an error of the Hub's client means, and what to do. Never holds a token: only what the server said.
+    """Return what an error of the Hub's client means, and what to do. Never holds a token:
+    only what the server said.
 
     >>> describe_failure(ConnectionRefusedError("refused"))
     'the Hub cannot be reached (ConnectionRefusedError: refused). Look at the network, then try again.'
@@ -199,7 +203,8 @@ def describe_failure(error: Exception) -> str:
 
 
 def find_cause(error: BaseException) -> BaseException:
-    """Return what the server or the network said: the client wraps it in errors of other kinds here and there."""
+    """Return what the server or the network said: the client wraps it in errors of other kinds here and
+    there."""
     while getattr(error, "response", None) is None and isinstance(error.__cause__, HTTPError | OSError):
         error = error.__cause__
     return error

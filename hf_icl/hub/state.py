@@ -1,7 +1,8 @@
-"""Trainer state as plain data, so that a run that comes from the Hub resumes without anything pickled being loaded.
+"""Trainer state as plain data, so that a run that comes from the Hub resumes without anything pickled being
+loaded.
 
-transformers keeps optimizer, scheduler and random states in files of torch.save. Here each becomes a JSON file that holds
-the structure and a safetensors file that holds the tensors, and back.
+transformers keeps optimizer, scheduler and random states in files of torch.save. Here each becomes a JSON
+file that holds the structure and a safetensors file that holds the tensors, and back.
 """
 
 from __future__ import annotations

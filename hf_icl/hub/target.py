@@ -32,8 +32,8 @@ class Selection(Config):
 
     steps: Literal["all", "geometric", "landmarks"] | tuple[int, ...] = pydantic.Field(
         "geometric",
-        description="all; geometric: ever further apart; landmarks: around onset, peak, half-decay and crossover of a "
-        "finished history; or a list of steps.",
+        description="all; geometric: ever further apart; landmarks: around onset, peak, half-decay and "
+        "crossover of a finished history; or a list of steps.",
     )
     max_revisions: int = pydantic.Field(20, ge=1, description="The most revisions.")
     max_gigabytes: float = pydantic.Field(10.0, gt=0, description="The most that they may take together.")
@@ -150,7 +150,8 @@ def _space_geometrically(available: list[int], count: int) -> list[int]:
 
 
 def _surround_landmarks(available: list[int], summary: Mapping[str, Any], count: int) -> list[int]:
-    """Return the last checkpoint and those before and after each landmark, the nearest ones first if too many."""
+    """Return the last checkpoint and those before and after each landmark,
+    the nearest ones first if too many."""
     landmarks = [name for name, one in MEASURES.items() if one.marker is not None]
     steps = [entry.get(name) for entry in summary.values() for name in landmarks]
     values = [step["value"] if isinstance(step, Mapping) else step for step in steps]

@@ -21,18 +21,20 @@ INPUTS = """
 Args:
     predictions: Label logits at the query, a list of n_labels floats per sequence.
     references: The label that counts as right, an int in [0, n_labels) per sequence.
-    context_labels: The labels shown in the context, a list of ints in [0, n_labels) per sequence, all of one length.
+    context_labels: The labels shown in the context, a list of ints in [0, n_labels) per sequence, all of one
+        length.
 """
 
 
 def read_answers(
     predictions: Sequence[Sequence[float]], references: Sequence[int], context_labels: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits (n_sequences, n_labels), context labels (n_sequences, n_context) and right answers (n_sequences,).
+    """Return logits (n_sequences, n_labels),
+    context labels (n_sequences, n_context) and right answers (n_sequences,).
 
     Raises:
-        ConfigError: If there are none, lengths differ from sequence to sequence, a logit is not a number, or a label
-            is out of range.
+        ConfigError: If there are none, lengths differ from sequence to sequence, a logit is not a number, or
+            a label is out of range.
 
     >>> [tuple(part.shape) for part in read_answers([[0.0, 2.0, 1.0]], [2], [[0, 2]])]
     [(1, 3), (1, 2), (1,)]

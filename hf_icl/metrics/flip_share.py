@@ -7,10 +7,10 @@ from hf_icl.metrics.answers import FEATURES, INPUTS, read_answers  # From: hf-ic
 from hf_icl.task.scoring import score  # From: hf-icl
 
 DESCRIPTION = """
-Where do a model's answers come from? The context shows two classes whose labels are swapped: the query's class bears the
-other's label there. A model that reads the context gives that label, one that knows the class by heart gives the class's
-own. Which of the two has the larger logit decides; the share of in-context answers is 1 for pure in-context learning, 0
-for pure in-weights learning, 1/2 for a guess.
+Where do a model's answers come from? The context shows two classes whose labels are swapped: the query's
+class bears the other's label there. A model that reads the context gives that label, one that knows the class
+by heart gives the class's own. Which of the two has the larger logit decides; the share of in-context answers
+is 1 for pure in-context learning, 0 for pure in-weights learning, 1/2 for a guess.
 """
 USAGE = (
     INPUTS
@@ -18,7 +18,8 @@ USAGE = (
     Every context holds two labels: the right one by the context, which is the reference, and the class's own.
 
 Returns:
-    in_context_share: Share of sequences where the context's label has a larger logit than the class's own, in [0, 1].
+    in_context_share: Share of sequences where the context's label has a larger logit than the class's own, in
+        [0, 1].
     in_context_share_chance: 1/2.
     in_context_accuracy: Share where the context's label has the largest logit of all labels.
     in_weights_accuracy: Share where the class's own label has the largest logit of all labels.
@@ -29,7 +30,9 @@ Example:
     >>> from hf_icl.metrics import find_metric
     >>> metric = evaluate.load(find_metric("flip_share"))
     >>> metric.compute(
-    ...     predictions=[[0.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 9.0]], references=[2, 2], context_labels=[[1, 2], [2, 1]]
+    ...     predictions=[[0.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 9.0]],
+    ...     references=[2, 2],
+    ...     context_labels=[[1, 2], [2, 1]],
     ... )["in_context_share"]
     0.5
 """
@@ -37,7 +40,8 @@ Example:
 CITATION = """
 @inproceedings{singh2023transient,
   title={The Transient Nature of Emergent In-Context Learning in Transformers},
-  author={Aaditya K. Singh and Stephanie C. Y. Chan and Ted Moskovitz and Erin Grant and Andrew M. Saxe and Felix Hill},
+  author={Aaditya K. Singh and Stephanie C. Y. Chan and Ted Moskovitz and Erin Grant and Andrew M. Saxe
+    and Felix Hill},
   booktitle={NeurIPS}, year={2023}, eprint={2311.08360}, archivePrefix={arXiv}
 }
 """

@@ -13,13 +13,15 @@ import hf_icl
 from hf_icl.hub.repos import commit_files, prepare_repo
 from hf_icl.metrics import METRICS, find_metric
 
-# The widget that `evaluate` has for Spaces calls what gradio dropped in version 4, so the Space is a static page.
+# The widget that `evaluate` has for Spaces calls what gradio dropped in version 4, so the Space is a static
+# page.
 SDK = "static"
 FIND = "    >>> from hf_icl.metrics import find_metric\n"
 PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font-family: sans-serif; max-width: 46rem; margin: 2rem auto }} pre {{ white-space: pre-wrap }}</style></head>
+<style>body {{ font-family: sans-serif; max-width: 46rem; margin: 2rem auto }}
+pre {{ white-space: pre-wrap }}</style></head>
 <body><h1>{title}</h1><pre>{text}</pre></body>
 </html>
 """
@@ -48,7 +50,8 @@ def push_metric(repo_id: str, *, public: bool = False, api: HfApi | None = None)
     """Make or update the Space of a metric. The same metric again makes no second commit.
 
     Args:
-        repo_id: As user/name; the name is that of a metric, because `evaluate` looks for a file called after the Space.
+        repo_id: As user/name; the name is that of a metric, because `evaluate` looks for a file called after
+            the Space.
         public: Whether everyone shall see it; `describe_visibility` says it in a sentence.
         api: The Hub's client.
 

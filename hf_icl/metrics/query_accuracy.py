@@ -6,9 +6,9 @@ from hf_icl.metrics.answers import FEATURES, INPUTS, read_answers  # From: hf-ic
 from hf_icl.task.scoring import score  # From: hf-icl
 
 DESCRIPTION = """
-Accuracy of a model's answers to few-shot queries: over all labels, and over the labels that stand in the context, each
-with the level that guessing reaches. Far above chance over all labels and over those in context, with labels that only
-the context can tell: in-context learning.
+Accuracy of a model's answers to few-shot queries: over all labels, and over the labels that stand in the
+context, each with the level that guessing reaches. Far above chance over all labels and over those in
+context, with labels that only the context can tell: in-context learning.
 """
 USAGE = (
     INPUTS
@@ -16,7 +16,8 @@ USAGE = (
 Returns:
     accuracy: Share of sequences whose right answer has the largest logit of all labels, in [0, 1].
     accuracy_chance: 1 / n_labels.
-    context_accuracy: The same among the distinct labels in context. None unless the right answer always is one of them.
+    context_accuracy: The same among the distinct labels in context. None unless the right answer always is
+        one of them.
     context_accuracy_chance: Mean of one over the number of distinct labels in context; None likewise.
 
 Example:
@@ -24,7 +25,9 @@ Example:
     >>> from hf_icl.metrics import find_metric
     >>> metric = evaluate.load(find_metric("query_accuracy"))
     >>> metric.compute(
-    ...     predictions=[[0.0, 2.0, 1.0, 0.0], [3.0, 0.0, 0.0, 1.0]], references=[2, 0], context_labels=[[0, 2], [3, 0]]
+    ...     predictions=[[0.0, 2.0, 1.0, 0.0], [3.0, 0.0, 0.0, 1.0]],
+    ...     references=[2, 0],
+    ...     context_labels=[[0, 2], [3, 0]],
     ... )
     {'accuracy': 0.5, 'accuracy_chance': 0.25, 'context_accuracy': 1.0, 'context_accuracy_chance': 0.5}
 """
@@ -32,7 +35,8 @@ Example:
 CITATION = """
 @misc{singh2025strategy,
   title={Strategy Coopetition Explains the Emergence and Transience of In-Context Learning},
-  author={Aaditya K. Singh and Ted Moskovitz and Sara Dragutinovic and Felix Hill and Stephanie C. Y. Chan and Andrew M. Saxe},
+  author={Aaditya K. Singh and Ted Moskovitz and Sara Dragutinovic and Felix Hill and Stephanie C. Y. Chan
+    and Andrew M. Saxe},
   year={2025}, eprint={2503.05631}, archivePrefix={arXiv}
 }
 """

@@ -8,21 +8,22 @@ import evaluate
 from hf_icl.summary import describe_measures, summarize  # From: hf-icl
 
 DESCRIPTION = """
-What a curve of accuracies over training says about in-context learning: when it appeared, how high it rose, and what was
-left of it at the end. The curve is linear between evaluations.
+What a curve of accuracies over training says about in-context learning: when it appeared, how high it rose,
+and what was left of it at the end. The curve is linear between evaluations.
 """
 USAGE = """
 Args:
     steps: Training steps of the evaluations, in any order; of equal steps the last counts.
     values: The accuracy or probability at each, in [0, 1]; None or not-a-number is left out.
     chance: Value of a model that knows nothing, in [0, 1].
-    floor: Value of a model that names any label of the context without matching exemplars; a curve that never tops it
-        has not emerged. 0, the default, if there is no such strategy.
+    floor: Value of a model that names any label of the context without matching exemplars; a curve that never
+        tops it has not emerged. 0, the default, if there is no such strategy.
 
 Returns:
     n_evaluations: Evaluations that counted.
     chance: As given.
-    verdict: 'never emerged', 'transient', 'still rising' or 'persistent'; None with fewer than two evaluations.
+    verdict: 'never emerged', 'transient', 'still rising' or 'persistent'; None with fewer than two
+        evaluations.
 """ + "".join(
     f"    {measure['name']}: {measure['words']}\n"
     for measure in describe_measures()

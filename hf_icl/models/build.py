@@ -1,4 +1,5 @@
-"""From the settings of a network to its model: fresh or pretrained, for vectors or for tokens, in full or by LoRA."""
+"""From the settings of a network to its model: fresh or pretrained, for vectors or for tokens,
+in full or by LoRA."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ def build_model(settings: ModelConfig, task: Task, *, seed: int, weights: bool =
         weights: False reads only the config of a pretrained checkpoint, so that its weights are fresh ones.
 
     Returns:
-        An `ICLModel` for a task in vectors form; for one in tokens form a causal language model, which a `PeftModel`
-        wraps where LoRA is asked for.
+        An `ICLModel` for a task in vectors form; for one in tokens form a causal language model, which a
+        `PeftModel` wraps where LoRA is asked for.
 
     Raises:
         ConfigError: If such a model cannot be had, or the task cannot use it.
@@ -138,7 +139,8 @@ def count_saved_bytes(model: PreTrainedModel) -> int:
 
 
 def load_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer of a pretrained checkpoint, which a fine-tuned model keeps as it is; None if it has none."""
+    """Return the tokenizer of a pretrained checkpoint, which a fine-tuned model keeps as it is;
+    None if it has none."""
     if settings.pretrained is None:
         return None
     try:
@@ -150,7 +152,8 @@ def load_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase | None:
 
 
 def load_model(folder: str | Path) -> PreTrainedModel:
-    """Load a model that a run, or anyone, has saved: an `ICLModel`, a causal language model, or a LoRA adapter on one.
+    """Load a model that a run, or anyone, has saved: an `ICLModel`, a causal language model,
+    or a LoRA adapter on one.
 
     No code that comes with a model is run.
 

@@ -1,4 +1,5 @@
-"""The settings of a run's network: each is declared here once, and read by the configs that transformers saves too."""
+"""The settings of a run's network: each is declared here once,
+and read by the configs that transformers saves too."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class NetworkFields(Config):
     mlp_ratio: float = pydantic.Field(4.0, ge=0, description="MLP width over d_model; 0 is attention-only.")
     positions: Literal["learned", "sinusoidal", "rotary", "none"] = pydantic.Field(
         "learned",
-        description="learned: a table, added; sinusoidal: fixed, added; rotary: turns queries and keys; none.",
+        description="learned: a table, added; sinusoidal: fixed, added; rotary: turns queries and keys; "
+        "none.",
     )
     max_time: float = pydantic.Field(
         30.0,
@@ -82,11 +84,13 @@ class ModelConfig(NetworkFields, LearnerFields):
 
     backbone: dict[str, Any] | None = pydantic.Field(
         None,
-        description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is unused.",
+        description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is "
+        "unused.",
     )
     pretrained: str | None = pydantic.Field(
         None,
-        description="A checkpoint to fine-tune instead, a folder or an id on the Hub; it keeps its tokenizer.",
+        description="A checkpoint to fine-tune instead, a folder or an id on the Hub; it keeps its "
+        "tokenizer.",
     )
     revision: str | None = pydantic.Field(None, description="Branch, tag or commit of that checkpoint.")
     dtype: Literal["float32", "bfloat16"] = pydantic.Field(
@@ -128,8 +132,8 @@ class ModelConfig(NetworkFields, LearnerFields):
 def take_fields(fields: type[Config], given: dict[str, Any], aliases: dict[str, str]) -> Config:
     """Move the fields of a config from among the keywords of a `PretrainedConfig` into one, checked.
 
-    `PretrainedConfig` takes any keyword and keeps it, so `n_layer=4` would be stored and change nothing. Keywords that
-    look like a misspelt field are refused; others pass, as Hugging Face puts its own there.
+    `PretrainedConfig` takes any keyword and keeps it, so `n_layer=4` would be stored and change nothing.
+    Keywords that look like a misspelt field are refused; others pass, as Hugging Face puts its own there.
 
     Args:
         fields: What to take.

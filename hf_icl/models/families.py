@@ -1,4 +1,5 @@
-"""What differs between families of transformers: their configs, what their forwards take, how their parts are called."""
+"""What differs between families of transformers: their configs, what their forwards take,
+how their parts are called."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from hf_icl.errors import ConfigError
 from hf_icl.models.transformer_config import CausalTransformerConfig
 
-# Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, layers.0.fc1, blocks.0.mlp.2
+# Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, layers.0.fc1,
+# blocks.0.mlp.2
 ATTENTION = re.compile(r"(^|[._])(attn|attention)([._]|$)")
 MLP = re.compile(r"(^|\.)(mlp|fc1|fc2)(\.|$)")
 
 
 def read_backbone_config(backbone: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
-    """Return the backbone's config, from a config, from what `config.json` holds of it, or the native default.
+    """Return the backbone's config, from a config, from what `config.json` holds of it,
+    or the native default.
 
     Raises:
         ConfigError: If a dict has no `model_type`, or one that transformers does not know.
@@ -65,7 +68,8 @@ def drop_token_table(backbone: PreTrainedModel) -> None:
 
 
 def list_backbone_options(backbone: PreTrainedModel) -> dict[str, bool]:
-    """Return what every call of the backbone gets beside its inputs: no cache, and the last place alone, if known.
+    """Return what every call of the backbone gets beside its inputs: no cache, and the last place alone,
+    if known.
 
     Raises:
         ConfigError: If its forward does not take `inputs_embeds`, or it is an encoder-decoder.

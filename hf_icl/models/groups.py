@@ -19,11 +19,12 @@ def parameter_groups(model: nn.Module) -> dict[str, list[str]]:
         model: An `ICLModel` over any backbone.
 
     Returns:
-        Group to parameter names as `named_parameters` gives them. All of `GROUPS` are there, some may be empty; every
-        trainable parameter is in exactly one. "mlp" and "attention": linear maps of the backbone's blocks;
-        "embeddings": labels, learned positions, token tables; "encoder": what turns an exemplar into a vector, its
-        norms included; "head": the map to label logits; "norm": scales and offsets of the backbone's norms. A tied
-        label table counts once, among the embeddings. Frozen parameters are in none.
+        Group to parameter names as `named_parameters` gives them. All of `GROUPS` are there, some may be
+        empty; every trainable parameter is in exactly one. "mlp" and "attention": linear maps of the
+        backbone's blocks; "embeddings": labels, learned positions, token tables; "encoder": what turns an
+        exemplar into a vector, its norms included; "head": the map to label logits; "norm": scales and
+        offsets of the backbone's norms. A tied label table counts once, among the embeddings. Frozen
+        parameters are in none.
 
     >>> from hf_icl.models import ICLConfig, ICLModel
     >>> parameter_groups(ICLModel(ICLConfig()))["head"]

@@ -44,9 +44,10 @@ class ICLOutput(ModelOutput):
 class ICLModel(PreTrainedModel):
     """Reads exemplars with their labels and a query, and predicts the query's label.
 
-    Works around every backbone of transformers that takes `inputs_embeds` and returns `last_hidden_state`. A token
-    table that such a backbone brings along is taken off (of a ready one too), since nothing would read it. In a stock `Trainer`, set
-    `TrainingArguments(label_names=["labels"])` for evaluations, else `context_labels` counts as a target too.
+    Works around every backbone of transformers that takes `inputs_embeds` and returns `last_hidden_state`. A
+    token table that such a backbone brings along is taken off (of a ready one too), since nothing would read
+    it. In a stock `Trainer`, set `TrainingArguments(label_names=["labels"])` for evaluations, else
+    `context_labels` counts as a target too.
 
     Args:
         config: Its `backbone` says what to build.
@@ -91,8 +92,9 @@ class ICLModel(PreTrainedModel):
         """Build a model around a backbone, sized for a bank.
 
         Args:
-            backbone: A config (the backbone is then fresh), a model (used with its weights, and without its token
-                table; of a model with a language-model head, the part below it), or None for the native default.
+            backbone: A config (the backbone is then fresh), a model (used with its weights, and without its
+                token table; of a model with a language-model head, the part below it), or None for the native
+                default.
             bank: A `Bank`; gives `n_labels`, `exemplar_shape`, the encoder by its kind, and `n_ids`.
             encoder: As in `ICLConfig`; None leaves it to the bank, or to the default.
             **settings: More fields of `ICLConfig`, over those that the bank gives.
@@ -136,18 +138,19 @@ class ICLModel(PreTrainedModel):
         """Predict the query's label.
 
         Args:
-            exemplars: float (batch, n_context + 1, *exemplar_shape), or int64 ids (batch, n_context + 1); query last.
+            exemplars: float (batch, n_context + 1, *exemplar_shape), or int64 ids (batch, n_context + 1);
+                query last.
             context_labels: int64 (batch, n_context), 0 <= label < n_labels.
             labels: int64 (batch,), the query's; −100 leaves a sequence out of the loss.
-            output_attentions: Also return attention weights. Backbones other than the native one must have been
-                built with `attn_implementation="eager"`.
+            output_attentions: Also return attention weights. Backbones other than the native one must have
+                been built with `attn_implementation="eager"`.
             output_hidden_states: Also return the backbone's hidden states.
-            num_items_in_batch: What the loss is summed over and divided by in place of the batch; the Trainer gives
-                the number of sequences of one optimizer step, so that accumulated batches weigh as one.
+            num_items_in_batch: What the loss is summed over and divided by in place of the batch; the Trainer
+                gives the number of sequences of one optimizer step, so that accumulated batches weigh as one.
 
         Raises:
-            ConfigError: If shapes do not fit the config or each other, or the sequence is longer than the positions
-                allow, or the backbone gives no attention weights.
+            ConfigError: If shapes do not fit the config or each other, or the sequence is longer than the
+                positions allow, or the backbone gives no attention weights.
         """
         want_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         want_states = (
@@ -200,7 +203,8 @@ class ICLModel(PreTrainedModel):
 
 
 def measure_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Return the cross-entropy in nats, as a mean over the labels that are not −100, or a sum over `num_items`.
+    """Return the cross-entropy in nats, as a mean over the labels that are not −100,
+    or a sum over `num_items`.
 
     >>> logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
     >>> measure_loss(logits, torch.tensor([0, -100]))

@@ -22,7 +22,8 @@ class _Learner(LearnerFields):
     )
     encoder: Literal["linear", "embedding", "resnet"] = pydantic.Field(
         "linear",
-        description="linear: flattened, then a linear map; embedding: a table of n_ids rows; resnet: for drawings.",
+        description="linear: flattened, then a linear map; embedding: a table of n_ids rows; resnet: for "
+        "drawings.",
     )
     n_ids: int | None = pydantic.Field(None, ge=1, description="Rows of that table.")
 
@@ -52,18 +53,20 @@ class ICLConfig(PretrainedConfig):
     """What an `ICLModel` reads and answers, and the config of the backbone in between.
 
     Args:
-        backbone: A `PretrainedConfig`, or a dict with its `model_type` as `config.json` has it. None: the native
-            `CausalTransformerConfig` with its defaults.
+        backbone: A `PretrainedConfig`, or a dict with its `model_type` as `config.json` has it. None: the
+            native `CausalTransformerConfig` with its defaults.
         **kwargs:
             - `n_labels` (32): labels that the head tells apart, at least 2.
-            - `n_context` (4): exemplar-label pairs before the query, at least 1. Shorter sequences work too, and longer
-              ones as far as the backbone's positions reach.
+            - `n_context` (4): exemplar-label pairs before the query, at least 1. Shorter sequences work too,
+              and longer ones as far as the backbone's positions reach.
             - `exemplar_shape` ((64,)): shape of one exemplar; () for ids.
             - `encoder` ("linear"): how an exemplar becomes a vector: "linear" (flattened, then a linear map),
-              "embedding" (a table of `n_ids` rows; exemplars are ids) or "resnet" (drawings (H, W) or (C, H, W)).
+              "embedding" (a table of `n_ids` rows; exemplars are ids) or "resnet" (drawings (H, W) or (C, H,
+              W)).
             - `n_ids`: rows of that table; None otherwise.
-            - `places` ("paired"): one place holds an exemplar's vector plus its label's, the query's holds its vector
-              alone, n_context + 1 places; or "interleaved", x1 l1 … xn ln xq, 2 n_context + 1 places.
+            - `places` ("paired"): one place holds an exemplar's vector plus its label's, the query's holds
+              its vector alone, n_context + 1 places; or "interleaved", x1 l1 … xn ln xq, 2 n_context + 1
+              places.
             - `tie_labels`, `label_init_std`, `exemplar_scale`: as `LearnerFields` declares them.
             - What `PretrainedConfig` takes.
 
@@ -80,9 +83,8 @@ class ICLConfig(PretrainedConfig):
 
     def __init__(self, backbone: PretrainedConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
         own = take_fields(_Learner, kwargs, self.attribute_map)
-        self.backbone = read_backbone_config(
-            backbone
-        )  # `PretrainedConfig` hands its attention setting down to it
+        # before the others, as `PretrainedConfig` hands its attention setting down to it
+        self.backbone = read_backbone_config(backbone)
         super().__init__(**kwargs)
         for name in _Learner.model_fields:
             setattr(self, name, getattr(own, name))
@@ -110,7 +112,8 @@ class ICLConfig(PretrainedConfig):
 
 
 def check_reach(config: ICLConfig, n_context: int) -> None:
-    """Raise `ConfigError` if sequences with `n_context` pairs are longer than the backbone's positions reach."""
+    """Raise `ConfigError` if sequences with `n_context` pairs are longer than the backbone's positions
+    reach."""
     limit = getattr(config.backbone, "max_position_embeddings", None)
     n_places = count_places(n_context, config.places)
     if limit is not None and 0 < limit < n_places:  # some configs say −1 for no limit

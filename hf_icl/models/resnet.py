@@ -42,18 +42,20 @@ class BottleneckBlock(nn.Module):
 class ResNetEncoder(nn.Module):
     """Image to vector: 7x7 stem, max-pool, four groups of two bottleneck blocks, mean over the pixels left.
 
-    Channels are 64 in the stem, then 16, 32, 32 and `width` by group, strides 2, 2 (pool), 1, 2, 2, 2: a 105x105
-    drawing ends as 4x4 pixels, a 28x28 one as a single pixel. 22,176 parameters for one colour channel and width 64.
+    Channels are 64 in the stem, then 16, 32, 32 and `width` by group, strides 2, 2 (pool), 1, 2, 2, 2: a
+    105x105 drawing ends as 4x4 pixels, a 28x28 one as a single pixel. 22,176 parameters for one colour
+    channel and width 64.
 
     Args:
         channels_in: Colour channels, 1 for drawings.
         width: Length of the vector, a multiple of 4.
 
-    Source: `google-deepmind/emergent_in_context_learning: modules/resnet.py` (bottleneck blocks, v1) as used by Chan
-        et al. 2022 (arXiv 2205.05055) and Singh et al. 2023 (arXiv 2311.08360).
-        Differs: norms see one image at a time (GroupNorm with a single group in place of batch norm). Batch norm
-        would let a query see the statistics of other sequences, and of other places of its own, in training; and
-        evaluation would run on averages made from training batches. Padding is the same on both sides.
+    Source: `google-deepmind/emergent_in_context_learning: modules/resnet.py` (bottleneck blocks, v1) as used
+        by Chan et al. 2022 (arXiv 2205.05055) and Singh et al. 2023 (arXiv 2311.08360).
+        Differs: norms see one image at a time (GroupNorm with a single group in place of batch norm). Batch
+        norm would let a query see the statistics of other sequences, and of other places of its own, in
+        training; and evaluation would run on averages made from training batches. Padding is the same on both
+        sides.
 
     >>> import torch
     >>> ResNetEncoder(1, 64)(torch.zeros(3, 1, 28, 28)).shape

@@ -25,8 +25,8 @@ def make_sinusoidal_table(
     Returns:
         float32, shape (n_places, width).
 
-    Source: Vaswani et al. 2017 (arXiv 1706.03762), Sec. 3.5, with sines and cosines in halves and `max_time` for
-        10,000, as in `google-deepmind/emergent_in_context_learning: modules/embedding.py` (max_time 30).
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), Sec. 3.5, with sines and cosines in halves and `max_time`
+        for 10,000, as in `google-deepmind/emergent_in_context_learning: modules/embedding.py` (max_time 30).
 
     >>> make_sinusoidal_table(2, 4, max_time=100.0)  # angles 0, 0 and 1, 1/10
     tensor([[0.0000, 0.0000, 1.0000, 1.0000],
@@ -81,7 +81,8 @@ class CausalAttention(nn.Module):
         self.out = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, x: Tensor, turns: Tensor | None, need_weights: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the mixed values (batch, places, d_model), and the weights (batch, heads, places, places) or None."""
+        """Return the mixed values (batch, places, d_model),
+        and the weights (batch, heads, places, places) or None."""
         batch, places, width = x.shape
         heads = self.qkv(x).view(batch, places, 3, self.n_heads, width // self.n_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
@@ -148,7 +149,8 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, turns: Tensor | None, need_weights: bool, last_only: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the residual stream (batch, places, d_model), or its last place alone, and the weights or None."""
+        """Return the residual stream (batch, places, d_model), or its last place alone,
+        and the weights or None."""
         normed = self.attention_norm(x)
         if last_only:
             mixed, weights = self.attention.read_last(normed, turns), None
@@ -162,11 +164,12 @@ class Block(nn.Module):
 class CausalTransformerModel(PreTrainedModel):
     """A causal transformer over vectors, without vocabulary or head.
 
-    Weights start as torch starts them (`nn.Linear`'s own uniform distribution), not at Hugging Face's std 0.02;
-    only learned positions start at std 0.02. The laptop regime was found with these.
+    Weights start as torch starts them (`nn.Linear`'s own uniform distribution), not at Hugging Face's std
+    0.02; only learned positions start at std 0.02. The laptop regime was found with these.
 
     >>> model = CausalTransformerModel(CausalTransformerConfig(n_layers=1))
-    >>> model(torch.zeros(2, 5, 64), output_attentions=True).attentions[0].shape  # batch, heads, places, places
+    >>> attentions = model(torch.zeros(2, 5, 64), output_attentions=True).attentions
+    >>> attentions[0].shape  # batch, heads, places, places
     torch.Size([2, 8, 5, 5])
     """
 
@@ -211,21 +214,25 @@ class CausalTransformerModel(PreTrainedModel):
         Args:
             inputs_embeds: Shape (batch, places, d_model), places <= `max_places`.
             output_attentions: Also return each layer's weights; attention is then computed in plain steps.
-            output_hidden_states: Also return the stream before the first block and after each, the last one normed.
-            last_place_only: Compute only what the last place needs (the last block's queries and MLP elsewhere are
-                left out). Not with the two above, which then win.
+            output_hidden_states: Also return the stream before the first block and after each, the last one
+                normed.
+            last_place_only: Compute only what the last place needs (the last block's queries and MLP
+                elsewhere are left out). Not with the two above, which then win.
 
         Returns:
             `last_hidden_state` (batch, places, d_model), or (batch, 1, d_model) with `last_place_only`;
-            `hidden_states`, n_layers + 1 tensors of (batch, places, d_model), or None; `attentions`, n_layers tensors
-            of (batch, heads, places, places), or None.
+            `hidden_states`, n_layers + 1 tensors of (batch, places, d_model), or None; `attentions`, n_layers
+            tensors of (batch, heads, places, places), or None.
 
         Raises:
             ConfigError: If the sequence is longer than `max_places`.
         """
         places, limit = inputs_embeds.shape[1], self.config.max_places
         if places > limit:
-            hint = f"Shorten the sequence to {limit} places, or build the model with max_places={places} or more."
+            hint = (
+                f"Shorten the sequence to {limit} places, or build the model with max_places={places} or "
+                "more."
+            )
             raise ConfigError("inputs_embeds", tuple(inputs_embeds.shape), f"{places} places > {limit}", hint)
         need_weights = self.config.output_attentions if output_attentions is None else output_attentions
         keep_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states

@@ -29,13 +29,13 @@ class _Shape(NetworkFields):
 class CausalTransformerConfig(PretrainedConfig):
     """Shape of the native backbone. The defaults are those of the laptop regime: 2 layers, 64 wide, 8 heads.
 
-    The Hugging Face names `hidden_size`, `num_hidden_layers`, `num_attention_heads` and `max_position_embeddings`
-    can be read, and mean `d_model`, `n_layers`, `n_heads` and `max_places`.
+    The Hugging Face names `hidden_size`, `num_hidden_layers`, `num_attention_heads` and
+    `max_position_embeddings` can be read, and mean `d_model`, `n_layers`, `n_heads` and `max_places`.
 
     Args:
-        **kwargs: `max_places` (64), the longest sequence in places; `n_layers`, `d_model`, `n_heads`, `mlp_ratio` (None or 0
-            leaves the MLPs out), `positions`, `max_time` and `layer_norm`, as `NetworkFields` declares them; and what
-            `PretrainedConfig` takes.
+        **kwargs: `max_places` (64), the longest sequence in places; `n_layers`, `d_model`, `n_heads`,
+            `mlp_ratio` (None or 0 leaves the MLPs out), `positions`, `max_time` and `layer_norm`, as
+            `NetworkFields` declares them; and what `PretrainedConfig` takes.
 
     Raises:
         ConfigError: If a value breaks its rule, or a keyword looks like a misspelt one.

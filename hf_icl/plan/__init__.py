@@ -1,4 +1,5 @@
-"""What a run will cost, counted on a model that is never allocated: parameters, FLOPs, memory, checkpoints."""
+"""What a run will cost, counted on a model that is never allocated: parameters, FLOPs, memory,
+checkpoints."""
 
 from hf_icl.lazy import attach
 

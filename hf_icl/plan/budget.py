@@ -42,12 +42,14 @@ class Budget:
         steps: Optimizer steps.
         evaluations: How often the model is measured.
         evaluation_sequences: Sequences of one measurement, over all evaluators.
-        flops_per_sequence: Forward and backward. Matrix products, convolutions and attention; a multiplication and
-            an addition are 2; attention over all places, causal or not; with checkpointing, what is computed anew too.
+        flops_per_sequence: Forward and backward. Matrix products, convolutions and attention; a
+            multiplication and an addition are 2; attention over all places, causal or not; with
+            checkpointing, what is computed anew too.
         flops_per_evaluation: Forward over the sequences of all evaluators.
         activations: Bytes alive on one device after a forward pass in training.
         gradients: Bytes of all gradients.
-        evaluation: Most bytes alive at once in an evaluation's forward pass, beside weights and optimizer state.
+        evaluation: Most bytes alive at once in an evaluation's forward pass, beside weights and optimizer
+            state.
         memory: Bytes per device by part: "single" for one device, else "ddp" and "fsdp".
         checkpoint: Bytes of one checkpoint: weights and optimizer state.
         n_checkpoints: Checkpoints that stay.
@@ -127,17 +129,19 @@ class Budget:
 def estimate(config: RunConfig, n_devices: int = 1) -> Budget:
     """Count what a run will cost, without allocating its model or drawing its exemplars.
 
-    The run's own model is built of tensors without memory, takes one step and one forward pass of an evaluation, and
-    every operation is counted. Sizes and FLOPs on one device are thus those of the real step (on a CPU, from which
-    GPU kernels differ in scratch memory and in what mixed precision keeps in 32 bits); how DDP and FSDP divide them
-    is worked out, see `hf_icl.plan.memory`. Steps, evaluations and checkpoints follow from the config.
+    The run's own model is built of tensors without memory, takes one step and one forward pass of an
+    evaluation, and every operation is counted. Sizes and FLOPs on one device are thus those of the real step
+    (on a CPU, from which GPU kernels differ in scratch memory and in what mixed precision keeps in 32 bits);
+    how DDP and FSDP divide them is worked out, see `hf_icl.plan.memory`. Steps, evaluations and checkpoints
+    follow from the config.
 
     Args:
         config: The run; `training.batch_size` sequences make a step, whatever the number of devices.
         n_devices: Devices that share it.
 
     Raises:
-        ConfigError: If the run could not be made, a step cannot be shared evenly, or its cost cannot be counted.
+        ConfigError: If the run could not be made, a step cannot be shared evenly, or its cost cannot be
+            counted.
 
     >>> from hf_icl.runs.config import load_config
     >>> budget = estimate(load_config("gpt2-2x64"))
@@ -207,7 +211,8 @@ def _share(training: TrainingConfig, n_devices: int) -> _Share:
 
 
 def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
-    """Build the run's model without memory, let it take a step and answer each evaluator; return what that cost."""
+    """Build the run's model without memory, let it take a step and answer each evaluator;
+    return what that cost."""
     batch = task.train_sampler.draw(0, share.batch_size)
     n_asked = config.task.n_eval_sequences
     asked = {name: task.sampler(name).draw(0, min(n_asked, EVALUATION_BATCH)) for name in task.specs}

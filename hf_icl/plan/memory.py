@@ -85,7 +85,8 @@ def _count_bytes(part: nn.Module) -> int:
 def replicated(sizes: ModelBytes, cost: StepCost, evaluation: int, bank: int, *, buckets: bool) -> Memory:
     """Return the memory of a device that holds the whole model: one alone, or each under DDP.
 
-    DDP copies every gradient into a bucket and sends that (torch's default; `gradient_as_bucket_view` would save it).
+    DDP copies every gradient into a bucket and sends that (torch's default; `gradient_as_bucket_view` would
+    save it).
     """
     return Memory(
         parameters=sizes.weights,
@@ -109,10 +110,10 @@ def sharded(
 ) -> Memory:
     """Return the memory of one device under FSDP with full sharding, a block of the transformer being a unit.
 
-    Weights, moments and gradients are split evenly. Gathered whole are the weights of the block at work and of the
-    next one, fetched ahead, one block's gradients, and weights and gradients of what is in no block, all through the
-    step; in 16 bits with mixed precision. With accumulation, gradients stay whole between the parts, as `no_sync`
-    of accelerate leaves them.
+    Weights, moments and gradients are split evenly. Gathered whole are the weights of the block at work and
+    of the next one, fetched ahead, one block's gradients, and weights and gradients of what is in no block,
+    all through the step; in 16 bits with mixed precision. With accumulation, gradients stay whole between the
+    parts, as `no_sync` of accelerate leaves them.
     """
     ahead = min(sizes.n_blocks, 2)
     gathered = 2 * sizes.root + (ahead + 1) * sizes.block

@@ -1,4 +1,5 @@
-"""Count a training step's FLOPs and live bytes, operation by operation, on real tensors or on ones without memory."""
+"""Count a training step's FLOPs and live bytes, operation by operation,
+on real tensors or on ones without memory."""
 
 from __future__ import annotations
 
@@ -32,12 +33,15 @@ _CPU_ATTENTION = {
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one part of an optimizer step costs on one device: forward and backward over the sequences of one part.
+    """What one part of an optimizer step costs on one device:
+    forward and backward over the sequences of one part.
 
     Attributes:
         flops: Of matrix products, convolutions and attention; a multiplication and an addition are 2.
-        activations: Bytes alive when the forward pass is over, inputs and low-precision copies of weights included.
-        peak: Most bytes alive at once beside weights and optimizer state: activations, then gradients in their place.
+        activations: Bytes alive when the forward pass is over, inputs and low-precision copies of weights
+            included.
+        peak: Most bytes alive at once beside weights and optimizer state: activations, then gradients in
+            their place.
         peak_activations: The same without gradients and without low-precision copies of weights.
     """
 
@@ -48,10 +52,11 @@ class StepCost:
 
 
 def without_memory() -> contextlib.AbstractContextManager:
-    """Return a context in which tensors have shape, type and device but no memory, and operations compute nothing.
+    """Return a context in which tensors have shape, type and device but no memory,
+    and operations compute nothing.
 
-    Tensors of the `meta` device would do the same, but they choose other attention kernels, know no mixed precision,
-    and transformers asks them for values.
+    Tensors of the `meta` device would do the same, but they choose other attention kernels, know no mixed
+    precision, and transformers asks them for values.
 
     >>> with without_memory():
     ...     (torch.empty(10**6, 10**6) @ torch.empty(10**6, 2)).shape
@@ -67,7 +72,8 @@ def measure_step(
     accumulation: int = 1,
     dtype: torch.dtype | None = None,
 ) -> StepCost:
-    """Count one part of an optimizer step, in training mode; with accumulation a part that finds gradients there.
+    """Count one part of an optimizer step, in training mode;
+    with accumulation a part that finds gradients there.
 
     Args:
         model: Its forward must return a loss.
@@ -78,7 +84,8 @@ def measure_step(
     >>> from hf_icl.models import ICLConfig, ICLModel
     >>> with without_memory():
     ...     model = ICLModel(ICLConfig(exemplar_shape=(64,), n_context=4))
-    ...     inputs = dict(exemplars=torch.zeros(8, 5, 64), context_labels=torch.zeros(8, 4, dtype=torch.int64))
+    ...     labels = torch.zeros(8, 4, dtype=torch.int64)
+    ...     inputs = dict(exemplars=torch.zeros(8, 5, 64), context_labels=labels)
     ...     cost = measure_step(model, lambda: inputs | {"labels": torch.zeros(8, dtype=torch.int64)})
     >>> cost.flops
     16661504
@@ -130,7 +137,8 @@ class MemoryMeter(TorchDispatchMode):
     Weights and buffers that the model has beforehand do not count. Scratch memory inside kernels is not seen.
 
     Attributes:
-        live: Bytes alive now: "gradients" of weights, low-precision "copies" of weights, and "activations", all else.
+        live: Bytes alive now: "gradients" of weights, low-precision "copies" of weights, and "activations",
+            all else.
         peak: Most bytes alive at once.
         peak_activations: Most bytes of "activations" alive at once.
 

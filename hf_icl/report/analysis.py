@@ -41,9 +41,9 @@ class Analysis:
         runs: At least one.
         groups: The runs in groups whose configs differ in seeds alone, in order of first appearance.
         document: The content of `transience.json`, JSON types only (no NaN).
-            `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in `groups` (of two
-            runs or more) it is the mean over `n` replicas with an interval over replicas. An interval is null where
-            there is none; its upper end is null where it lies beyond training.
+            `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in
+            `groups` (of two runs or more) it is the mean over `n` replicas with an interval over replicas. An
+            interval is null where there is none; its upper end is null where it lies beyond training.
     """
 
     runs: tuple[RunRecord, ...]
@@ -52,7 +52,8 @@ class Analysis:
     _means: dict[tuple[str, str], Mean | None] = dataclasses.field(default_factory=dict, repr=False)
 
     def average(self, group: Sequence[RunRecord], metric: str) -> Mean | None:
-        """Return steps, mean over a group, and the low and high end of its 95 % band; None with fewer than two curves."""
+        """Return steps, mean over a group, and the low and high end of its 95 % band;
+        None with fewer than two curves."""
         key = (group[0].name, metric)
         if key not in self._means:
             self._means[key] = average_curve(group, metric)
@@ -115,7 +116,8 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
 
 
 def _choose_rows(run: RunRecord, summary: Summary) -> list[Mapping[str, Any]]:
-    """Return the rows to resample: all of them, or of a long history evenly spaced ones, both ends and all peaks."""
+    """Return the rows to resample: all of them, or of a long history evenly spaced ones,
+    both ends and all peaks."""
     n_rows = len(run.rows)
     if n_rows <= MAX_RESAMPLED:
         return list(run.rows)
@@ -152,10 +154,11 @@ def _analyse_group(group: Sequence[RunRecord], analysed: Mapping[str, Any]) -> d
 
 
 def average_curve(runs: Sequence[RunRecord], metric: str, n_points: int = POINTS_PER_CURVE) -> Mean | None:
-    """Return steps, mean over replicas, and the low and high end of its 95 % band; None with fewer than two curves.
+    """Return steps, mean over replicas, and the low and high end of its 95 % band;
+    None with fewer than two curves.
 
-    Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above `n_points`
-    common steps, every k-th is taken.
+    Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above
+    `n_points` common steps, every k-th is taken.
     """
     curves = [run.curve(metric) for run in runs]
     curves = [(steps, values) for steps, values in curves if steps.size]
@@ -187,7 +190,8 @@ def make_json_safe(value: Any) -> Any:
 
 
 def thin(steps: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most about `limit` points of a curve: both ends, and the lowest and highest of equal stretches between.
+    """Return at most about `limit` points of a curve: both ends,
+    and the lowest and highest of equal stretches between.
 
     >>> steps, values = thin(np.arange(1000), np.eye(1, 1000, 321)[0], 10)
     >>> len(steps) <= 12, values.max().item(), steps[[0, -1]].tolist()

@@ -29,7 +29,8 @@ def render_card(
     """Return the text of a README.md for the models of these runs.
 
     Args:
-        about: At least one run, or what was found of them; the card's results are the last ones of the first run.
+        about: At least one run, or what was found of them; the card's results are the last ones of the first
+            run.
         report: Where the report lies, seen from the card; ends with a slash.
         repo_id: The model repository that the card will stand in.
         dataset: The data set on the Hub that holds the sequences, from `hf-icl data push`.
@@ -74,7 +75,8 @@ def _tell_loading(run: RunRecord, model_id: str) -> str:
     """Return the code that loads a run's model."""
     model = run.config.get("model", {})
     if model.get("lora"):
-        return f'from peft import AutoPeftModelForCausalLM\n\nmodel = AutoPeftModelForCausalLM.from_pretrained("{model_id}")'
+        name = "AutoPeftModelForCausalLM"
+        return f'from peft import {name}\n\nmodel = {name}.from_pretrained("{model_id}")'
     name, more = ("AutoModelForCausalLM", "") if run.reads_tokens else ("AutoModel", "import hf_icl\n")
     return f'from transformers import {name}\n{more}\nmodel = {name}.from_pretrained("{model_id}")'
 

@@ -1,4 +1,5 @@
-"""The figure of a report, for papers: curves over training steps, one line style per run, bands over replicas."""
+"""The figure of a report, for papers: curves over training steps, one line style per run,
+bands over replicas."""
 
 from __future__ import annotations
 
@@ -42,9 +43,9 @@ STYLE = {
 def draw_figure(analysis: Analysis) -> Figure:
     """Return the figure of one or several runs.
 
-    Replicas of one config share axes: one colour per evaluator. With several configs each measure has a panel of its
-    own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; events are marked on the
-    mean's curve, or on the run's if there is one run alone.
+    Replicas of one config share axes: one colour per evaluator. With several configs each measure has a panel
+    of its own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; events are
+    marked on the mean's curve, or on the run's if there is one run alone.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.75), layout="constrained")

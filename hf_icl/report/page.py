@@ -36,8 +36,9 @@ GLYPHS = {"up": "▲", "star": "★", "down": "▼", "cross": "✕"}
 def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> str:
     """Return the page of one or several runs as HTML.
 
-    The page loads nothing and sends nothing: its Content-Security-Policy admits only its own script and style, by their
-    hashes. Names and values from runs are escaped, or lie in a JSON block that no parser takes for HTML.
+    The page loads nothing and sends nothing: its Content-Security-Policy admits only its own script and
+    style, by their hashes. Names and values from runs are escaped, or lie in a JSON block that no parser
+    takes for HTML.
 
     Args:
         analysis: What it says.
@@ -84,7 +85,8 @@ def _name_event(title: str) -> str:
 
 
 def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
-    """Return what the chart draws, as JSON types, and the number of points above which curves were thinned, if any were."""
+    """Return what the chart draws, as JSON types, and the number of points above which curves were thinned,
+    if any were."""
     runs = analysis.runs
     metrics = sorted({metric for run in runs for metric in run.columns.metrics if "/" in metric})
     groups = [group for group in analysis.groups if len(group) > 1]
@@ -180,7 +182,8 @@ def _make_series(name, entry, chance, curves, *, is_mean=False, mean=None) -> di
 
 
 def _list_evaluators(metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the evaluators that have an accuracy or another measure, the standard ones first, in a fixed order of colours."""
+    """Return the evaluators that have an accuracy or another measure, the standard ones first,
+    in a fixed order of colours."""
     found = {metric.rpartition("/")[0] for metric in metrics}
     standard = [kind for name, kind in EVALUATORS.items() if name in found]
     any_shown = any(kind.is_shown for kind in standard)

@@ -31,8 +31,9 @@ def tabulate(document: Mapping[str, Any], varied: Mapping[str, str]) -> dict[str
         varied: Dotted keys of the config to what they are called; seeds are no settings.
 
     Returns:
-        `keys` (a list of `key` and `label`) and `rows`, one per group of replicas or run without replicas: `name`,
-        `runs`, `values` (key to value), `verdicts`, and `measures` as in `groups`, of ICL accuracy alone.
+        `keys` (a list of `key` and `label`) and `rows`, one per group of replicas or run without replicas:
+        `name`, `runs`, `values` (key to value), `verdicts`, and `measures` as in `groups`, of ICL accuracy
+        alone.
     """
     runs = {run["name"]: run for run in document["runs"]}
     rows = []
@@ -52,7 +53,8 @@ def tabulate(document: Mapping[str, Any], varied: Mapping[str, str]) -> dict[str
 
 
 def list_sweep(sweep: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of the table, as text: varied settings, replicas, measures of ICL, verdicts."""
+    """Return headings and rows of the table, as text: varied settings, replicas, measures of ICL,
+    verdicts."""
     head = [key["label"] for key in sweep["keys"]]
     head += ["runs", *(title_measure(name) for name in COLUMNS), "verdict on ICL"]
     rows = []
@@ -68,7 +70,8 @@ def list_sweep(sweep: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def draw_sweep(sweep: Mapping[str, Any], document: Mapping[str, Any]) -> Figure:
     """Return the figure: a row of panels for each varied setting, a panel for each measure of ICL.
 
-    Dots are runs, lines the means over replicas with 95 % intervals; one colour per combination of the other settings.
+    Dots are runs, lines the means over replicas with 95 % intervals; one colour per combination of the other
+    settings.
     """
     keys = sweep["keys"]
     runs = {run["name"]: run for run in document["runs"]}

@@ -36,7 +36,8 @@ def title_measure(name: str) -> str:
 
 
 def list_events(metric: str) -> list[Measure]:
-    """Return the measures that charts mark on a curve: steps, of the metrics that say which strategy a model follows."""
+    """Return the measures that charts mark on a curve: steps,
+    of the metrics that say which strategy a model follows."""
     if metric not in (ICL, IWL, FLIP_SHARE):
         return []
     return [MEASURES[name] for name in _list_shown(metric) if MEASURES[name].marker is not None]
@@ -53,7 +54,8 @@ def _list_shown(metric: str) -> tuple[str, ...]:
 
 
 def list_table(columns: list[Mapping[str, Any]]) -> list[TableRow]:
-    """Return the summary table of runs and groups (entries of `analyse`), lines without a single number left out."""
+    """Return the summary table of runs and groups (entries of `analyse`),
+    lines without a single number left out."""
     found = dict.fromkeys(metric for column in columns for metric in column["measures"])
     shown = {kind.metric: _list_shown(kind.metric) for kind in EVALUATORS.values()} | {
         TRAIN_LOSS: tuple(LOSS_MEASURES)
@@ -139,7 +141,10 @@ def _describe_course(entry: Mapping[str, Any], start: str, chance: str) -> str:
         text += f", had lost half of its rise by step {half}"
     text += f", and ended at {say(ICL, 'final')}: {_percent(entry)} of the rise was left."
     if (crossover := say(FLIP_SHARE, "crossover_step")) != "–":
-        text += f" With labels flipped, answers from the weights outnumber those from context from step {crossover} on."
+        text += (
+            " With labels flipped, answers from the weights outnumber those from context from step "
+            f"{crossover} on."
+        )
     return text
 
 
@@ -171,6 +176,7 @@ def say_verdicts(entry: Mapping[str, Any]) -> str:
 
 
 def list_facts(provenance: Mapping[str, Any], bank: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where a run's numbers come from, by name: its exemplars, seed, versions, commit, machine, command."""
+    """Return where a run's numbers come from, by name: its exemplars, seed, versions, commit, machine,
+    command."""
     classes = tell_bank(bank)
     return ({"classes": classes} if classes else {}) | flatten(provenance)

@@ -57,18 +57,20 @@ def write_report(
     card: str | Path | None = None,
     varied: Mapping[str, str] | None = None,
 ) -> Report:
-    """Write the report of one or several runs, replacing an earlier one; other files in the folder are left alone.
+    """Write the report of one or several runs, replacing an earlier one;
+    other files in the folder are left alone.
 
-    All files are made in a temporary folder first and then moved, the page last, so that a failure on the way (such as
-    a full disk) leaves an earlier report as it was. The same runs give the same bytes.
+    All files are made in a temporary folder first and then moved, the page last, so that a failure on the way
+    (such as a full disk) leaves an earlier report as it was. The same runs give the same bytes.
 
     Args:
-        runs: At least one; names must differ. Runs whose configs differ in seeds alone are averaged as replicas.
+        runs: At least one; names must differ. Runs whose configs differ in seeds alone are averaged as
+            replicas.
         folder: Made if need be. Gets `transience.json`, `history.parquet` (a row per run and evaluation),
             `transience.png`, `transience.svg`, and `index.html`.
         card: Also write the model card there, a README.md beside the folder.
-        varied: Of a sweep, the dotted keys of the config that vary, to what they are called; seeds left out. Adds a
-            table to page and `transience.json`, and the figure `sweep.png` and `sweep.svg`.
+        varied: Of a sweep, the dotted keys of the config that vary, to what they are called; seeds left out.
+            Adds a table to page and `transience.json`, and the figure `sweep.png` and `sweep.svg`.
 
     Returns:
         What was written.
@@ -109,7 +111,8 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _write_history(runs: Sequence[RunRecord], path: Path) -> None:
-    """Write all rows as Parquet: `run`, `step`, `sequences`, and a float column per metric, null where not measured."""
+    """Write all rows as Parquet: `run`, `step`, `sequences`, and a float column per metric,
+    null where not measured."""
     metrics = sorted({metric for run in runs for metric in run.columns.metrics})
     fields = {"run": pa.string(), "step": pa.int64(), "sequences": pa.int64()}
     schema = pa.schema(fields | {metric: pa.float64() for metric in metrics})

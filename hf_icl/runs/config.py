@@ -1,4 +1,5 @@
-"""The config of a run, from bank to last step, and where it comes from: defaults, preset or file, command line."""
+"""The config of a run, from bank to last step, and where it comes from: defaults, preset or file,
+command line."""
 
 from __future__ import annotations
 

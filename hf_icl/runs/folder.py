@@ -49,7 +49,8 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
 
 
 def read_about(folder: str | Path) -> dict[str, Any]:
-    """Return what was written when a run was made: config, versions, commit, chance levels, evaluation sizes, the bank.
+    """Return what was written when a run was made: config, versions, commit, chance levels, evaluation sizes,
+    the bank.
 
     Raises:
         RunError: If it is no run folder, cannot be read, comes from another version, or was edited.
@@ -66,7 +67,8 @@ def read_about(folder: str | Path) -> dict[str, Any]:
     if schema != RUN_SCHEMA:
         raise RunError(
             f"{folder}: was written in format {schema}, this version of hf_icl reads format {RUN_SCHEMA}. "
-            f"Use the version that made it: {about.get('provenance', {}).get('versions', {}).get('hf-icl', '?')}."
+            "Use the version that made it: "
+            f"{about.get('provenance', {}).get('versions', {}).get('hf-icl', '?')}."
         )
     if written != config:
         both = isinstance(written, dict) and isinstance(config, dict)

@@ -34,15 +34,16 @@ def train_replicas(
 ) -> None:
     """Train runs that differ in numbers alone, all at once, each into its own folder, to the end.
 
-    What has been trained before is kept: a group that was killed goes on from the newest checkpoint that all its
-    runs have, to the same bytes. Call it with the same runs in the same order for that; a single run of the group can
-    also be continued alone, with `hf-icl resume`, to the same numbers up to rounding.
+    What has been trained before is kept: a group that was killed goes on from the newest checkpoint that all
+    its runs have, to the same bytes. Call it with the same runs in the same order for that; a single run of
+    the group can also be continued alone, with `hf-icl resume`, to the same numbers up to rounding.
 
     Args:
         runs: Made with `Run.create`; see `can_stack` for what may differ between their configs.
         console: Where to show the progress of the first run of this process's share; None is silent.
-        n_processes: Among how many processes to share the runs; 1 trains in this process; None: as many as the cores
-            have threads for, of which each takes as many as the runs say (`training.threads`), or one.
+        n_processes: Among how many processes to share the runs; 1 trains in this process; None: as many as
+            the cores have threads for, of which each takes as many as the runs say (`training.threads`), or
+            one.
 
     Raises:
         ConfigError: If a run cannot be stacked, or two differ in more than that; nothing is trained then.
@@ -99,7 +100,8 @@ def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
 
 
 def count_threads(configs: Sequence[RunConfig]) -> int | None:
-    """Return how many CPU threads runs ask for when they are trained together: the most that one does, None if none does."""
+    """Return how many CPU threads runs ask for when they are trained together: the most that one does,
+    None if none does."""
     return max((config.training.threads for config in configs if config.training.threads), default=None)
 
 

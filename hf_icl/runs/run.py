@@ -1,4 +1,5 @@
-"""A run is a folder: config with versions and commit, history, checkpoints, model, report. It can be killed and resumed."""
+"""A run is a folder: config with versions and commit, history, checkpoints, model, report.
+It can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -40,12 +41,14 @@ MODEL_FILES = (
 
 
 class Run:
-    """A run folder with its config. `create` makes a new one, `open` reads one; `train` continues where it stopped.
+    """A run folder with its config. `create` makes a new one, `open` reads one;
+    `train` continues where it stopped.
 
     Attributes:
         folder: Where everything lies.
         config: What decides its numbers.
-        about: Versions, commit, chance levels, evaluation sizes and the bank, as written when the run was made.
+        about: Versions, commit, chance levels, evaluation sizes and the bank, as written when the run was
+            made.
     """
 
     def __init__(self, folder: Path, config: RunConfig, about: dict[str, Any]) -> None:
@@ -72,14 +75,15 @@ class Run:
             progress: Show a bar while a bank is fetched or decoded.
 
         Raises:
-            ConfigError: If bank, sequences and model do not fit together, or cannot be trained as asked; nothing is
-                written then.
+            ConfigError: If bank, sequences and model do not fit together, or cannot be trained as asked;
+                nothing is written then.
             RunError: If the folder already holds something, or cannot be written.
         """
         folder = Path(folder)
         if not is_unused(folder):
             raise RunError(
-                f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another --output."
+                f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another "
+                "--output."
             )
         task = build_task(config, progress=progress)
         model = build_model(config.model, task, seed=config.seed)
@@ -123,7 +127,8 @@ class Run:
         return History(self.folder / HISTORY_FILE)
 
     def train(self, console: Console | None = None, callbacks: Sequence[TrainerCallback] = ()) -> None:
-        """Train from the newest whole checkpoint, or from the start, to the last step, and save the final model.
+        """Train from the newest whole checkpoint, or from the start, to the last step,
+        and save the final model.
 
         Where several processes train together, all must call.
 
@@ -151,7 +156,8 @@ class Run:
         on_main(self.keep_final_model)
 
     def _find_start(self) -> tuple[bool, Path | None]:
-        """Return whether the run is finished, and its newest whole checkpoint; what a killed process left is removed."""
+        """Return whether the run is finished, and its newest whole checkpoint;
+        what a killed process left is removed."""
         if self.is_finished:
             return True, None
         remove_drafts(self.folder)

@@ -1,4 +1,5 @@
-"""Which runs can be trained in compiled steps, and as replicas of one another: those whose tensors have the same shapes."""
+"""Which runs can be trained in compiled steps, and as replicas of one another:
+those whose tensors have the same shapes."""
 
 from __future__ import annotations
 
@@ -49,7 +50,10 @@ def check_replicas(configs: Sequence[RunConfig]) -> None:
     for config in configs:
         check_native(config)
         if held := can_stack(configs[0], config):
-            rule = f"replicas must agree in it, and the first has {flatten(configs[0].to_dict()).get(held[0])!r}"
+            rule = (
+                "replicas must agree in it, and the first has "
+                f"{flatten(configs[0].to_dict()).get(held[0])!r}"
+            )
             value = flatten(config.to_dict()).get(held[0])
             raise ConfigError(held[0], value, rule, "Train these runs in separate groups.")
 
@@ -74,7 +78,8 @@ def check_native(config: RunConfig) -> None:
 
 
 def is_compiled(config: RunConfig) -> bool:
-    """Return whether a run's steps are to be compiled: as `training.compile` says, else if the run is long enough.
+    """Return whether a run's steps are to be compiled: as `training.compile` says,
+    else if the run is long enough.
 
     Raises:
         ConfigError: If they are to be, and cannot.

@@ -20,8 +20,8 @@ class SequenceBatch:
         index: int64 (batch,), the number of each sequence in its stream.
         class_ids: int64 (batch, n_context + 1).
         exemplar_ids: int64 (batch, n_context + 1), numbered within the class.
-        labels: int64 (batch, n_context + 1), as shown; `labels[:, -1]` is the right answer (for swapped labels the
-            one that the context gives).
+        labels: int64 (batch, n_context + 1), as shown; `labels[:, -1]` is the right answer (for swapped
+            labels the one that the context gives).
         roles: int64 (batch, n_context + 1), values of `Role`.
         noise: float32 (batch,), standard deviation of the noise at draw time; None if there is none.
         seed: In [0, 2^64).
@@ -78,7 +78,8 @@ def batch_from_rows(rows: Sequence[Mapping[str, Any]], *, seed: int, stream: int
     """Put rows of `load_dataset("hf_icl", …)`, in any format, together to a batch.
 
     Args:
-        rows: Of one context length, each with index, class_ids, exemplar_ids, labels, roles and perhaps noise.
+        rows: Of one context length, each with index, class_ids, exemplar_ids, labels, roles and perhaps
+            noise.
         seed: Seed that the set was made with, from which draw-time noise is drawn again.
         stream: Stream of the split, `stream_of("training")` for train.
 

@@ -3,7 +3,8 @@
 How the words of a sequence are shared out (blocks of four, see `philox`):
 
 * block 0: left to the sampler's choice between drawings;
-* from block 1: the classes slot by slot, the order of places, the exemplars, the remapped labels, the pasted place;
+* from block 1: the classes slot by slot, the order of places, the exemplars, the remapped labels, the pasted
+  place;
 * block attempt * `MAX_SLOTS` + slot: the attempt-th redraw of a slot's class, when the one before was barred;
 * block `POLYSEMY_BLOCK` + class: which of its labels a class has in this sequence.
 
@@ -107,7 +108,8 @@ class Drawing:
             labels.scatter_(1, place[:, None], labels[:, -1:].clone())
 
     def _draw_classes(self, index: torch.Tensor, words: Iterator[torch.Tensor]) -> list[torch.Tensor]:
-        """Draw the slots one after the other, each again until it is not barred: p(c) / p(all that are allowed)."""
+        """Draw the slots one after the other, each again until it is not barred:
+        p(c) / p(all that are allowed)."""
         drawn: list[torch.Tensor] = []
         for slot in range(self.n_slots):
             ids = self.classes.draw(next(words))
@@ -201,8 +203,9 @@ class Drawing:
             least = min(least, least_acceptance(weights, labels if spec.query == "absent" else own, n_others))
         if least < MIN_ACCEPTANCE:
             rule = (
-                f"beside the classes of a sequence, those still allowed must keep a probability of {MIN_ACCEPTANCE:.0%}, "
-                f"and here it can fall to {max(least, 0):.2%} (other classes, labels or both)"
+                "beside the classes of a sequence, those still allowed must keep a probability of "
+                f"{MIN_ACCEPTANCE:.0%}, and here it can fall to {max(least, 0):.2%} (other classes, labels "
+                "or both)"
             )
             hint = "Lower zipf, take more classes or labels, shorten the context, or set fillers=free."
             raise ConfigError("classes", _describe(spec, weights), rule, hint)

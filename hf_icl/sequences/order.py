@@ -15,8 +15,8 @@ MAX_LISTED = 4096  # orders; a table of them is read in one look-up and still fi
 class PlaceOrder:
     """Draw the order of a context's places, every distinct order equally likely.
 
-    Where there are few orders they are listed once and one word picks a row; else Fisher and Yates's shuffle takes
-    a word per place.
+    Where there are few orders they are listed once and one word picks a row; else Fisher and Yates's shuffle
+    takes a word per place.
 
     Args:
         copies: How many context places each slot fills. Slot 0 is the query's and also fills the last place.

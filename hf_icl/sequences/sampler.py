@@ -22,8 +22,8 @@ class Sampler:
 
     Args:
         specs: One spec, or several of one n_context, mixed by their weights.
-        labels: int64 (n_classes, labels_per_class), the fixed labels; −1 for classes without. Of several labels of
-            a class, each sequence draws one for all places of that class.
+        labels: int64 (n_classes, labels_per_class), the fixed labels; −1 for classes without. Of several
+            labels of a class, each sequence draws one for all places of that class.
         class_pools: Class ids by pool name; a spec's Zipf ranks follow their order.
         exemplar_pools: Half-open range of exemplar numbers by pool name.
         seed: In [0, 2^64).

@@ -25,21 +25,22 @@ class Role(IntEnum):
 
 
 class SequenceSpec(Config):
-    """How one family of sequences is drawn: `n_context` exemplars with labels in random order, then the query.
+    """How one family of sequences is drawn: `n_context` exemplars with labels in random order,
+    then the query.
 
-    The defaults are the training sequences of the transience paper: three places of the query's class, three of a
-    distractor class, two fillers, labels fixed per class.
+    The defaults are the training sequences of the transience paper: three places of the query's class, three
+    of a distractor class, two fillers, labels fixed per class.
 
-    Source: Singh et al. 2023 (arXiv 2311.08360) for the defaults; Chan et al. 2022 (2205.05055) for `p_bursty`,
-        `zipf` and several labels per class; Singh et al. 2025 (2503.05631) for swapped and pasted labels and for
-        matched exemplars.
+    Source: Singh et al. 2023 (arXiv 2311.08360) for the defaults; Chan et al. 2022 (2205.05055) for
+        `p_bursty`, `zipf` and several labels per class; Singh et al. 2025 (2503.05631) for swapped and pasted
+        labels and for matched exemplars.
 
     >>> SequenceSpec(burst=4, labels="remapped").n_fillers
     0
-    >>> SequenceSpec(burst=5)
+    >>> SequenceSpec(labels="pasted")
     Traceback (most recent call last):
         ...
-    hf_icl.errors.ConfigError: burst = 5: burst and distractor places (10) must fit into n_context = 8. Lower burst, raise n_context, or set distractor=false.
+    hf_icl.errors.ConfigError: labels = 'pasted': pasting needs an absent query. Set query=absent and burst=0.
     """
 
     n_context: int = pydantic.Field(
@@ -58,16 +59,17 @@ class SequenceSpec(Config):
     )
     fillers: Literal["free", "different"] = pydantic.Field(
         "free",
-        description="free: each drawn alone, any class may recur; different: all differ, also from query and distractor.",
+        description="free: each drawn alone, any class may recur; different: all differ, also from query "
+        "and distractor.",
     )
     query: Literal["free", "absent"] = pydantic.Field(
         "free", description="absent: neither the query's class nor its fixed label occurs in the context."
     )
     labels: Literal["fixed", "remapped", "swapped", "pasted"] = pydantic.Field(
         "fixed",
-        description="fixed: the class's own; remapped: the classes of a sequence get distinct labels below n_remap at "
-        "random; swapped: query and distractor class exchange theirs; pasted: one random context place shows the "
-        "absent query's label.",
+        description="fixed: the class's own; remapped: the classes of a sequence get distinct labels below "
+        "n_remap at random; swapped: query and distractor class exchange theirs; pasted: one random context "
+        "place shows the absent query's label.",
     )
     n_remap: int = pydantic.Field(
         2, ge=1, description="Remapped labels are drawn from {0, …, n_remap - 1}; nothing without them."

@@ -1,8 +1,9 @@
 """How sure a summary is: percentile bootstrap intervals over evaluation sequences, and over replicas.
 
-Evaluation sequences are drawn once and scored at every evaluation, so they are resampled jointly: one draw of sequence
-ids holds for the whole curve (a paired bootstrap). Such intervals say how far another draw of evaluation sequences
-would move the numbers of this run; those over replicas say how far other seeds of training would.
+Evaluation sequences are drawn once and scored at every evaluation, so they are resampled jointly: one draw of
+sequence ids holds for the whole curve (a paired bootstrap). Such intervals say how far another draw of
+evaluation sequences would move the numbers of this run; those over replicas say how far other seeds of
+training would.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile intervals).
 """
@@ -28,9 +29,10 @@ _BLOCK_ITEMS = 4_000_000  # resampled numbers held at a time, 32 MB
 class Intervals:
     """Intervals of one curve's measures.
 
-    `measures` maps names to (low, high), or to None where a measure exists in too few resamples to say. A resample in
-    which an event never comes counts as later than all steps, so `high` of a step is None where the event may well lie
-    beyond training. `verdicts` maps each verdict to the share of resamples that reach it.
+    `measures` maps names to (low, high), or to None where a measure exists in too few resamples to say. A
+    resample in which an event never comes counts as later than all steps, so `high` of a step is None where
+    the event may well lie beyond training. `verdicts` maps each verdict to the share of resamples that reach
+    it.
     """
 
     measures: dict[str, tuple[float, float | None] | None]
@@ -39,7 +41,8 @@ class Intervals:
 
 @dataclasses.dataclass(frozen=True)
 class ReplicaEstimate:
-    """Mean over the `n` replicas that have a measure, with its interval; None where there is nothing to say."""
+    """Mean over the `n` replicas that have a measure, with its interval;
+    None where there is nothing to say."""
 
     mean: float | None
     low: float | None
@@ -50,7 +53,8 @@ class ReplicaEstimate:
 def stack_hits(
     rows: Iterable[Mapping[str, Any]], metric: str, n_sequences: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps float64 (n_evaluations,), rising, and hits bool (n_evaluations, n_sequences) of one metric.
+    """Return steps float64 (n_evaluations,), rising,
+    and hits bool (n_evaluations, n_sequences) of one metric.
 
     Rows without hits are skipped; of equal steps the last counts, as in a summary.
 
@@ -79,12 +83,13 @@ def bootstrap_curve(
 ) -> Intervals | None:
     """Return 95 % intervals of a curve's measures over its evaluation sequences.
 
-    The peak's is that of the curve at the step where it peaked: the highest of many resampled values lies above the
-    highest measured one nearly always, and would rarely cover the truth.
+    The peak's is that of the curve at the step where it peaked: the highest of many resampled values lies
+    above the highest measured one nearly always, and would rarely cover the truth.
 
     Args:
         steps: Training steps, shape (n_evaluations,), strictly increasing.
-        hits: Whether each sequence was answered right, bool (n_evaluations, n_sequences); same sequences in each row.
+        hits: Whether each sequence was answered right, bool (n_evaluations, n_sequences); same sequences in
+            each row.
         chance: Chance level of the mean of a row, in [0, 1].
         metric: Name, which decides on the measures.
         floor: What the mean must top to count as emerged; see `find_floor`.
@@ -93,7 +98,8 @@ def bootstrap_curve(
     Returns:
         The intervals; None without evaluations or sequences.
 
-    >>> sure = bootstrap_curve(np.array([0.0, 10.0]), np.array([[False] * 8, [True] * 8]), 0.0, "icl/accuracy")
+    >>> steps, hits = np.array([0.0, 10.0]), np.array([[False] * 8, [True] * 8])
+    >>> sure = bootstrap_curve(steps, hits, 0.0, "icl/accuracy")
     >>> sure.measures["peak"], sure.measures["onset_step"], sure.verdicts
     ((1.0, 1.0), (5.0, 5.0), {'still rising': 1.0})
     """
@@ -119,7 +125,8 @@ def bootstrap_curve(
 
 
 def draw_counts(rng: np.random.Generator, n_resamples: int, n_items: int) -> np.ndarray:
-    """Return how often each item enters each resample, float32 (n_resamples, n_items); rows sum to n_items."""
+    """Return how often each item enters each resample, float32 (n_resamples, n_items);
+    rows sum to n_items."""
     drawn = rng.integers(n_items, size=(n_resamples, n_items), dtype=np.int64)
     drawn += np.arange(n_resamples)[:, None] * n_items
     counts = np.bincount(drawn.ravel(), minlength=n_resamples * n_items)
@@ -129,8 +136,8 @@ def draw_counts(rng: np.random.Generator, n_resamples: int, n_items: int) -> np.
 def bootstrap_replicas(values: Sequence[float | None], *, seed: int = 0) -> ReplicaEstimate:
     """Return the mean of one measure over replicas, with a 95 % interval that resamples replicas.
 
-    Replicas without the measure (None) are left out and not counted in `n`. With few replicas a percentile interval is
-    on the narrow side; with one there is none.
+    Replicas without the measure (None) are left out and not counted in `n`. With few replicas a percentile
+    interval is on the narrow side; with one there is none.
 
     >>> bootstrap_replicas([0.5, 0.5, None])
     ReplicaEstimate(mean=0.5, low=0.5, high=0.5, n=2)
@@ -143,7 +150,8 @@ def bootstrap_replicas(values: Sequence[float | None], *, seed: int = 0) -> Repl
 
 
 def bootstrap_band(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % band of the mean over replicas, two arrays (n_points,), from values (n_replicas, n_points).
+    """Return the 95 % band of the mean over replicas, two arrays (n_points,),
+    from values (n_replicas, n_points).
 
     >>> [end.tolist() for end in bootstrap_band(np.array([[0.2, 0.6], [0.2, 0.6]]))]
     [[0.2, 0.6], [0.2, 0.6]]
@@ -154,7 +162,8 @@ def bootstrap_band(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np
 
 
 def _weigh(counts: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Return resampled means, float64 (n_resamples, n_evaluations). Sums are exact: float32 holds integers to 2^24."""
+    """Return resampled means, float64 (n_resamples, n_evaluations). Sums are exact:
+    float32 holds integers to 2^24."""
     width = max(1, _BLOCK_ITEMS // hits.shape[1])
     parts = [counts @ hits[at : at + width].T.astype(np.float32) for at in range(0, len(hits), width)]
     return np.concatenate(parts, axis=1).astype(float) / hits.shape[1]

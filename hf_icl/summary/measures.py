@@ -1,9 +1,10 @@
 """What a history says about in-context learning: when it appeared, how high it rose, and what was left of it.
 
-Pure: arrays in, numbers out. Each measure is one function whose docstring defines it in words and by formula (the
-report shows the same text) and shows it at work; `measure` enters it into `MEASURES`, which everything else reads. All
-of them take a batch of curves, so that a summary and its bootstrap share one definition. In the formulas v(s) is the curve over training steps s, linear between evaluations,
-c its chance level, p its peak, reached at step sp, and e the last evaluated step.
+Pure: arrays in, numbers out. Each measure is one function whose docstring defines it in words and by formula
+(the report shows the same text) and shows it at work; `measure` enters it into `MEASURES`, which everything
+else reads. All of them take a batch of curves, so that a summary and its bootstrap share one definition. In
+the formulas v(s) is the curve over training steps s, linear between evaluations, c its chance level, p its
+peak, reached at step sp, and e the last evaluated step.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Curves:
         steps: Training steps of the evaluations, shape (n_evaluations,), strictly increasing, at least one.
         values: Finite values, shape (n_curves, n_evaluations); accuracies or probabilities in [0, 1].
         chance: Value of a model that knows nothing, in [0, 1].
-        floor: Value of a model that names any label of the context without matching exemplars; a curve that never
-            tops it has not emerged, however far above chance. The chance level where there is no such strategy.
+        floor: Value of a model that names any label of the context without matching exemplars; a curve that
+            never tops it has not emerged, however far above chance. The chance level where there is no such
+            strategy.
     """
 
     steps: np.ndarray
@@ -51,7 +53,8 @@ class Curves:
     def clean(
         cls, steps: Sequence[float], values: Sequence[float], chance: float, floor: float = 0.0
     ) -> Curves | None:
-        """Return a batch of one curve: finite points only, by rising step, the last of equal steps; None if none is left.
+        """Return a batch of one curve: finite points only, by rising step, the last of equal steps;
+        None if none is left.
 
         >>> Curves.clean([20, 0, 10, 20], [0.4, 0.1, float("nan"), 0.5], chance=0.1).values.tolist()
         [[0.1, 0.5]]
@@ -77,8 +80,8 @@ class Curves:
         return (rise > 0) & (rise >= EMERGED_RISE * (1 - self.chance)) & (self.peak > self.floor)
 
     def crossing(self, index: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Return the step at which each curve meets `level` between evaluations index − 1 and index; where index
-        is 0 the result means nothing."""
+        """Return the step at which each curve meets `level` between evaluations index − 1 and index; where
+        index is 0 the result means nothing."""
         row = np.arange(len(self.values))
         before, after = self.values[row, index - 1], self.values[row, index]
         share = np.divide(level - before, after - before, out=np.ones_like(before), where=after != before)
@@ -148,8 +151,8 @@ def measures_of(metric: str) -> dict[str, Measure]:
 
 @measure("onset, step", marker="up")
 def measure_onset_step(curves: Curves) -> np.ndarray:
-    """First step at which the curve has half of its rise from chance to peak. Linear between evaluations; the first
-    evaluated step if the curve is there already. Missing if the curve never emerged.
+    """First step at which the curve has half of its rise from chance to peak. Linear between evaluations; the
+    first evaluated step if the curve is there already. Missing if the curve never emerged.
 
     Formula: min { s : v(s) ≥ c + (p − c) / 2 }
 
@@ -187,8 +190,8 @@ def measure_peak_step(curves: Curves) -> np.ndarray:
 
 @measure("half-decay, step", marker="down")
 def measure_half_decay_step(curves: Curves) -> np.ndarray:
-    """First step after the peak at which the curve has lost half of its rise. Linear between evaluations. Missing if
-    the curve never emerged, or never falls so far.
+    """First step after the peak at which the curve has lost half of its rise. Linear between evaluations.
+    Missing if the curve never emerged, or never falls so far.
 
     Formula: min { s > sp : v(s) < c + (p − c) / 2 }
 
@@ -215,12 +218,13 @@ def measure_final(curves: Curves) -> np.ndarray:
 
 @measure("persistence")
 def measure_persistence(curves: Curves) -> np.ndarray:
-    """Share of the rise from chance to peak that is left at the end: 1 if nothing was lost, 0 at chance, negative below
-    chance. Missing if the curve never emerged.
+    """Share of the rise from chance to peak that is left at the end: 1 if nothing was lost, 0 at chance,
+    negative below chance. Missing if the curve never emerged.
 
     Formula: (v(e) − c) / (p − c)
 
-    >>> measure_persistence(Curves.clean([0, 100, 200, 300, 400], [0.5, 0.9, 0.8, 0.7, 0.6], chance=0.5)).round(3).item()
+    >>> curves = Curves.clean([0, 100, 200, 300, 400], [0.5, 0.9, 0.8, 0.7, 0.6], chance=0.5)
+    >>> measure_persistence(curves).round(3).item()
     0.25
     """
     rise = np.where(curves.emerged, curves.peak - curves.chance, np.nan)
@@ -229,12 +233,13 @@ def measure_persistence(curves: Curves) -> np.ndarray:
 
 @measure("area lost after the peak")
 def measure_area_lost(curves: Curves) -> np.ndarray:
-    """Mean share of the rise that was missing between the peak and the end: 0 if the curve stays at its peak, 1 if it is
-    at chance all that time. Missing if the curve never emerged, or peaks at the last evaluation.
+    """Mean share of the rise that was missing between the peak and the end: 0 if the curve stays at its peak,
+    1 if it is at chance all that time. Missing if the curve never emerged, or peaks at the last evaluation.
 
     Formula: ∫ (p − v(s)) ds over [sp, e], divided by (p − c) · (e − sp)
 
-    >>> measure_area_lost(Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)).round(3).item()
+    >>> curves = Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)
+    >>> measure_area_lost(curves).round(3).item()
     0.5
     """
     lost = curves.peak[:, None] - curves.values
@@ -247,13 +252,14 @@ def measure_area_lost(curves: Curves) -> np.ndarray:
 
 @measure("crossover, step", marker="cross", of_shares=True)
 def measure_crossover_step(curves: Curves) -> np.ndarray:
-    """Step from which the in-context share of answers to flipped labels stays below one half: its last fall through 1/2.
-    Linear between evaluations. Missing if the share ends at or above 1/2, or never rose clear of it (by the rule for
-    curves that emerged, as an untrained model hovers about 1/2).
+    """Step from which the in-context share of answers to flipped labels stays below one half: its last fall
+    through 1/2. Linear between evaluations. Missing if the share ends at or above 1/2, or never rose clear of
+    it (by the rule for curves that emerged, as an untrained model hovers about 1/2).
 
     Formula: max { s : v falls through 1/2 at s }, given v(e) < 1/2
 
-    >>> measure_crossover_step(Curves.clean([0, 100, 200, 300], [0.5, 0.9, 0.6, 0.4], chance=0.5)).round(6).item()
+    >>> curves = Curves.clean([0, 100, 200, 300], [0.5, 0.9, 0.6, 0.4], chance=0.5)
+    >>> measure_crossover_step(curves).round(6).item()
     250.0
     """
     below = curves.values < 0.5
@@ -266,7 +272,8 @@ def measure_crossover_step(curves: Curves) -> np.ndarray:
 
 
 def judge(curves: Curves) -> np.ndarray:
-    """Return for each curve an index into VERDICTS, int64 (n_curves,); −1 if there are fewer than two evaluations.
+    """Return for each curve an index into VERDICTS, int64 (n_curves,);
+    −1 if there are fewer than two evaluations.
 
     >>> VERDICTS[judge(Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)).item()]
     'transient'

@@ -52,8 +52,8 @@ def summarize(
 class Summary:
     """What one history says.
 
-    `curves` maps metric names to their measures; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the training
-    loss at ICL's peak step, `loss_at_end` the last one, `loss_falls` whether it fell between them.
+    `curves` maps metric names to their measures; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the
+    training loss at ICL's peak step, `loss_at_end` the last one, `loss_falls` whether it fell between them.
     """
 
     verdict: str | None
@@ -70,8 +70,8 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
 
     Args:
         rows: Rows with `step` and `metrics`, in any order (docs/architecture.md, History).
-        chance: Chance level by metric name. Every `<evaluator>/accuracy` found here, and every evaluator's primary
-            metric, is summarised; others have no part in it.
+        chance: Chance level by metric name. Every `<evaluator>/accuracy` found here, and every evaluator's
+            primary metric, is summarised; others have no part in it.
 
     >>> rows = [{"step": s, "metrics": {"icl/accuracy": v}} for s, v in [(0, 0.0), (10, 1.0), (20, 0.0)]]
     >>> summarize_history(rows, {"icl/accuracy": 0.0}).verdict
@@ -100,10 +100,12 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
 
 
 def find_floor(metric: str, chance: Mapping[str, float]) -> float:
-    """Return what naming any label of the context, without matching exemplars, gives in an accuracy over all labels.
+    """Return what naming any label of the context, without matching exemplars,
+    gives in an accuracy over all labels.
 
-    With remapped labels the right one is always in the context, so a model that only learned to answer with a label
-    that it has just seen is right as often as guessing among those: far above chance, and no in-context learning.
+    With remapped labels the right one is always in the context, so a model that only learned to answer with a
+    label that it has just seen is right as often as guessing among those: far above chance, and no in-context
+    learning.
 
     >>> find_floor("icl/accuracy", {"icl/accuracy": 0.03, "icl/context_accuracy": 0.5})
     0.5

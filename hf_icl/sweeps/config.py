@@ -90,10 +90,12 @@ def list_points(sweep: SweepConfig) -> list[Point]:
     """Return the runs of a sweep: the grid's, its last key varying fastest, then the points'.
 
     Raises:
-        ConfigError: If a run's config is wrong, two are the same, or a label is of a key that neither grid nor points name.
+        ConfigError: If a run's config is wrong, two are the same, or a label is of a key that neither grid
+            nor points name.
 
     >>> strength = "training.regularization.strength"
-    >>> sweep = SweepConfig(set={"training.regularization.kind": "l2"}, grid={strength: [0, 1e-5], "seed": [0, 1]})
+    >>> kind = {"training.regularization.kind": "l2"}
+    >>> sweep = SweepConfig(set=kind, grid={strength: [0, 1e-5], "seed": [0, 1]})
     >>> [point.name for point in list_points(sweep)]
     ['strength=0,seed=0', 'strength=0,seed=1', 'strength=1e-5,seed=0', 'strength=1e-5,seed=1']
     """
@@ -150,7 +152,8 @@ def _find_varied(named: Iterable[str], configs: Sequence[RunConfig]) -> list[dic
 
 
 def label_keys(keys: Sequence[str] | Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
-    """Return dotted keys to what they are called: as given, else as many of their last words as tell them apart.
+    """Return dotted keys to what they are called: as given,
+    else as many of their last words as tell them apart.
 
     >>> label_keys(["task.bank.seed", "seed", "training.clip"], {"training.clip": "largest norm"})
     {'task.bank.seed': 'bank.seed', 'seed': 'seed', 'training.clip': 'largest norm'}

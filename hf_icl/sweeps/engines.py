@@ -35,8 +35,8 @@ class Work:
 def do_locally(folder: Path, jobs: Sequence[Job], n_workers: int) -> Iterator[list[Work]]:
     """Do jobs in processes of this machine, so many at a time; a process that dies takes no other with it.
 
-    Each has a GPU of its own where there are some, else its share of the cores. What they write to the terminal goes
-    to `logs/` in the sweep's folder. Closing the generator ends them.
+    Each has a GPU of its own where there are some, else its share of the cores. What they write to the
+    terminal goes to `logs/` in the sweep's folder. Closing the generator ends them.
 
     Yields:
         All work, a few times a second, until there is no more to be done.
@@ -70,9 +70,8 @@ def _log(folder: Path, work: Work) -> Path:
 
 
 def _start(folder: Path, work: Work, slot: int, n_workers: int) -> subprocess.Popen:
-    share = max(
-        1, len(os.sched_getaffinity(0)) // n_workers
-    )  # of the cores, unless the user or the runs say otherwise
+    # a share of the cores, unless the user or the runs say otherwise
+    share = max(1, len(os.sched_getaffinity(0)) // n_workers)
     environment = {"OMP_NUM_THREADS": str(share)} | os.environ
     if n_gpus := torch.cuda.device_count():
         own = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
@@ -98,7 +97,8 @@ def _settle(work: Work, code: int, log: Path) -> None:
 
 
 def do_with_ray(folder: Path, jobs: Sequence[Job], address: str | None) -> Iterator[list[Work]]:
-    """Do jobs as Ray tasks: Ray chooses the machines, and does the work of a lost one again, from its last checkpoint.
+    """Do jobs as Ray tasks: Ray chooses the machines, and does the work of a lost one again,
+    from its last checkpoint.
 
     The sweep's folder must be on a disk that all machines share, and hf_icl installed on each.
 
@@ -139,7 +139,8 @@ def count_ray_workers(address: str | None) -> int:
 
 
 def connect_ray(address: str | None):
-    """Return the module `ray`, connected to a cluster; without an address to that of `RAY_ADDRESS`, or a new local one.
+    """Return the module `ray`, connected to a cluster; without an address to that of `RAY_ADDRESS`,
+    or a new local one.
 
     Raises:
         ConfigError: If Ray is not installed, or there is no cluster at the address.

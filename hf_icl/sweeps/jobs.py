@@ -1,4 +1,5 @@
-"""What is trained with what: runs that can be stacked in stacks, shared out to the workers; the rest one by one."""
+"""What is trained with what: runs that can be stacked in stacks, shared out to the workers;
+the rest one by one."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ def share_out(
 ) -> list[Job]:
     """Group runs into jobs, the longest first.
 
-    Runs that can be stacked and have reached the same step share stacks, as many as there are workers, so that all of
-    these have as much to do.
+    Runs that can be stacked and have reached the same step share stacks, as many as there are workers, so
+    that all of these have as much to do.
 
     Args:
         configs: Name to config, of the runs that are to be trained.
@@ -90,7 +91,8 @@ def _can_be_replica(config: RunConfig) -> bool:
 
 
 def count_workers(configs: Mapping[str, RunConfig]) -> int:
-    """Return how many processes this machine trains at a time: one per GPU, else as many as its cores have threads for."""
+    """Return how many processes this machine trains at a time: one per GPU,
+    else as many as its cores have threads for."""
     if torch.cuda.is_available():
         return torch.cuda.device_count()
     return max(1, len(os.sched_getaffinity(0)) // (count_threads(list(configs.values())) or 1))

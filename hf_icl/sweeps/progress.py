@@ -20,7 +20,8 @@ BAR_COLUMNS = 30
 
 
 class SweepProgress(LiveView):
-    """Draws the work on a sweep; where there is no terminal, prints a line a minute and one per job that ends.
+    """Draws the work on a sweep; where there is no terminal,
+    prints a line a minute and one per job that ends.
 
     Steps are read from the histories in the run folders, so it does not matter which machine trains.
     """

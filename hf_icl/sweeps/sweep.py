@@ -1,4 +1,5 @@
-"""A sweep is a folder: `sweep.yaml`, an ordinary run folder for each run under `runs/`, and `report/` over all."""
+"""A sweep is a folder: `sweep.yaml`, an ordinary run folder for each run under `runs/`,
+and `report/` over all."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Sweep:
         renamed = [replace(point, name=there.pop(digest(point.config), point.name)) for point in points]
         if there:
             raise RunError(
-                f"{self.folder}: holds runs that this sweep does not have: {', '.join(sorted(there.values()))}. "
+                f"{self.folder}: holds runs that this sweep does not have: "
+                f"{', '.join(sorted(there.values()))}. "
                 "Points can be added to a sweep, not changed or taken away. "
                 "Put the file back, or choose another --output."
             )

@@ -15,7 +15,8 @@ from hf_icl.sweeps.sweep import Sweep
 
 
 def choose_n_workers(sweep: Sweep, engine: str = "local", address: str | None = None) -> int:
-    """Return how many jobs are done at a time: as the sweep says, else as many as the machine, or the cluster, can."""
+    """Return how many jobs are done at a time: as the sweep says, else as many as the machine,
+    or the cluster, can."""
     if sweep.config.workers:
         return sweep.config.workers
     if engine == "ray":
@@ -62,6 +63,6 @@ def train_sweep(
     if unfinished := [name for name in sweep.points if not sweep.is_done(name)]:
         reasons = " ".join(f"{work.job}: {work.lost}." for work in state if work.lost)
         raise RunError(
-            f"{len(unfinished)} of {len(sweep.points)} runs are unfinished: {', '.join(unfinished)}. {reasons} "
-            "The same command goes on from their last checkpoints."
+            f"{len(unfinished)} of {len(sweep.points)} runs are unfinished: {', '.join(unfinished)}. "
+            f"{reasons} The same command goes on from their last checkpoints."
         )

@@ -1,4 +1,5 @@
-"""What one process does: train the runs of a job to the end, each into its own folder, and write each one's report.
+"""What one process does: train the runs of a job to the end, each into its own folder,
+and write each one's report.
 
 As a program, `python -m hf_icl.sweeps SWEEP RUN…`, it ends when its standard input does, so that a sweep that
 is killed leaves no process behind that still writes.

@@ -41,7 +41,8 @@ class Drawable(Protocol):
 
 
 class SequenceDataset(torch.utils.data.Dataset):
-    """A map-style dataset whose i-th item is the i-th training sequence, encoded for the model, drawn when asked for."""
+    """A map-style dataset whose i-th item is the i-th training sequence, encoded for the model,
+    drawn when asked for."""
 
     def __init__(self, task: Drawable, n_sequences: int) -> None:
         self.task, self.n_sequences = task, n_sequences
@@ -65,9 +66,9 @@ class SequenceDataset(torch.utils.data.Dataset):
 class SequenceStream(torch.utils.data.IterableDataset):
     """Endless ready batches of one process, drawn on the model's device, many steps at a time.
 
-    The sequences of batch m, over all processes, are numbers first + m · W · B to first + (m + 1) · W · B − 1, where W
-    processes take B each; process r has the r-th run of B. So all of them together see the same sequences in the same
-    order, whatever W.
+    The sequences of batch m, over all processes, are numbers first + m · W · B to first + (m + 1) · W · B −
+    1, where W processes take B each; process r has the r-th run of B. So all of them together see the same
+    sequences in the same order, whatever W.
 
     Args:
         task: What to draw.
@@ -112,7 +113,8 @@ class SequenceStream(torch.utils.data.IterableDataset):
             index = index + n_drawn * self.n_processes
 
     def _count_encoded(self) -> int:
-        """Return how many batches to look up at once: as many as caches hold, and a part of those drawn in one go."""
+        """Return how many batches to look up at once: as many as caches hold,
+        and a part of those drawn in one go."""
         n_values = self.batch_size * (self.task.n_context + 1) * math.prod(self.task.bank.shape)
         wanted = max(1, self.n_looked_up // n_values)
         return max(
@@ -123,9 +125,10 @@ class SequenceStream(torch.utils.data.IterableDataset):
 class SequenceRows(torch.utils.data.IterableDataset):
     """Endless training sequences one by one, in the order of their numbers, encoded: for a stock `Trainer`.
 
-    `accelerate` deals the rows out to processes, whether the first one reads and sends them (its default) or each reads
-    all and keeps its part (`dispatch_batches: False`); the sequences and their order over all processes are the same. A
-    stock `Trainer` resumes by skipping batches, so sequences per step, over all devices, must stay as they were.
+    `accelerate` deals the rows out to processes, whether the first one reads and sends them (its default) or
+    each reads all and keeps its part (`dispatch_batches: False`); the sequences and their order over all
+    processes are the same. A stock `Trainer` resumes by skipping batches, so sequences per step, over all
+    devices, must stay as they were.
 
     Args:
         task: What to draw.

@@ -1,7 +1,9 @@
-"""The standard evaluators: what each asks, what counts as right, and what it is called. Everything else reads it here.
+"""The standard evaluators: what each asks, what counts as right, and what it is called.
+Everything else reads it here.
 
-An evaluator asks whether a model answers from its context (in-context learning, ICL) or from its weights (in-weights
-learning, IWL). Metrics are named `<evaluator>/<measure>`, as in `icl/accuracy`. Loads no torch, so that reports start soon.
+An evaluator asks whether a model answers from its context (in-context learning, ICL) or from its weights
+(in-weights learning, IWL). Metrics are named `<evaluator>/<measure>`, as in `icl/accuracy`. Loads no torch,
+so that reports start soon.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ class EvaluatorKind:
     """A standard evaluator.
 
     Attributes:
-        name: Its metrics, its stream, its split of a data set and its setting in `task.evaluators` are called so.
+        name: Its metrics, its stream, its split of a data set and its setting in `task.evaluators` are called
+            so.
         title: For people.
         short: The same in 12 characters.
         meaning: What its sequences are, and who can answer: part of a sentence.
-        make_spec: From the context length of training, at least 2, to how its sequences are drawn; None: as in training.
+        make_spec: From the context length of training, at least 2, to how its sequences are drawn; None: as
+            in training.
         table: Measures of its primary metric that the summary table shows; None: all.
         is_shown: Whether charts show it before anybody asks.
     """
@@ -53,12 +57,14 @@ class EvaluatorKind:
 
     @property
     def split(self) -> str:
-        """Its split in a data set: `train` itself is the training sequences', whose place its fresh ones must not take."""
+        """Its split in a data set: `train` itself is the training sequences',
+        whose place its fresh ones must not take."""
         return "train_eval" if self.name == TRAIN_SPLIT else self.name
 
 
 def choose_measure(spec: SequenceSpec | None) -> str:
-    """Return the measure to look at: accuracy over all labels; for swapped labels the in-context share of answers."""
+    """Return the measure to look at: accuracy over all labels;
+    for swapped labels the in-context share of answers."""
     return "context_accuracy" if spec is not None and spec.labels == "swapped" else "accuracy"
 
 

@@ -1,7 +1,7 @@
 """How sequences reach a model: as vectors for an `ICLModel`, or as tokens for any `AutoModelForCausalLM`.
 
-A form turns a batch of indices into a model's inputs and reads label logits back. Evaluators, callback and trainer know
-no more of a model than that.
+A form turns a batch of indices into a model's inputs and reads label logits back. Evaluators, callback and
+trainer know no more of a model than that.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class VectorForm:
         return model(exemplars=look_up(bank, batch), context_labels=batch.labels[:, :-1]).logits
 
     def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
-        """Refuse a model that says how many labels its head has, and has too few; and a bare language model."""
+        """Refuse a model that says how many labels its head has, and has too few;
+        and a bare language model."""
         n_labels = getattr(getattr(model, "config", None), "n_labels", bank.n_labels)
         if n_labels < bank.n_labels:
             rule = f"the head has fewer labels than the {bank.n_labels} of the task's bank"
@@ -72,8 +73,9 @@ class VectorForm:
 class TokenForm:
     """Exemplars and labels as ids of a vocabulary: what any causal language model takes, nothing wrapped.
 
-    A sequence reads `[prefix] x1 l1 … xn ln xq lq`; `labels` are −100 everywhere but at lq, as transformers' own loss
-    wants them (it shifts by one place). The places up to xq are a prompt for `generate`, whose next token answers.
+    A sequence reads `[prefix] x1 l1 … xn ln xq lq`; `labels` are −100 everywhere but at lq, as transformers'
+    own loss wants them (it shifts by one place). The places up to xq are a prompt for `generate`, whose next
+    token answers.
 
     In a vocabulary of its own, exemplar e of class k is token k · n_exemplars + e, and labels follow. Freshly
     initialised embeddings know nothing of classes: take one exemplar per class, start the table from the bank
@@ -88,7 +90,8 @@ class TokenForm:
         return {"input_ids": input_ids, "labels": labels}
 
     def prompt(self, bank: Bank, batch: SequenceBatch) -> Tensor:
-        """Return the tokens up to the query's exemplar, int64 (n_sequences, len(prefix) + 2 · n_context + 1)."""
+        """Return the tokens up to the query's exemplar,
+        int64 (n_sequences, len(prefix) + 2 · n_context + 1)."""
         exemplars = exemplar_tokens(bank, batch)
         pairs = torch.stack([exemplars[:, :-1], label_tokens(bank)[batch.labels[:, :-1]]], dim=2).flatten(1)
         prefix = bank.vocabulary.prefix if bank.vocabulary else ()
@@ -120,7 +123,8 @@ class TokenForm:
         return logits[torch.arange(len(logits), device=logits.device), places][:, label_tokens(bank)]
 
     def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
-        """Refuse models that are no causal language models, or whose vocabulary does not hold the bank's tokens."""
+        """Refuse models that are no causal language models,
+        or whose vocabulary does not hold the bank's tokens."""
         name, takes = type(model).__name__, _parameters(model)
         if "input_ids" not in takes:
             rule, hint = "takes no tokens, and this task gives tokens", 'Set the task\'s form to "vectors".'
@@ -189,8 +193,8 @@ def choose_form(name: str | None, bank: Bank, specs: Iterable[SequenceSpec]) -> 
 def look_up(bank: Bank, batch: SequenceBatch) -> Tensor:
     """Look up the exemplars of a batch, with the within-class noise that its spec asks for.
 
-    Noise is normal, in units of the bank's root-mean-square feature, and a function of (seed, stream, index, place)
-    alone: x' = (x + noise · scale · z) / sqrt(1 + noise²).
+    Noise is normal, in units of the bank's root-mean-square feature, and a function of (seed, stream, index,
+    place) alone: x' = (x + noise · scale · z) / sqrt(1 + noise²).
 
     Returns:
         float32 (n_sequences, n_context + 1, *shape), or int64 (n_sequences, n_context + 1) for a bank of ids.
@@ -225,10 +229,11 @@ def count_tokens(bank: Bank) -> int:
 
 @torch.no_grad()
 def fill_token_table(model: nn.Module, bank: Bank) -> None:
-    """Start the exemplars' rows of a fresh model's token table from a bank of vectors, so that classes show in it.
+    """Start the exemplars' rows of a fresh model's token table from a bank of vectors,
+    so that classes show in it.
 
-    Features are turned into the table's width by one fixed random projection and scaled to the spread of the rows that
-    are there.
+    Features are turned into the table's width by one fixed random projection and scaled to the spread of the
+    rows that are there.
 
     Raises:
         ConfigError: If the bank has no vectors, or its tokens are those of a trained vocabulary.

@@ -1,4 +1,5 @@
-"""Asking a model: an evaluator's sequences, drawn once, its scores and its chance level; and what any instrument gives."""
+"""Asking a model: an evaluator's sequences, drawn once, its scores and its chance level;
+and what any instrument gives."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class Reading(NamedTuple):
 
     Attributes:
         means: Metric name, as in `icl/accuracy`, to a number.
-        hits: Metric name to per-sequence outcomes, bool (n_sequences,), from which intervals over sequences are computed;
-            only where there are some.
+        hits: Metric name to per-sequence outcomes, bool (n_sequences,), from which intervals over sequences
+            are computed; only where there are some.
     """
 
     means: dict[str, float]
@@ -55,7 +56,8 @@ class Evaluator:
 
     @property
     def scores_context(self) -> bool:
-        """Whether the right answer always stands in the context, so that choosing among its labels makes sense."""
+        """Whether the right answer always stands in the context,
+        so that choosing among its labels makes sense."""
         target, context = self.batch.labels[:, -1:], self.batch.labels[:, :-1]
         return bool((context == target).any(1).all())
 
@@ -114,12 +116,12 @@ def measure(
         evaluators: What to ask.
         predict: Takes a `SequenceBatch`, returns label logits (n_sequences, n_labels).
         batch_size: Sequences handed to `predict` at a time.
-        spread: Deal the work out to all processes of a training; every one must call, and gets all results. The parts
-            are those of one process, so the results are the same.
+        spread: Deal the work out to all processes of a training; every one must call, and gets all results.
+            The parts are those of one process, so the results are the same.
 
     Returns:
-        The mean of every metric, and the per-sequence hits (bool) of each evaluator's primary metric, from which
-        intervals over evaluation sequences are computed.
+        The mean of every metric, and the per-sequence hits (bool) of each evaluator's primary metric, from
+        which intervals over evaluation sequences are computed.
     """
     jobs = [
         (evaluator, slice(start, start + batch_size))

@@ -32,8 +32,8 @@ def render_sequences(
 ) -> RenderableType:
     """Draw sequences for a terminal, each as a row of cards, the query last, below a line on the bank.
 
-    Where exemplars have names, as tokens do, the classes of a sequence are listed with them; and the tokens of
-    a vocabulary are shown as the text that a model reads.
+    Where exemplars have names, as tokens do, the classes of a sequence are listed with them; and the tokens
+    of a vocabulary are shown as the text that a model reads.
 
     Args:
         task: Where they come from.

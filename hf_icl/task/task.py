@@ -1,4 +1,5 @@
-"""A task: a bank of exemplars, the sequences drawn from it, and the evaluators that ask how they are solved."""
+"""A task: a bank of exemplars, the sequences drawn from it,
+and the evaluators that ask how they are solved."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ class TaskConfig(Config):
     )
     form: Literal["vectors", "tokens"] | None = pydantic.Field(
         None,
-        description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language model; "
-        "null: tokens for a bank of kind vocabulary, else vectors.",
+        description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language "
+        "model; null: tokens for a bank of kind vocabulary, else vectors.",
     )
     n_eval_sequences: int = pydantic.Field(1000, ge=1, description="Sequences per evaluator, drawn once.")
 
@@ -74,8 +75,8 @@ class TaskConfig(Config):
 class Instrument(Protocol):
     """Something that is measured of a model, such as what `ask_evaluators` asks.
 
-    It is called with the model in evaluation mode and without gradients. With `spread`, all processes of a training call it,
-    and each must get all results (`hf_icl.distributed.map_spread` deals work out).
+    It is called with the model in evaluation mode and without gradients. With `spread`, all processes of a
+    training call it, and each must get all results (`hf_icl.distributed.map_spread` deals work out).
     """
 
     def __call__(self, task: Task, model: nn.Module, *, batch_size: int, spread: bool) -> Reading:
@@ -175,7 +176,8 @@ class Task:
     def sampler(self, evaluator: str | None = None, *, device: str | torch.device = "cpu") -> Sampler:
         """Return the sampler of the training sequences, or that of an evaluator.
 
-        Evaluators draw from other streams than training, so `train` as an evaluator asks about fresh sequences.
+        Evaluators draw from other streams than training, so `train` as an evaluator asks about fresh
+        sequences.
         """
         specs = self.config.train_specs if evaluator is None else self.specs[evaluator]
         stream = stream_of("training" if evaluator is None else f"evaluator/{evaluator}")
@@ -207,7 +209,8 @@ class Task:
         return self.form.predict(bank, model, batch.to(model.device))
 
     def check_model(self, model: nn.Module) -> None:
-        """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about it."""
+        """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about
+        it."""
         self.form.check_model(self.bank, model, self.n_context)
 
     def to(self, device: str | torch.device) -> Self:
@@ -230,10 +233,12 @@ class Task:
             model: Any model that `check_model` lets pass.
             instruments: What else to measure; see `Instrument`.
             batch_size: Sequences per forward pass.
-            spread: Deal the work out to all processes of a training; every one must call, and gets all results.
+            spread: Deal the work out to all processes of a training; every one must call, and gets all
+                results.
 
         Returns:
-            Means by metric name, and per-sequence hits of each evaluator's primary metric and of what instruments give.
+            Means by metric name, and per-sequence hits of each evaluator's primary metric and of what
+            instruments give.
 
         Raises:
             ConfigError: If the model's head has too few labels, or two instruments give one name.
@@ -258,7 +263,8 @@ class Task:
         return SequenceRows(self, start)
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Data collator for a stock `Trainer`: takes rows of `dataset()`, `stream()` or `load_dataset("hf_icl", …)`."""
+        """Data collator for a stock `Trainer`: takes rows of `dataset()`,
+        `stream()` or `load_dataset("hf_icl", …)`."""
         if "class_ids" not in rows[0]:
             return default_collate(rows)
         return self.to("cpu").encode(batch_from_rows(rows, seed=self.seed, stream=stream_of("training")))

@@ -28,15 +28,17 @@ STATE_KEY = "TransienceCallback"
 class TransienceCallback(TrainerCallback):
     """Measure all evaluators of a task while any `Trainer` trains any model that takes the task's inputs.
 
-    Rows go to `history.jsonl` in the output folder, and to the trainer's log under names such as `icl/accuracy`.
-    `metric_for_best_model="icl/accuracy"` works wherever the trainer evaluates, so the peak of ICL can be kept.
-    A resumed run cuts its history back to the checkpoint's step and measures on from there, to the same numbers.
+    Rows go to `history.jsonl` in the output folder, and to the trainer's log under names such as
+    `icl/accuracy`. `metric_for_best_model="icl/accuracy"` works wherever the trainer evaluates, so the peak
+    of ICL can be kept. A resumed run cuts its history back to the checkpoint's step and measures on from
+    there, to the same numbers.
 
     Args:
         task: Bank, training sequences and evaluators.
         schedule: When to measure; a number means every so many steps. The first and last step always count.
-        log: Usually `trainer.log`, so that values reach TensorBoard and other reporters. Transformers hands callbacks
-            no trainer, and calls reporters before them; without `log`, values still reach `state.log_history`.
+        log: Usually `trainer.log`, so that values reach TensorBoard and other reporters. Transformers hands
+            callbacks no trainer, and calls reporters before them; without `log`, values still reach
+            `state.log_history`.
         history: A `History` to write instead of `history.jsonl` in the output folder.
         instruments: What else to measure, beside the task's evaluators; see `hf_icl.task.Instrument`.
         batch_size: Sequences per forward pass.
@@ -99,7 +101,8 @@ class TransienceCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
-        """Close the history: what is evaluated from now on may be another model, such as the best checkpoint."""
+        """Close the history: what is evaluated from now on may be another model,
+        such as the best checkpoint."""
         self._training = False
 
     def on_evaluate(
@@ -118,7 +121,8 @@ class TransienceCallback(TrainerCallback):
     def metrics_for_trainer(self, args: TrainingArguments, state: TrainerState, model) -> dict[str, float]:
         """Return the model's values under the `eval_` names by which a `Trainer` looks them up.
 
-        During training they become a row of the history, once per step; before and after it they are recorded nowhere.
+        During training they become a row of the history, once per step; before and after it they are recorded
+        nowhere.
         """
         if self._training:
             means = self.measure(args, state, model)["metrics"]
@@ -156,8 +160,8 @@ class TransienceCallback(TrainerCallback):
 
         Args:
             name: What it shall be called.
-            model: What a card says of the model: `pretrained`, the name of the checkpoint that it comes from, and
-                `lora`, if it is an adapter of it.
+            model: What a card says of the model: `pretrained`, the name of the checkpoint that it comes from,
+                and `lora`, if it is an adapter of it.
 
         Raises:
             RunError: If nothing has been measured yet.
@@ -212,7 +216,8 @@ def _batch_size(args: TrainingArguments) -> int:
 
 
 def _count_sequences(args: TrainingArguments, state: TrainerState) -> int:
-    """Return the training sequences seen so far, whatever number of devices saw those before the checkpoint."""
+    """Return the training sequences seen so far, whatever number of devices saw those before the
+    checkpoint."""
     known = _known(state)
     return known.get("sequences", 0) + (state.global_step - known.get("step", 0)) * _batch_size(args)
 

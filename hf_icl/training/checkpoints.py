@@ -1,4 +1,5 @@
-"""Which checkpoints are whole: a process killed in mid-save leaves folders that must never be resumed from."""
+"""Which checkpoints are whole: a process killed in mid-save leaves folders that must never be resumed
+from."""
 
 from __future__ import annotations
 

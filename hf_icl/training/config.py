@@ -16,14 +16,16 @@ from hf_icl.errors import ConfigError
 from hf_icl.training.regularization import Regularization
 
 OURS = {
-    "output_dir", "max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "warmup_steps",
-    "max_grad_norm", "adam_beta1", "adam_beta2", "weight_decay", "save_strategy", "save_steps", "save_total_limit",
-    "eval_strategy", "eval_steps", "metric_for_best_model", "seed", "logging_steps",
+    "output_dir", "max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type",
+    "warmup_steps", "max_grad_norm", "adam_beta1", "adam_beta2", "weight_decay", "save_strategy",
+    "save_steps", "save_total_limit", "eval_strategy", "eval_steps", "metric_for_best_model", "seed",
+    "logging_steps",
 }  # fmt: skip
 
 
 class TrainingConfig(Config):
-    """How weights are fitted. Whatever is not named here can be set in `arguments`, as in `TrainingArguments`."""
+    """How weights are fitted. Whatever is not named here can be set in `arguments`,
+    as in `TrainingArguments`."""
 
     steps: int = pydantic.Field(32_000, ge=1, description="Optimizer steps.")
     batch_size: int = pydantic.Field(64, ge=1, description="Sequences per optimizer step, over all devices.")
@@ -48,7 +50,8 @@ class TrainingConfig(Config):
     threads: int | None = pydantic.Field(None, ge=1, description="CPU threads; null: torch's choice.")
     compile: bool | None = pydantic.Field(
         None,
-        description="Compile whole steps of the native network, on one device; null: from 5,000 steps on, where it can be done.",
+        description="Compile whole steps of the native network, on one device; null: from 5,000 steps on, "
+        "where it can be done.",
     )
     arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
 
@@ -96,8 +99,8 @@ class TrainingConfig(Config):
         """Return transformers' own arguments.
 
         Raises:
-            ConfigError: If `batch_size` cannot be split evenly, transformers refuses an argument, or FSDP would save
-                parts that no single process opens.
+            ConfigError: If `batch_size` cannot be split evenly, transformers refuses an argument, or FSDP
+                would save parts that no single process opens.
         """
         regularization = self.regularization
         best = dict(

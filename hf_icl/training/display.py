@@ -25,7 +25,8 @@ LABEL_COLUMNS, MAX_COLUMNS = 24, 72
 
 
 def list_curves() -> list[tuple[str, str, str]]:
-    """Return label, metric and colour of what is shown: every evaluator that has a place in the summary table, and the loss."""
+    """Return label, metric and colour of what is shown: every evaluator that has a place in the summary
+    table, and the loss."""
     kinds = [kind for kind in EVALUATORS.values() if kind.table != ()]
     colours = itertools.cycle(COLOURS)
     return [(kind.short, kind.metric, next(colours)) for kind in kinds] + [("loss", TRAIN_LOSS, "white")]
@@ -96,7 +97,8 @@ class LiveDisplay(LiveView, TrainerCallback):
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def render(self, step: int, n_steps: int, speed: float) -> Table:
-        """Return the view: step, speed and time left, a bar, and a sparkline per curve (the loss on a log scale)."""
+        """Return the view: step, speed and time left, a bar,
+        and a sparkline per curve (the loss on a log scale)."""
         width = max(10, min(self.console.width - LABEL_COLUMNS, MAX_COLUMNS))
         left = format_duration((n_steps - step) / speed) if speed else "?"
         table = Table.grid(padding=(0, 2))

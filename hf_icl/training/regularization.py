@@ -13,7 +13,8 @@ from hf_icl.models.groups import parameter_groups
 
 
 class Regularization(Config):
-    """What keeps weights small: AdamW's decoupled decay, or the sum of squares added to the mean loss (true L2)."""
+    """What keeps weights small: AdamW's decoupled decay,
+    or the sum of squares added to the mean loss (true L2)."""
 
     kind: Literal["none", "decay", "l2"] = pydantic.Field(
         "none", description="none, decay (AdamW) or l2 (in the loss)."

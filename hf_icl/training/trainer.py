@@ -1,4 +1,5 @@
-"""`TransienceTrainer`: a thin `transformers.Trainer` that draws its own batches and regularises named groups."""
+"""`TransienceTrainer`: a thin `transformers.Trainer` that draws its own batches and regularises named
+groups."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from hf_icl.training.schedule import Schedule
 class TransienceTrainer(Trainer):
     """A stock `Trainer` but for four things, each an override of a documented method.
 
-    - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size, number of processes
+    - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size, number of
+      processes
       and resume.
     - `regularization` puts decay or true L2 on all weights or on named groups.
     - `evaluate()` measures the task's evaluators, so `metric_for_best_model="icl/accuracy"` needs no dataset.
@@ -80,7 +82,8 @@ class TransienceTrainer(Trainer):
             self.add_callback(callback)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return this process's endless ready batches, beginning after the last sequence that the checkpoint has seen."""
+        """Return this process's endless ready batches, beginning after the last sequence that the checkpoint
+        has seen."""
         stream = SequenceStream(
             self.task,
             self.args.train_batch_size,
@@ -110,7 +113,8 @@ class TransienceTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_decay_parameter_names(self, model) -> list[str]:
-        """Return the parameters that AdamW's decay applies to: those of the chosen groups, biases included."""
+        """Return the parameters that AdamW's decay applies to: those of the chosen groups,
+        biases included."""
         return sorted(self.regularized) if self.regularization.kind == "decay" else []
 
     def create_model_card(
@@ -125,7 +129,8 @@ class TransienceTrainer(Trainer):
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        """Write the report and the card of hf_icl into the output folder, instead of a draft that knows no transience.
+        """Write the report and the card of hf_icl into the output folder,
+        instead of a draft that knows no transience.
 
         `push_to_hub` calls this each time, and overwrites README.md with it.
 
@@ -170,7 +175,8 @@ def _describe_model(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def _sum_squares(weights: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Return the sum of squares, the same on all devices even where FSDP has dealt some weights out to them."""
+    """Return the sum of squares, the same on all devices even where FSDP has dealt some weights out to
+    them."""
     squares = [weight.square().sum() for weight in weights]
     parts = [square for square in squares if isinstance(square, DTensor)]
     total = sum(square for square in squares if not isinstance(square, DTensor))

@@ -1,4 +1,5 @@
-"""The presets: a YAML file for each, its first line says what it is, the next ones where each setting was read."""
+"""The presets: a YAML file for each, its first line says what it is,
+the next ones where each setting was read."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def list_presets() -> dict[str, str]:
 
 
 def read_source(source: str) -> dict[str, Any]:
-    """Return the settings of a preset or a YAML file, laid over those of the preset that it names as its base.
+    """Return the settings of a preset or a YAML file, laid over those of the preset that it names as its
+    base.
 
     Raises:
         ConfigError: If there is no such preset or file, or it cannot be read.

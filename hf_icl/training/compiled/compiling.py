@@ -17,19 +17,18 @@ OLDEST_TORCH = (2, 11)  # older ones do not compile gradients of functions with 
 def compile_whole(function: Callable) -> Callable:
     """Return `torch.compile(function)`, for positional arguments of one shape.
 
-    The first call takes seconds to minutes; torch keeps what it has compiled on disk for later processes. Before each
-    call torch looks whether what it has compiled still holds. Here it does so for tensors that are arguments of their
-    own; all else, such as tensors in dicts and what the function finds beside its arguments, must stay as it is: looking
-    at hundreds of things would take a tenth of a small step.
+    The first call takes seconds to minutes; torch keeps what it has compiled on disk for later processes.
+    Before each call torch looks whether what it has compiled still holds. Here it does so for tensors that
+    are arguments of their own; all else, such as tensors in dicts and what the function finds beside its
+    arguments, must stay as it is: looking at hundreds of things would take a tenth of a small step.
     """
 
     @functools.wraps(function)
     def own(*arguments):
         return function(*arguments)
 
-    own.__code__ = (
-        own.__code__.replace()
-    )  # torch keeps what it has compiled with this object: to each its own
+    # torch keeps what it has compiled with this object: to each its own
+    own.__code__ = own.__code__.replace()
     options = {"guard_filter_fn": lambda guards: [_is_needed(guard.name) for guard in guards]}
     return torch.compile(own, dynamic=False, options=options)
 
@@ -47,7 +46,8 @@ def can_compile() -> bool:
 
 @functools.cache
 def find_obstacle() -> str | None:
-    """Return why torch cannot compile on this machine, None if it can: found by trying it on a sum, once per process.
+    """Return why torch cannot compile on this machine, None if it can: found by trying it on a sum,
+    once per process.
 
     It needs torch 2.11 or newer, a C++ compiler (`apt install g++`) and Python's headers.
     """

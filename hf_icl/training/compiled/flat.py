@@ -1,6 +1,7 @@
 """Weights of R models in one block of memory, and an AdamW that goes over it in a few long stretches.
 
-A small network has many small tensors, and what an optimizer does around each takes longer than its arithmetic.
+A small network has many small tensors, and what an optimizer does around each takes longer than its
+arithmetic.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Flat(NamedTuple):
-    """The parameters of R models of one shape, N numbers each with zeros between tensors, and their gradients.
+    """The parameters of R models of one shape, N numbers each with zeros between tensors,
+    and their gradients.
 
     Attributes:
         values: Shape (R, N).
@@ -38,7 +40,8 @@ class Flat(NamedTuple):
 
 @torch.no_grad()
 def flatten(models: Sequence[Module]) -> Flat:
-    """Move the parameters of models of one shape, and their gradients, which begin at zero, into one block each.
+    """Move the parameters of models of one shape, and their gradients, which begin at zero,
+    into one block each.
 
     From then on writing to the blocks writes to the models, and the other way round.
 
@@ -54,7 +57,8 @@ def flatten(models: Sequence[Module]) -> Flat:
     values = parameter.new_zeros(len(models), end)
     flat = Flat(values, torch.zeros_like(values), spans, {}, {})
     for name, span in spans.items():
-        # By DLPack they are tensors of their own; what a compiler sees as parts of one tensor, it writes as a whole.
+        # By DLPack they are tensors of their own; what a compiler sees as parts of one tensor, it writes as a
+        # whole.
         flat.weights[name], flat.weight_gradients[name] = (
             torch.from_dlpack(block[:, span]).unflatten(1, first[name].shape) for block in flat[:2]
         )
@@ -66,7 +70,8 @@ def flatten(models: Sequence[Module]) -> Flat:
 
 
 class Stretch(NamedTuple):
-    """Parameters of one optimizer group that lie side by side: n numbers each, and how many steps were taken."""
+    """Parameters of one optimizer group that lie side by side: n numbers each,
+    and how many steps were taken."""
 
     values: Tensor
     gradients: Tensor
@@ -121,7 +126,8 @@ class FlatAdamW(AdamW):
         return stretch
 
     def hold_rates(self) -> None:
-        """Put the groups' learning rates where a recorded step finds them: in tensors beside the weights, each where it was."""
+        """Put the groups' learning rates where a recorded step finds them: in tensors beside the weights,
+        each where it was."""
         rates = [float(group["lr"]) for group in self.param_groups]
         if self._rates is None:
             self._held, self._rates = rates, self._rows[0].new_tensor(rates)

@@ -111,7 +111,8 @@ def _attend(weights: Weights, name: str, x: Tensor, n_heads: int, turns: Tensor 
 
 
 def _mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return causal attention (…, H, P, head width) in plain steps, which a compiler fuses where P is small."""
+    """Return causal attention (…, H, P, head width) in plain steps,
+    which a compiler fuses where P is small."""
     places, width = query.shape[-2:]
     short = places <= MAX_FUSED_PLACES
     scores = (query[..., None, :] * key[..., None, :, :]).sum(-1) if short else query @ key.mT

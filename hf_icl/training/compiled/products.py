@@ -1,7 +1,9 @@
-"""Matrix products of R replicas at once, each with its own weights, by the library that is faster on this machine.
+"""Matrix products of R replicas at once, each with its own weights,
+by the library that is faster on this machine.
 
-On x86, torch multiplies float32 matrices with Intel's MKL, which on AMD's processors leaves the wider half of their
-vector units idle; the oneDNN that torch ships too does not. On Intel's own, MKL is faster. Measured: docs/benchmarks.md.
+On x86, torch multiplies float32 matrices with Intel's MKL, which on AMD's processors leaves the wider half of
+their vector units idle; the oneDNN that torch ships too does not. On Intel's own, MKL is faster. Measured:
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Project(torch.autograd.Function):
-    """x @ weight.mT + bias per replica; unlike torch's own, its weight gradient is contiguous, as optimizers need it."""
+    """x @ weight.mT + bias per replica; unlike torch's own, its weight gradient is contiguous,
+    as optimizers need it."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""On a GPU, the kernels of a step recorded once as a CUDA graph: replaying it costs the host one call instead of hundreds."""
+"""On a GPU, the kernels of a step recorded once as a CUDA graph:
+replaying it costs the host one call instead of hundreds."""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ def can_replay(device: torch.device) -> bool:
 class Replayed:
     """A function of tensors that is called a few times, then recorded, and from then on replayed.
 
-    Whatever it reads and writes beside its arguments must stay in its place, and it must neither look at values on the
-    host nor depend on numbers there that change. Where it cannot be recorded, a warning says why and it is called as before.
+    Whatever it reads and writes beside its arguments must stay in its place, and it must neither look at
+    values on the host nor depend on numbers there that change. Where it cannot be recorded, a warning says
+    why and it is called as before.
 
     Args:
         function: From tensors to a tensor, all on one GPU, of the same shapes in every call.
@@ -66,7 +68,8 @@ def call_aside(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> T
 
 
 def record(function: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Return what runs a function's kernels again, reading and writing the same memory, and the tensor it returns."""
+    """Return what runs a function's kernels again, reading and writing the same memory,
+    and the tensor it returns."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         output = function(*inputs)

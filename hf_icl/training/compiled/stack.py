@@ -1,4 +1,5 @@
-"""R trainers as one: their weights stacked, one forward and backward for all, each with its own AdamW and schedule."""
+"""R trainers as one: their weights stacked, one forward and backward for all,
+each with its own AdamW and schedule."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ Tensors = dict[str, Tensor]
 
 
 class Part(NamedTuple):
-    """The replicas of one call, r of R: views into the stack, each (r, *shape), and what differs between them, (r,)."""
+    """The replicas of one call, r of R: views into the stack, each (r, *shape),
+    and what differs between them, (r,)."""
 
     weights: Tensors
     gradients: Tensors
@@ -41,8 +43,9 @@ class Part(NamedTuple):
 class Stack:
     """The steps of R `TransienceTrainer`s, taken together.
 
-    Every model's parameters, and their gradients, become views into tensors of shape (R, *shape), so that a stacked step
-    moves all models, while each trainer still evaluates, saves and loads its own model, with its own AdamW and schedule.
+    Every model's parameters, and their gradients, become views into tensors of shape (R, *shape), so that a
+    stacked step moves all models, while each trainer still evaluates, saves and loads its own model, with its
+    own AdamW and schedule.
 
     Args:
         trainers: Built as for solo training, on one device; their models have the same shapes.
@@ -75,7 +78,8 @@ class Stack:
         self._batches = None
 
     def _create_optimizer(self, replica: int) -> None:
-        """Give a trainer its optimizer and schedule, and stand in for its AdamW unless somebody else made it."""
+        """Give a trainer its optimizer and schedule, and stand in for its AdamW unless somebody else made
+        it."""
         trainer, model = self.trainers[replica], self.models[replica]
         model.train()
         given = trainer.optimizer
@@ -85,7 +89,8 @@ class Stack:
         trainer.create_scheduler(trainer.args.max_steps)
 
     def _split(self) -> list[Part]:
-        """Share the replicas out to the calls of one step: all in one on a GPU, few on a CPU, whose caches are small."""
+        """Share the replicas out to the calls of one step: all in one on a GPU, few on a CPU,
+        whose caches are small."""
         size, l2 = self._choose_size(), self._stack_l2()
         scales = [model.config.exemplar_scale for model in self.models]
         scale_R = torch.tensor(scales, device=self.device)
@@ -95,7 +100,8 @@ class Stack:
         return [Part(*own, scale_R[part]) for own, part in zip(cut, parts, strict=True)]
 
     def _choose_size(self) -> int:
-        """Return how many replicas to take in one call; it divides their number, so that all calls are of one shape."""
+        """Return how many replicas to take in one call; it divides their number,
+        so that all calls are of one shape."""
         n, trainer = len(self.trainers), self.trainers[0]
         if self.device.type != "cpu":
             return n
@@ -121,7 +127,8 @@ class Stack:
     def _sum_losses(
         self, weights: Tensors, l2: Tensors, scale_R: Tensor, *inputs: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the sum of some replicas' losses, whose gradients are each one's own, and the losses, shape (R,)."""
+        """Return the sum of some replicas' losses, whose gradients are each one's own, and the losses,
+        shape (R,)."""
         exemplars, context_labels, labels = inputs
         logits = network.forward(self.config, weights, exemplars, context_labels, scale_R)
         losses = network.mean_losses(logits, labels)
@@ -192,6 +199,7 @@ class Stack:
 
 
 def _find_batches(trainer: TransienceTrainer) -> Iterable[Tensors]:
-    """Return a trainer's batches: its stream, as its loader only passes that on, or what another loader makes."""
+    """Return a trainer's batches: its stream, as its loader only passes that on,
+    or what another loader makes."""
     loader = trainer.get_train_dataloader()
     return loader.dataset if type(loader.dataset) is SequenceStream else loader

@@ -1,4 +1,5 @@
-"""`CompiledTrainer`: a `TransienceTrainer` whose steps are compiled whole; and the loop that trains one or many."""
+"""`CompiledTrainer`: a `TransienceTrainer` whose steps are compiled whole;
+and the loop that trains one or many."""
 
 from __future__ import annotations
 
@@ -17,25 +18,26 @@ from hf_icl.training.trainer import TransienceTrainer
 
 # Of TrainingArguments: what the loop here leaves out.
 ONLY = {
-    "world_size": 1, "gradient_accumulation_steps": 1, "bf16": False, "fp16": False, "gradient_checkpointing": False,
-    "label_smoothing_factor": 0.0, "torch_compile": False, "eval_strategy": "no", "eval_on_start": False,
+    "world_size": 1, "gradient_accumulation_steps": 1, "bf16": False, "fp16": False,
+    "gradient_checkpointing": False, "label_smoothing_factor": 0.0, "torch_compile": False,
+    "eval_strategy": "no", "eval_on_start": False,
 }  # fmt: skip
 
 
 class CompiledTrainer(TransienceTrainer):
     """A `TransienceTrainer` of the native network, to the same numbers up to rounding, about twice as fast.
 
-    Forward and backward are one compiled function instead of a hundred calls, and the loop around them does what a
-    callback can see and no more. Everything else is `Trainer`'s: optimizer, schedule, callbacks, log, checkpoints.
-    Training and resuming can change between the two classes at any checkpoint.
+    Forward and backward are one compiled function instead of a hundred calls, and the loop around them does
+    what a callback can see and no more. Everything else is `Trainer`'s: optimizer, schedule, callbacks, log,
+    checkpoints. Training and resuming can change between the two classes at any checkpoint.
 
-    For one device. Half a minute goes into compiling, so that runs of a few thousand steps are done sooner without.
-    Where torch cannot compile, a warning says why, and `train` is that of `TransienceTrainer`.
+    For one device. Half a minute goes into compiling, so that runs of a few thousand steps are done sooner
+    without. Where torch cannot compile, a warning says why, and `train` is that of `TransienceTrainer`.
 
     Args:
         model: An `ICLModel` around a `CausalTransformerModel`, with a linear encoder or one of ids.
-        args: As for `TransienceTrainer`; precision, accumulation, checkpointing of activations, label smoothing and
-            evaluations beside the schedule's stay as they are by default.
+        args: As for `TransienceTrainer`; precision, accumulation, checkpointing of activations, label
+            smoothing and evaluations beside the schedule's stay as they are by default.
         options: As for `TransienceTrainer`: task, schedule, regularization, callbacks.
 
     Raises:
@@ -70,7 +72,10 @@ def find_misfit(model: torch.nn.Module) -> str | None:
     native = isinstance(model, ICLModel) and isinstance(model.backbone, CausalTransformerModel)
     if native and model.config.encoder in ("linear", "embedding"):
         return None
-    return "only an ICLModel around the native network, with a linear encoder or one of ids, can be compiled whole"
+    return (
+        "only an ICLModel around the native network, with a linear encoder or one of ids, can be compiled "
+        "whole"
+    )
 
 
 def _check(model: torch.nn.Module, args: TrainingArguments) -> None:
@@ -103,9 +108,8 @@ def train_together(
     for trainer in trainers:
         _begin(trainer)
     first, last = trainers[0].state.global_step, trainers[0].args.max_steps
-    total, losses = torch.zeros(
-        2, len(trainers), device=stack.device
-    )  # of all steps; of those not yet logged
+    total = torch.zeros(len(trainers), device=stack.device)
+    losses = torch.zeros_like(total)  # of the steps not yet logged
     n_unlogged = 0
     for _ in range(first, last):
         losses += stack.step()
@@ -145,8 +149,7 @@ def _begin(trainer: TransienceTrainer) -> None:
 
 
 def _end_step(trainer: TransienceTrainer):
-    trainer.state.epoch = (
-        trainer.state.global_step / trainer.state.max_steps
-    )  # as for any stream without an end
-    trainer.control = trainer.callback_handler.on_step_end(trainer.args, trainer.state, trainer.control)
+    state = trainer.state
+    state.epoch = state.global_step / state.max_steps  # as for any stream without an end
+    trainer.control = trainer.callback_handler.on_step_end(trainer.args, state, trainer.control)
     return trainer.control
