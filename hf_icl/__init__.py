@@ -7,7 +7,7 @@ Everything else is loaded when it is first asked for.
 from hf_icl.data.packaged import register_soon
 from hf_icl.lazy import attach
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {

@@ -139,18 +139,15 @@ def _describe_course(entry: Mapping[str, Any], start: str, chance: str) -> str:
     text = f"{start} at {say(ICL, 'peak')} {chance}".rstrip() + f" at step {say(ICL, 'peak_step', False)}"
     if (half := say(ICL, "half_decay_step")) != "–":
         text += f", had lost half of its rise by step {half}"
-    text += f", and ended at {say(ICL, 'final')}: {_percent(entry)} of the rise was left."
+    text += f", and ended at {say(ICL, 'final')}"
+    left = entry["measures"][ICL]["persistence"]["value"]
+    text += "." if left is None else f": {100 * left:.0f} % of the rise was left."
     if (crossover := say(FLIP_SHARE, "crossover_step")) != "–":
         text += (
             " With labels flipped, answers from the weights outnumber those from context from step "
             f"{crossover} on."
         )
     return text
-
-
-def _percent(entry: Mapping[str, Any]) -> str:
-    value = entry["measures"][ICL]["persistence"]["value"]
-    return "–" if value is None else f"{100 * value:.0f} %"
 
 
 def _describe_loss(run: Mapping[str, Any]) -> str:
