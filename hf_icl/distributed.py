@@ -137,6 +137,14 @@ def on_main(work: Callable[[], T]) -> T:
     return result
 
 
+@contextlib.contextmanager
+def held_by_main(manager: contextlib.AbstractContextManager) -> Iterator[None]:
+    """Let the main process enter a context for all of them; its errors on entering are raised in all."""
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(manager) and None)
+        yield
+
+
 def wait_for_all() -> None:
     """Return once every process has come this far."""
     if count_processes() > 1:

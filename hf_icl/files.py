@@ -89,8 +89,8 @@ def fill_whole(folder: Path, *, last: str, way_out: str) -> Iterator[Path]:
         try:
             draft.mkdir(parents=True)
             yield draft
-            if is_new and not folder.exists():
-                os.replace(draft, folder)
+            if is_new:
+                os.replace(draft, folder)  # fails if somebody else has filled it meanwhile
                 return
             for entry in sorted(draft.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
                 os.replace(entry, folder / entry.name)
@@ -99,11 +99,10 @@ def fill_whole(folder: Path, *, last: str, way_out: str) -> Iterator[Path]:
 
 
 def is_unused(folder: Path) -> bool:
-    """Return whether nothing is there, or an empty folder
-    (what a killed writer left in it does not count)."""
+    """Return whether nothing is there, or a folder empty but for hidden files, as a killed writer leaves."""
     if not folder.exists():
         return not folder.is_symlink()
-    return folder.is_dir() and all(entry.match(DRAFTS) for entry in folder.iterdir())
+    return folder.is_dir() and all(entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def remove_drafts(folder: Path) -> None:

@@ -10,6 +10,7 @@ from tests.rooms import PACKAGE, Import, list_imports, list_modules, room_of
 ORDER = (
     {"errors"},
     {"config", "files", "lazy", "philox", "distributed"},
+    {"locks"},
     {"banks", "history"},
     {"sequences"},
     {"task"},

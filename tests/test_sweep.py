@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from hf_icl.cli import main as cli
 from hf_icl.errors import ConfigError, RunError
+from hf_icl.locks import hold
 from hf_icl.report import write_report
 from hf_icl.report.sweep import draw_sweep, list_sweep
 from hf_icl.runs.config import load_config
@@ -240,11 +241,10 @@ def test_points_cannot_be_changed_or_taken_away(trained, tmp_path):
 def test_two_commands_do_not_train_the_same_sweep(trained):
     sweep, _, _ = trained
     with (
-        sweep.locked(),
-        pytest.raises(RunError, match="another hf-icl sweep"),
-        Sweep(sweep.config, sweep.folder).locked(),
+        hold(sweep.folder),
+        pytest.raises(RunError, match=f"process {os.getpid()} on .* is at work here"),
     ):
-        pass
+        train_sweep(sweep, n_workers=1)
 
 
 def find_workers(folder: Path) -> dict[int, str]:

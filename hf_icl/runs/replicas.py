@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_icl.errors import ConfigError
 from hf_icl.history.history import History
+from hf_icl.locks import hold
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import Run, build_task, choose_trainer, use_threads
 from hf_icl.runs.stackable import check_replicas, is_compiled
@@ -80,6 +82,13 @@ def _train_folders(folders: Sequence[Path], log_level: int) -> None:
 
 def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
     """Train a group of replicas in this process; arguments as for `train_replicas`."""
+    with contextlib.ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(hold(run.folder))
+        _train_stacked(runs, console)
+
+
+def _train_stacked(runs: Sequence[Run], console: Console | None) -> None:
     if all(run.is_finished for run in runs):
         return
     start = find_common_step(runs)

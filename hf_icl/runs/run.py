@@ -17,12 +17,13 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.config import name_part
-from hf_icl.distributed import count_devices, explain_loss, is_main, on_main
+from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.files import fill_whole, is_unused, remove_drafts
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord
+from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, make_record, read_about
@@ -35,8 +36,8 @@ from hf_icl.training.display import LiveDisplay
 from hf_icl.training.trainer import TransienceTrainer
 
 MODEL_FILES = (
-    "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*", "vocab*",
-    "merges.txt", "special_tokens_map.json", "chat_template*",
+    "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*",
+    "vocab*", "merges.txt", "special_tokens_map.json", "chat_template*",
 )  # fmt: skip
 
 
@@ -100,7 +101,9 @@ class Run:
             "bank": describe_bank(task.bank),
         }
         with fill_whole(folder, last=RUN_FILE, way_out="Choose another --output.") as draft:
-            (draft / CONFIG_FILE).write_text(yaml.safe_dump(about["config"], sort_keys=False), encoding="utf-8")
+            (draft / CONFIG_FILE).write_text(
+                yaml.safe_dump(about["config"], sort_keys=False), encoding="utf-8"
+            )
             (draft / RUN_FILE).write_text(json.dumps(about, indent=1), encoding="utf-8")
         made = cls(folder, config, about)
         made._built = task, model
@@ -136,6 +139,10 @@ class Run:
             console: Where to show progress; None is silent.
             callbacks: Further ones; they run after checkpoints are marked as whole.
         """
+        with held_by_main(hold(self.folder)):
+            self._train(console, callbacks)
+
+    def _train(self, console: Console | None, callbacks: Sequence[TrainerCallback]) -> None:
         finished, checkpoint = on_main(self._find_start)
         if finished:
             return
@@ -255,7 +262,12 @@ def choose_trainer(config: RunConfig, model: PreTrainedModel) -> type[Transience
     if n_devices > 1:
         obstacle = f"{n_devices} devices share a step, and compiled steps are for one"
     if config.training.compile and (obstacle := obstacle or find_obstacle()):
-        raise ConfigError("training.compile", True, obstacle, "Mend that, or make the run without it: it then trains as it can.")
+        raise ConfigError(
+            "training.compile",
+            True,
+            obstacle,
+            "Mend that, or make the run without it: it then trains as it can.",
+        )
     return TransienceTrainer if obstacle else CompiledTrainer
 
 

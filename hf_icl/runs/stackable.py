@@ -12,10 +12,11 @@ from hf_icl.runs.config import RunConfig
 
 # What may differ between replicas: numbers that change no shape, and what is measured when.
 FREE = (
-    "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*", "task.n_eval_sequences",
-    "task.bank.seed", "task.bank.eps", "model.exemplar_scale", "model.label_init_std", "training.learning_rate",
-    "training.schedule", "training.warmup_steps", "training.clip", "training.adam_beta1", "training.adam_beta2",
-    "training.regularization*", "training.keep_checkpoints", "training.threads", "training.compile",
+    "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*",
+    "task.n_eval_sequences", "task.bank.seed", "task.bank.eps", "model.exemplar_scale",
+    "model.label_init_std", "training.learning_rate", "training.schedule", "training.warmup_steps",
+    "training.clip", "training.adam_beta1", "training.adam_beta2", "training.regularization*",
+    "training.keep_checkpoints", "training.threads", "training.compile",
 )  # fmt: skip
 ARGUMENTS = {"tf32", "use_cpu"}  # of training.arguments: what holds for any step on the device
 MIN_STEPS = 5_000  # from here on, compiling takes less time than it saves
@@ -42,19 +43,16 @@ def check_replicas(configs: Sequence[RunConfig]) -> None:
     """Raise `ConfigError`, with the field that is in the way, if runs cannot be trained as replicas.
 
     >>> from hf_icl.runs.config import load_config
-    >>> check_replicas([load_config("default", ["model.encoder=resnet"])])
+    >>> check_replicas([load_config("default", ["model.encoder=resnet"])])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    hf_icl.errors.ConfigError: model.encoder = 'resnet': only the native network with a linear encoder can be compiled whole or stacked. Train this run alone, with hf-icl run and training.compile=false.
+    hf_icl.errors.ConfigError: model.encoder = 'resnet': only the native network with a linear encoder ...
     """
     for config in configs:
         check_native(config)
         if held := can_stack(configs[0], config):
-            rule = (
-                "replicas must agree in it, and the first has "
-                f"{flatten(configs[0].to_dict()).get(held[0])!r}"
-            )
-            value = flatten(config.to_dict()).get(held[0])
+            first, value = (flatten(each.to_dict()).get(held[0]) for each in (configs[0], config))
+            rule = f"replicas must agree in it, and the first has {first!r}"
             raise ConfigError(held[0], value, rule, "Train these runs in separate groups.")
 
 
@@ -68,7 +66,8 @@ def check_native(config: RunConfig) -> None:
         ("model.encoder", model.encoder, model.encoder == "auto", network),
         ("task.form", config.task.form, config.task.form != "tokens", network),
         ("task.bank.kind", config.task.bank.kind, config.task.bank.is_stackable, network),
-        ("training.keep_best", training.keep_best, not training.keep_best, "no best checkpoint can be kept of what is"),
+        ("training.keep_best", training.keep_best, not training.keep_best,
+         "no best checkpoint can be kept of what is"),
         ("training.arguments", training.arguments, training.arguments.keys() <= ARGUMENTS,
          f"no further arguments but {' and '.join(sorted(ARGUMENTS))} can be given to what is"),
     ):  # fmt: skip

@@ -3,11 +3,9 @@ and `report/` over all."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,22 +102,6 @@ class Sweep:
         """Write the report over all runs."""
         records = [Run.open(self.run_folder(name)).record() for name in self.points]
         return write_report(records, self.folder / REPORT, varied=self.find_varied())
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other commands from training the same sweep at the same time.
-
-        Raises:
-            RunError: If one does.
-        """
-        with open(self.folder / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"{self.folder}: another hf-icl sweep is at work here. Wait for it, or stop it."
-                ) from error
-            yield
 
 
 def is_done(folder: Path) -> bool:

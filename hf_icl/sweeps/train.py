@@ -8,6 +8,7 @@ from typing import Literal
 from rich.console import Console
 
 from hf_icl.errors import RunError
+from hf_icl.locks import hold
 from hf_icl.sweeps.engines import Work, count_ray_workers, do_locally, do_with_ray
 from hf_icl.sweeps.jobs import count_workers
 from hf_icl.sweeps.progress import SweepProgress
@@ -53,7 +54,7 @@ def train_sweep(
     """
     sweep.create_runs()
     state: list[Work] = []
-    with sweep.locked():
+    with hold(sweep.folder):
         n_workers = n_workers or choose_n_workers(sweep, engine, address)
         jobs, folder = sweep.share_out(n_workers), sweep.folder.resolve()
         works = do_with_ray(folder, jobs, address) if engine == "ray" else do_locally(folder, jobs, n_workers)
