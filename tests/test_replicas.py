@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -132,23 +131,15 @@ def test_what_a_replica_writes_is_what_a_run_writes(tmp_path):
     assert Run.open(together[1].folder).record().rows[-1]["step"] == 100
 
 
-def test_a_run_goes_on_alone_where_its_group_stopped(tmp_path):
+def test_a_run_goes_on_alone_where_its_group_stopped(programs, tmp_path):
     varied = [["training.learning_rate=2e-3"], ["training.schedule=inverse_sqrt", "training.warmup_steps=20"]]
     solo, together = (make_runs(tmp_path / name, varied, "training.steps=100") for name in ("s", "t"))
-    train_in_process(together, die_at=70)
+    assert programs.call(_train_and_die, together, 70) == -signal.SIGKILL
     for one, other in zip(together, solo, strict=True):
         assert not one.is_finished
         one.train()
         other.train()
         assert_same_rows(one, other, 1e-4)
-
-
-def train_in_process(runs: list[Run], die_at: int) -> None:
-    """Train in a process of its own that is killed at a step."""
-    process = get_context("spawn").Process(target=_train_and_die, args=(runs, die_at))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
 
 
 def _train_and_die(runs: list[Run], die_at: int) -> None:
@@ -184,15 +175,12 @@ def _save_and_die(runs: list[Run], number: int) -> None:
         pytest.param(_save_and_die, 6, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_group_goes_on_to_the_same_bytes(tmp_path, end, at):
+def test_a_killed_group_goes_on_to_the_same_bytes(programs, tmp_path, end, at):
     """Killed between checkpoints, before the first, and while the second of three saves the second checkpoint."""
     varied = [[], ["seed=3", "training.regularization={kind: l2, strength: 1e-3}"], ["training.clip=0.5"]]
     whole, parts = (make_runs(tmp_path / name, varied, "training.steps=120") for name in ("whole", "parts"))
     train_replicas(whole, n_processes=1)
-    process = get_context("spawn").Process(target=end, args=(parts, at))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert programs.call(end, parts, at) == -signal.SIGKILL
     train_replicas(parts, n_processes=1)
     for one, other in zip(parts, whole, strict=True):
         for name in ("history.jsonl", "model.safetensors", "config.json"):

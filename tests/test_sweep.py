@@ -170,13 +170,15 @@ def test_as_many_workers_as_cores_have_threads_for(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A stack of two and a run of its own, done one after the other."""
+def trained(programs, tmp_path_factory):
+    """A stack of two and a run of its own, done one after the other by a process each."""
     folder = tmp_path_factory.mktemp("sweep") / "made"
     config = make_sweep(grid={STRENGTH: [0, 3e-3]}, points=[{"model.n_layers": 2, STRENGTH: 0}])
     sweep, console = Sweep(config, folder), Console(record=True, width=200)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHDYNAMO_DISABLE", "1")
+        patch.setenv("HF_ICL_BLANK_FIGURES", "1")
+        patch.setattr(sys, "executable", programs.python)
         train_sweep(sweep, console, n_workers=1)
     return sweep, sweep.write_report().document, console.export_text()
 
