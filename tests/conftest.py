@@ -1,6 +1,7 @@
 """Shared by all tests: offline, one thread, caches of their own."""
 
 import gc
+import json
 import os
 import subprocess
 import tempfile
@@ -43,12 +44,28 @@ def omniglot_folder() -> Path:
     return OMNIGLOT
 
 
+SERVERS = "HF_ICL_TEST_SERVERS"
+
+
+def make_servers() -> Servers:
+    """Return the servers of this run of pytest, for all its workers."""
+    if SERVERS not in os.environ:
+        os.environ[SERVERS] = json.dumps([tempfile.mkdtemp(prefix="hf_icl_servers_"), os.getpid()])
+    folder, owner = json.loads(os.environ[SERVERS])
+    return Servers(Path(folder), owner)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs):
+    """Workers are forked as well, with everything imported."""
+    servers = make_servers()
+    for spec in specs:
+        spec.python = Launcher(servers, servers.folder).python
+
+
 @pytest.fixture(scope="session")
-def _servers(tmp_path_factory):
-    folder, owner = tmp_path_factory.getbasetemp(), os.getpid()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder, owner = folder.parent, os.getppid()
-    return Servers(folder / "servers", owner)
+def _servers():
+    return make_servers()
 
 
 @pytest.fixture(scope="session")

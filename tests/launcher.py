@@ -25,6 +25,7 @@ import textwrap
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,10 @@ NUMBER = struct.Struct("i")
 
 def main(path: str, owner: str, *modules: str) -> None:
     """Import, then serve in a process of its own: when this one ends, the address can be asked."""
+    warnings.filterwarnings("error", module="hf_icl")
     for name in modules:
         importlib.import_module(name)
+    warnings.resetwarnings()
     gc.collect()
     gc.freeze()  # what collects garbage need not look through all these modules
     listener = socket.socket(socket.AF_UNIX)

@@ -32,8 +32,8 @@ def test_stock_trainer(tmp_path):
 
 
 def test_finetune_any_causal_language_model(run_example, tmp_path, pretrained):
-    run_example(ROOT / "examples/finetune_causal_lm.py", pretrained, "--steps", "4", "--classes", "60")
-    assert_learned(tmp_path / "runs/finetune", steps=4)
+    run_example(ROOT / "examples/finetune_causal_lm.py", pretrained, "--steps", "2", "--classes", "60")
+    assert_learned(tmp_path / "runs/finetune", steps=2)
 
 
 def test_the_same_under_accelerate_launch(programs, run_example, tmp_path, pretrained):
@@ -42,7 +42,7 @@ def test_the_same_under_accelerate_launch(programs, run_example, tmp_path, pretr
         ROOT / "examples/finetune_distributed.py",
         pretrained,
         "--steps",
-        "4",
+        "2",
         "--classes",
         "60",
         "--cpu",
@@ -50,7 +50,7 @@ def test_the_same_under_accelerate_launch(programs, run_example, tmp_path, pretr
     launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples/accelerate/cpu.yaml"]
     run_example(*launch, *words, "--output", "two", PYTHON_EXEC=programs.python)
     run_example(*words, "--output", "one")
-    one, two = assert_learned(tmp_path / "one", steps=4), assert_learned(tmp_path / "two", steps=4)
+    one, two = assert_learned(tmp_path / "one", steps=2), assert_learned(tmp_path / "two", steps=2)
     assert one == pytest.approx(two, rel=1e-3)
 
 
