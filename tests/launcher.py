@@ -33,7 +33,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from tests.programs import ROOT, environment
+from tests.programs import BLANK, ROOT, environment
 
 FIRST = (
     "pandas", "torch", "torch._dynamo", "torch.distributed.run", "sklearn.metrics", "scipy.stats", "matplotlib.pyplot",
@@ -52,10 +52,9 @@ NUMBER = struct.Struct("i")
 
 def main(path: str, owner: str, *modules: str) -> None:
     """Import, then serve in a process of its own: when this one ends, the address can be asked."""
-    warnings.filterwarnings("error", module="hf_icl")
+    warnings.filterwarnings("error", module="hf_icl")  # while it is imported and ever after
     for name in modules:
         importlib.import_module(name)
-    warnings.resetwarnings()
     gc.collect()
     gc.freeze()  # what collects garbage need not look through all these modules
     listener = socket.socket(socket.AF_UNIX)
@@ -135,7 +134,7 @@ def be_python(words: list[str], variables: dict[str, str], folder: str, files: l
 def run(what: str, *words: str) -> None:
     first = os.path.dirname(os.path.abspath(what)) if what[0] != "-" else os.getcwd()
     sys.path[:0] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    if "HF_ICL_BLANK_FIGURES" in os.environ:
+    if BLANK in os.environ:
         from tests.programs import leave_figures_blank
 
         leave_figures_blank(setattr)
@@ -252,6 +251,7 @@ class Servers:
 
     def find(self, variables: Mapping[str, str]) -> str:
         """Return the address of the server that has imported everything under these variables."""
+        variables = {name: text for name, text in variables.items() if name != BLANK}
         name = hashlib.sha1(repr(read_at_import(variables)).encode()).hexdigest()[:8]
         paths = [self.folder / f"{name}.out", self.folder / f"{name}.err"]
         return self._find(
@@ -268,7 +268,7 @@ class Servers:
 
 
 def read_at_import(variables: Mapping[str, str]) -> list[tuple[str, str]]:
-    late = ("HF_TOKEN", "HF_ICL_CACHE", "HF_ICL_BLANK_FIGURES")
+    late = ("HF_TOKEN", "HF_ICL_CACHE", BLANK)
     return sorted(item for item in variables.items() if item[0].startswith("HF_") and item[0] not in late)
 
 

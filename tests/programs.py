@@ -10,7 +10,8 @@ TINY = [
     "task.n_eval_sequences=40", "model.d_model=16", "model.n_heads=2", "model.n_layers=1", "training.batch_size=8",
     "training.threads=1",
 ]  # fmt: skip
-QUIET = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1", "HF_ICL_BLANK_FIGURES": "1"}
+BLANK = "HF_ICL_BLANK_FIGURES"  # set: see `leave_figures_blank`
+QUIET = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1", BLANK: "1"}
 
 
 def environment(**more: str) -> dict[str, str]:
