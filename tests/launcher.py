@@ -1,10 +1,11 @@
-"""Python processes that start in milliseconds: children of one that has imported everything and used none of it.
+"""Python processes that start in milliseconds: children of one that has imported everything and used nothing.
 
-Each is a real process, with the environment and folder it is given; it can be killed, or told Ctrl-C. Hugging Face's
-libraries read variables while they are imported. So one server has imported what reads none, and forks others that
-import the rest, each under the variables of one environment; what needs yet others is forked from the first.
+Each is a real process, with the environment and folder it is given; it can be killed, or told Ctrl-C. Hugging
+Face's libraries read variables while they are imported. So one server has imported what reads none, and forks
+others that import the rest, each under the variables of one environment; what needs yet others is forked from
+the first. Workers of pytest come from there too, see conftest.py.
 
-    python -m tests.launcher SOCKET OWNER MODULE…     import, serve in the background, end when the process OWNER is gone
+    python -m tests.launcher SOCKET OWNER MODULE…     import, serve until the process OWNER is gone
 """
 
 import contextlib
@@ -36,9 +37,10 @@ from filelock import FileLock
 from tests.programs import BLANK, ROOT, environment
 
 FIRST = (
-    "pandas", "torch", "torch._dynamo", "torch.distributed.run", "sklearn.metrics", "scipy.stats", "matplotlib.pyplot",
-    "matplotlib.backends.backend_svg", "PIL.PngImagePlugin", "pydantic", "typer", "rich.live", "rich.markdown", "jinja2",
-    "pyarrow.parquet", "pyarrow.dataset", "aiohttp", "dill", "multiprocess", "safetensors.torch", "tokenizers", "pytest",
+    "pandas", "torch", "torch._dynamo", "torch.distributed.run", "sklearn.metrics", "scipy.stats",
+    "matplotlib.pyplot", "matplotlib.backends.backend_svg", "PIL.PngImagePlugin", "pydantic", "typer",
+    "rich.live", "rich.markdown", "jinja2", "pyarrow.parquet", "pyarrow.dataset", "aiohttp", "dill",
+    "multiprocess", "safetensors.torch", "tokenizers", "pytest",
 )  # fmt: skip
 REST = (
     "transformers.trainer", "datasets", "hf_icl.runs.run", "hf_icl.hub.revisions", "hf_icl.report.write",
@@ -81,7 +83,7 @@ def serve(listener: socket.socket, owner: int) -> None:
 
 
 def attend(connection: socket.socket) -> None:
-    """Do a job in a child, tell its process id and how it ended; kill it when nobody waits for that any more."""
+    """Do a job in a child, tell its process id and how it ended; kill it when nobody waits for that."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     connection.setblocking(True)
     text, files, _, _ = socket.recv_fds(connection, 1 << 16, 3)
@@ -152,7 +154,7 @@ def run(what: str, *words: str) -> None:
 
 # What tests hold
 
-# Stands for `python` where other code than the tests' own starts one. It runs without site-packages, which is quick.
+# Stands for `python` where other code than the tests' own starts one. Without site-packages it starts soon.
 STUB = """#!{python} -IS
 import json, os, signal, socket, struct, sys
 connection = socket.socket(socket.AF_UNIX)
@@ -277,7 +279,7 @@ class Launcher:
 
     Args:
         servers: Where they are forked.
-        folder: Where they run unless told otherwise, and what they write to standard output and error is kept.
+        folder: Where they run unless told otherwise, and where what they write is kept.
         environment: Returns the environment, changed as its arguments say.
     """
 
@@ -289,7 +291,7 @@ class Launcher:
         self.scratch.mkdir(exist_ok=True)
 
     def start_python(self, *words: object, folder: Path | None = None, **more: str | None) -> Command:
-        """Start what `python` would with these words, in a folder, with further variables in the environment."""
+        """Start what `python` would with these words, in a folder, with further variables."""
         variables = self.environment(**more)
         known = read_at_import(variables) == read_at_import(self.environment())
         server = self.servers.find(variables) if known else self.servers.first

@@ -102,6 +102,7 @@ def test_results_by_data_set_are_those_of_card_and_report(run):
     assert [entry.task_id for entry in list_eval_results(unmeasured, "ann/sequences")] == ["icl"]
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_trainer_writes_our_card_and_report(tmp_path, task):
     trainer = train(tmp_path / "mine", task)
     (tmp_path / "mine" / "README.md").write_text("An earlier draft.")

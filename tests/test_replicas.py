@@ -253,7 +253,7 @@ def test_a_full_disk_is_told_and_a_group_goes_on_when_there_is_room(small_disk, 
     by_history = words[0] == "evaluate=1"
     config = [load_config("default", [*TINY, "training.steps=60", *words, f"seed={seed}"]) for seed in (0, 1)]
     runs = [Run.create(one, small_disk / str(one.seed)) for one in config]
-    (small_disk / "filler").write_bytes(b"0" * (200_000 if by_history else 150_000))
+    (small_disk / "filler").write_bytes(b"0" * (240_000 if by_history else 150_000))
     said = "a row could not be written" if by_history else "the disk is full .*the same hf-icl sweep"
     with pytest.raises(RunError, match=said):
         train_replicas(runs, n_processes=1)

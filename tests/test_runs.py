@@ -358,7 +358,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, 
     steps = "training.steps=60" if by_history else "training.steps=30"
     run = Run.create(small_config(*words, steps), small_disk / "run")
     filler = small_disk / "filler"
-    filler.write_bytes(b"0" * (240_000 if by_history else 170_000))
+    filler.write_bytes(b"0" * (270_000 if by_history else 170_000))
     said = "a row could not be written .*hf-icl resume" if by_history else "the disk is full .*hf-icl resume"
     with pytest.raises(RunError, match=said):
         run.train()
