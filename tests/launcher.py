@@ -17,6 +17,7 @@ import os
 import pickle
 import runpy
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -79,6 +80,7 @@ def serve(listener: socket.socket, owner: int) -> None:
                 listener.close()
                 attend(connection)
             connection.close()
+    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
     os._exit(0)
 
 

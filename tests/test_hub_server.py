@@ -591,7 +591,7 @@ def test_the_server_ends_with_its_test_run(programs, tmp_path):
             time.sleep(0.1)
 
 
-def test_transformers_push_and_load(hub, tmp_path):
+def test_transformers_push_and_load(hub):
     result = client(
         hub,
         """
@@ -608,7 +608,6 @@ def test_transformers_push_and_load(hub, tmp_path):
             (two, AutoModelForCausalLM.from_pretrained("ann/tiny")))]
         result["tensors"] = len(api.get_safetensors_metadata("ann/tiny").weight_map)
         """,
-        HF_HOME=str(tmp_path),
     )
     assert all(pushed == loaded for pushed, loaded in result["weights"]) and result["tensors"] > 5
     assert result["weights"][0] != result["weights"][1]
@@ -616,7 +615,7 @@ def test_transformers_push_and_load(hub, tmp_path):
     assert state.messages[:2] == ["step 2", "step 1"] and state.large == ["model.safetensors"]
 
 
-def test_datasets_push_load_and_stream(hub, tmp_path):
+def test_datasets_push_load_and_stream(hub):
     result = client(
         hub,
         """
@@ -630,7 +629,6 @@ def test_datasets_push_load_and_stream(hub, tmp_path):
         streamed = load_dataset("ann/two-configs", "uniform", split="test", streaming=True)
         result["streamed"] = [[row["x"], row["name"]] for row in streamed]
         """,
-        HF_HOME=str(tmp_path),
     )
     assert sorted(result["configs"]) == ["uniform", "zipf"]
     assert result["rows"] == {"train": list(range(20)), "test": list(range(5))}

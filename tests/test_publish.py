@@ -146,7 +146,7 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
         hub.reset()
         (tmp_path / "run" / ".hub.json").unlink(missing_ok=True)
         hub.fault(
-            "/api/", method="GET", delay=1.5
+            "/api/", method="GET", delay=0.7
         )  # the first that is asked waits; what was said by then is looked at
         command = launcher.start("push", "run", repo, *more, folder=tmp_path)
         hub.wait_for(lambda: any(asked["fault"] for asked in hub.requests()))
