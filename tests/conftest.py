@@ -97,7 +97,7 @@ def hub(_hub) -> Iterator[LoopbackHub]:
 
 @pytest.fixture(scope="session")
 def launcher(_hub):
-    """Return what starts `hf-icl` and snippets against the loopback Hub within milliseconds; use it beside `hub`."""
+    """Return what starts `hf-icl` and snippets against the loopback Hub at once; use it beside `hub`."""
     return _hub.launcher
 
 

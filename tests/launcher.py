@@ -318,10 +318,9 @@ class Launcher:
 
     def call(self, function: Callable, *arguments: object) -> int:
         """Call a function of a module, return the exit code."""
-        code = "import pickle, sys; function, arguments = pickle.loads(bytes.fromhex(sys.argv[1])); function(*arguments)"
-        return (
-            self.start_python("-c", code, pickle.dumps((function, arguments)).hex(), folder=ROOT).wait().code
-        )
+        code = "import pickle, sys; call, words = pickle.loads(bytes.fromhex(sys.argv[1])); call(*words)"
+        called = pickle.dumps((function, arguments)).hex()
+        return self.start_python("-c", code, called, folder=ROOT).wait().code
 
     @property
     def python(self) -> str:
