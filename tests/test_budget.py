@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -34,7 +32,7 @@ from hf_icl.runs.presets import list_presets
 from hf_icl.runs.run import Run, build_task
 from hf_icl.training.callback import TransienceCallback
 from hf_icl.training.schedule import Schedule
-from tests.programs import ROOT, environment
+from tests.programs import ROOT
 
 LADDER = {"gpt2-2x64": (2, 64), "gpt2-4x128": (4, 128), "gpt2-6x256": (6, 256), "gpt2-12x768": (12, 768)} | {
     "gpt2-24x1024": (24, 1024), "gpt2-36x1280": (36, 1280), "gpt2-48x1600": (48, 1600),
@@ -190,7 +188,7 @@ def test_a_meter_follows_storages_from_first_byte_to_last():
         ),
     ],
 )  # fmt: skip
-def test_planning_allocates_no_model_and_prints_what_a_person_asks_first(preset, n_bytes, texts):
+def test_planning_allocates_no_model_and_prints_what_a_person_asks_first(programs, preset, n_bytes, texts):
     """A third of 1 GB of weights, or 6 GB; the process grows by what Python and torch write down about them."""
     program = f"""
 import time
@@ -204,10 +202,9 @@ before, start = peak(), time.process_time()
 app(["plan", "{preset}", "training.arguments.bf16=true", "--tflops", "100"], standalone_mode=False)
 print(peak() - before, time.process_time() - start)
 """
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment(COLUMNS="80"), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    text, _, measured = done.stdout.rstrip().rpartition("\n")
+    ended = programs.start(code=program, folder=ROOT, COLUMNS="80").wait()
+    assert ended.code == 0 and ended.err == "", ended.err
+    text, _, measured = ended.out.rstrip().rpartition("\n")
     grown, seconds = map(float, measured.split())
     assert grown < n_bytes and seconds < 60
     for expected in texts:

@@ -38,7 +38,7 @@ def task():
 
 
 @asks_the_endpoint
-def test_every_card_passes_the_checks_of_the_hub(hub, session, run, task, tmp_path):
+def test_every_card_passes_the_checks_of_the_hub(hub, launcher, run, task, tmp_path):
     pretrained = dataclasses.replace(run, config={"model": {"pretrained": "a/b", "lora": {"rank": 2}}})
     hostile = dataclasses.replace(run, name=HOSTILE, provenance={"command": HOSTILE, "machine": HOSTILE})
     young = dataclasses.replace(run, rows=run.rows[:1])
@@ -64,7 +64,7 @@ def test_every_card_passes_the_checks_of_the_hub(hub, session, run, task, tmp_pa
             except ValueError as error:
                 result.append(str(error))
     """
-    said = session.run(validate)
+    said = launcher.run(validate)
     assert said[: len(good)] == ["passes"] * len(good)
     assert "nonsense" in said[-2] and "tags" in said[-1]
     assert len(hub.requests("POST", "/api/validate-yaml")) == len(said)
@@ -102,6 +102,7 @@ def test_results_by_data_set_are_those_of_card_and_report(run):
     assert [entry.task_id for entry in list_eval_results(unmeasured, "ann/sequences")] == ["icl"]
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_trainer_writes_our_card_and_report(tmp_path, task):
     trainer = train(tmp_path / "mine", task)
     (tmp_path / "mine" / "README.md").write_text("An earlier draft.")
@@ -142,7 +143,7 @@ TRAIN = """
 """
 
 
-def test_our_card_survives_the_pushes_of_our_trainer(hub, session):
+def test_our_card_survives_the_pushes_of_our_trainer(hub, launcher):
     code = """
         trainer = TransienceTrainer(build_model(task), args, task, schedule=4)
         trainer.train()
@@ -150,7 +151,7 @@ def test_our_card_survives_the_pushes_of_our_trainer(hub, session):
         trainer.push_to_hub("Once more")
         result = trainer.transience.history.rows[-1]["metrics"]["icl/accuracy"]
     """
-    final = session.run(textwrap.dedent(TRAIN.format(name="ours")) + textwrap.dedent(code))
+    final = launcher.run(textwrap.dedent(TRAIN.format(name="ours")) + textwrap.dedent(code))
     there = hub.repo("model ann/ours")
     card = ModelCard(there.files["README.md"].decode())
     assert final in [result.metric_value for result in card.data.eval_results]
@@ -160,7 +161,7 @@ def test_our_card_survives_the_pushes_of_our_trainer(hub, session):
 
 
 @asks_the_endpoint
-def test_a_stock_trainer_overwrites_the_card_so_it_is_pushed_afterwards(hub, session):
+def test_a_stock_trainer_overwrites_the_card_so_it_is_pushed_afterwards(hub, launcher):
     """What the documentation says of one's own `Trainer`: push, then put our card over its draft."""
     code = """
         trainer = Trainer(build_model(task), args, train_dataset=task.dataset(96), data_collator=task.collate)
@@ -172,7 +173,7 @@ def test_a_stock_trainer_overwrites_the_card_so_it_is_pushed_afterwards(hub, ses
         ModelCard(render_card([callback.record("theirs")])).push_to_hub("ann/theirs")
         result = draft
     """
-    assert "generated automatically" in session.run(
+    assert "generated automatically" in launcher.run(
         textwrap.dedent(TRAIN.format(name="theirs")) + textwrap.dedent(code)
     )
     card = ModelCard(hub.repo("model ann/theirs").files["README.md"].decode())

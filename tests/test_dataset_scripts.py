@@ -72,14 +72,19 @@ def run_python(program, *words, **environment):
 # Parquet
 
 
-def test_parquet_holds_the_same_rows_for_someone_without_our_code(tmp_path):
+def test_parquet_holds_the_same_rows_for_someone_without_our_code(programs, tmp_path):
     arguments = SMALL | {"seed": 4, "noise": 0.5, "with_exemplars": True}
     expected = list_rows(data.load_dataset("gaussian", streaming=True, n_sequences=50, **arguments))
     folder = data.export_parquet(
         make_task(**arguments), tmp_path / "out", n_sequences=50, with_exemplars=True
     )
     for how in ("prepared", "streaming"):
-        assert run_python(STRANGER, folder, how, tmp_path / "cache") == expected
+        command = programs.start_python(
+            "-c", STRANGER, folder, how, tmp_path / "cache", HF_HOME=str(tmp_path / "home")
+        )
+        ended = command.wait()
+        assert ended.code == 0, ended.err
+        assert json.loads(ended.out.splitlines()[-1]) == expected
 
 
 def test_pictures_come_back_as_pictures(tmp_path):

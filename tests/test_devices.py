@@ -62,10 +62,13 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
-def together(request, tmp_path_factory):
-    """Folder and results of every process of a training on several."""
+def together(request, programs, tmp_path_factory):
+    """Folder and results of every process of a training on several; four are each a Python of their own."""
     folder = tmp_path_factory.mktemp("together")
-    done = launch(request.param, ROOT / "tests/device_program.py", folder)
+    env = environment(PYTHONPATH=str(ROOT))
+    if request.param == 2:
+        env["PYTHON_EXEC"] = programs.python
+    done = launch(request.param, ROOT / "tests/device_program.py", folder, env=env)
     assert done.returncode == 0, done.stderr
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(request.param)]
 

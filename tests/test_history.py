@@ -3,10 +3,6 @@
 import errno
 import json
 import os
-import resource
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -72,27 +68,27 @@ def test_cutting_back_keeps_the_checkpoint_step_and_rewrites_the_file(tmp_path):
     assert os.listdir(tmp_path) == ["history.jsonl"]
 
 
-def test_a_full_disk_leaves_whole_rows_and_says_how_to_go_on(tmp_path):
+def test_a_full_disk_leaves_whole_rows_and_says_how_to_go_on(programs, tmp_path):
     """A real limit on file size, in a process of its own: the kernel refuses the write half-way."""
     path = tmp_path / "history.jsonl"
     History(path).append(row(0))
     whole = path.read_bytes()
-    code = (
-        "import sys, numpy as np; from hf_icl.history.history import History, make_row\n"
-        f"h = History({str(path)!r})\n"
-        "h.append(make_row(5, 320, {'icl/accuracy': .5}, {'icl/accuracy': np.ones(1000, bool)}))"
-    )
+    code = f"""
+import resource, signal
+import numpy as np
+from hf_icl.history.history import History, make_row
 
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, len(whole) + 20))
-
-    done = subprocess.run([sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True)
-    assert (
-        done.returncode != 0
-        and "a row could not be written" in done.stderr
-        and "hf-icl resume" in done.stderr
-    )
+history = History({str(path)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole) + 20}, most))
+try:
+    history.append(make_row(5, 320, {{"icl/accuracy": 0.5}}, {{"icl/accuracy": np.ones(1000, bool)}}))
+finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # the traceback goes to a file as well
+"""
+    ended = programs.start(code=code).wait()
+    assert ended.code != 0 and "a row could not be written" in ended.err and "hf-icl resume" in ended.err
     assert path.read_bytes() == whole
 
 

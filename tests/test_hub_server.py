@@ -5,7 +5,6 @@ import http.client
 import importlib.metadata
 import json
 import subprocess
-import sys
 import textwrap
 import time
 import urllib.error
@@ -14,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .hub.client import ROOT, nowhere
+from .hub.client import nowhere
+from .programs import ROOT
 
 # What a snippet begins with: `caught(f)` gives the name of the exception that `f` raised, its status and its text.
 CLIENT = """
@@ -560,9 +560,9 @@ def test_for_ever(hub, repo):
 def test_killed_client_and_server_leave_whole_commits(hub, repo):
     head = hub.repo(f"model {repo}").branches["main"]
     hub.fault("/models/", method="PUT", rate=4_000_000)
-    pushing = hub.spawn(CLIENT + f"push({repo!r}, 'big.bin', LARGE * 1000)")
+    pushing = hub.launcher.start(code=CLIENT + f"push({repo!r}, 'big.bin', LARGE * 1000)")
     hub.wait_for(lambda: hub.requests("PUT") and hub.requests("PUT")[0]["received"] > 500_000)
-    hub.kill(pushing)
+    pushing.kill()
     hub.wait_for(
         lambda: hub.requests("PUT")[0]["status"] is not None
     )  # what the kernel had taken still arrives
@@ -579,14 +579,10 @@ def test_killed_client_and_server_leave_whole_commits(hub, repo):
     assert hub.repo(f"model {repo}").files["big.bin"] == LARGE * 1000
 
 
-def test_the_server_ends_with_its_test_run(tmp_path):
+def test_the_server_ends_with_its_test_run(programs, tmp_path):
     code = "import os, pathlib, sys; from tests.hub.client import LoopbackHub as Hub; h = Hub(pathlib.Path(sys.argv[1]))"
-    command = [sys.executable, "-c", code + "; print(h.endpoint, flush=True); os._exit(9)", str(tmp_path)]
-    quiet = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
-    }  # a pipe for errors would wait for the server
-    endpoint = subprocess.run(command, cwd=ROOT, text=True, **quiet).stdout.strip()
+    code += "; print(h.endpoint, flush=True); os._exit(9)"
+    endpoint = programs.start_python("-c", code, tmp_path, folder=ROOT).wait().out.strip()
     assert endpoint.startswith("http://127.0.0.1:")
     with pytest.raises(urllib.error.URLError):
         end = time.monotonic() + 10
@@ -595,7 +591,7 @@ def test_the_server_ends_with_its_test_run(tmp_path):
             time.sleep(0.1)
 
 
-def test_transformers_push_and_load(hub, tmp_path):
+def test_transformers_push_and_load(hub):
     result = client(
         hub,
         """
@@ -612,7 +608,6 @@ def test_transformers_push_and_load(hub, tmp_path):
             (two, AutoModelForCausalLM.from_pretrained("ann/tiny")))]
         result["tensors"] = len(api.get_safetensors_metadata("ann/tiny").weight_map)
         """,
-        HF_HOME=str(tmp_path),
     )
     assert all(pushed == loaded for pushed, loaded in result["weights"]) and result["tensors"] > 5
     assert result["weights"][0] != result["weights"][1]
@@ -620,26 +615,25 @@ def test_transformers_push_and_load(hub, tmp_path):
     assert state.messages[:2] == ["step 2", "step 1"] and state.large == ["model.safetensors"]
 
 
-def test_datasets_push_load_and_stream(hub, tmp_path):
+def test_datasets_push_load_and_stream(hub):
     result = client(
         hub,
         """
         from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
         for config in ("zipf", "uniform"):
             splits = {name: Dataset.from_dict({"x": range(n), "name": [config] * n}) for name, n in (("train", 20), ("test", 5))}
-            DatasetDict(splits).push_to_hub("ann/sequences", config)
-        result["configs"] = get_dataset_config_names("ann/sequences")
-        loaded = load_dataset("ann/sequences", "zipf")
+            DatasetDict(splits).push_to_hub("ann/two-configs", config)
+        result["configs"] = get_dataset_config_names("ann/two-configs")
+        loaded = load_dataset("ann/two-configs", "zipf")
         result["rows"] = {name: split["x"][:] for name, split in loaded.items()}
-        streamed = load_dataset("ann/sequences", "uniform", split="test", streaming=True)
+        streamed = load_dataset("ann/two-configs", "uniform", split="test", streaming=True)
         result["streamed"] = [[row["x"], row["name"]] for row in streamed]
         """,
-        HF_HOME=str(tmp_path),
     )
     assert sorted(result["configs"]) == ["uniform", "zipf"]
     assert result["rows"] == {"train": list(range(20)), "test": list(range(5))}
     assert result["streamed"] == [[i, "uniform"] for i in range(5)]
-    assert hub.repo("dataset ann/sequences").large == sorted(
+    assert hub.repo("dataset ann/two-configs").large == sorted(
         f"{config}/{split}-00000-of-00001.parquet"
         for config in ("zipf", "uniform")
         for split in ("train", "test")

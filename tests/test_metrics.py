@@ -142,9 +142,9 @@ def test_the_space_of_a_metric(name):
     assert "&gt;&gt;&gt;" in files["index.html"] and ">>>" not in files["index.html"]
 
 
-def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, session):
+def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, launcher):
     names = [f"ann/{name}" for name in METRICS]
-    done = session.hf_icl("metrics", "push", *names)
+    done = launcher.hf_icl("metrics", "push", *names)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert lines[:3] == [
@@ -159,27 +159,27 @@ def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, s
         found = both.compute(predictions=[[0., 2., 3.]], references=[2], context_labels=[[1, 2]])
         result = [result, found["accuracy"], evaluate.load("ann/transience").name]
     """
-    assert session.run(load) == [1.0, 1.0, "transience"]
+    assert launcher.run(load) == [1.0, 1.0, "transience"]
     assert hub.requests("GET", "/spaces/ann/flip_share/resolve/")
     before = [hub.repo(f"space {name}").commits for name in names]
-    again = session.hf_icl("metrics", "push", *names)
+    again = launcher.hf_icl("metrics", "push", *names)
     assert [line[:12] for line in again.out.splitlines()[3:]] == ["Nothing new."] * 3
     assert [hub.repo(f"space {name}").commits for name in names] == before
 
 
-def test_who_sees_a_metric_is_asked_for(hub, session):
-    assert session.hf_icl("metrics", "push", "bob/transience", "--public", user="bob/write").out.startswith(
+def test_who_sees_a_metric_is_asked_for(hub, launcher):
+    assert launcher.hf_icl("metrics", "push", "bob/transience", "--public", user="bob/write").out.startswith(
         "Public: "
     )
     seen = 'import evaluate\nresult = evaluate.load("bob/transience").name'
-    assert session.run(seen, user=None) == "transience"
-    no = session.hf_icl("metrics", "push", "bob/transience", user="bob/write")
+    assert launcher.run(seen, user=None) == "transience"
+    no = launcher.hf_icl("metrics", "push", "bob/transience", user="bob/write")
     assert no.code == 2 and "it is there already and public, not private" in no.err
-    no = session.hf_icl("metrics", "push", "ann/flip_share", "bob/flip_shar")
+    no = launcher.hf_icl("metrics", "push", "ann/flip_share", "bob/flip_shar")
     assert no.code == 2 and "there is no such metric. Did you mean flip_share?" in no.err and no.out == ""
 
 
-def test_without_hf_icl_a_metric_says_what_to_install(tmp_path, session):
+def test_without_hf_icl_a_metric_says_what_to_install(tmp_path, launcher):
     """`evaluate` reads the module's imports; here the package is hidden from a process that has all others."""
     (tmp_path / "flip_share.py").write_bytes(render_space("me/flip_share")["flip_share.py"])
     code = f"""
@@ -193,5 +193,5 @@ def test_without_hf_icl_a_metric_says_what_to_install(tmp_path, session):
         finally:
             sys.modules["hf_icl"] = package
     """
-    said = session.run(code)
+    said = launcher.run(code)
     assert "To be able to use flip_share, you need to install" in said and "pip install hf-icl'" in said

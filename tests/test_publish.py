@@ -77,10 +77,10 @@ def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, publica
     """Killed while a large file, a commit and a tag are on their way; then resumed, and pulled into an empty folder."""
     words = ["run", "default", *SETTINGS, "--output", "run", "--push", "ann/killed", "--revisions", "all"]
     for path, method, rate in (
-        ("/models/ann/killed/[0-9a-f]{64}/", "PUT", 300), ("/commit/", "POST", 2000), ("/tag/", "POST", 1),
+        ("/models/ann/killed/[0-9a-f]{64}/", "PUT", 300), ("/commit/", "POST", 300), ("/tag/", "POST", 1),
     ):  # fmt: skip
         hub.reset()
-        hub.fault(path, method=method, rate=rate)
+        hub.fault(path, method=method, rate=rate, times=None)
         command = launcher.start(*words, folder=tmp_path)
         hub.wait_for(lambda: any(seen["fault"] and seen["received"] for seen in hub.requests()))  # noqa: B023
         assert command.kill().code == -9
@@ -146,7 +146,7 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
         hub.reset()
         (tmp_path / "run" / ".hub.json").unlink(missing_ok=True)
         hub.fault(
-            "/api/", method="GET", delay=1.5
+            "/api/", method="GET", delay=0.7
         )  # the first that is asked waits; what was said by then is looked at
         command = launcher.start("push", "run", repo, *more, folder=tmp_path)
         hub.wait_for(lambda: any(asked["fault"] for asked in hub.requests()))
