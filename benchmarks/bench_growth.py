@@ -1,10 +1,11 @@
-"""How cost grows: of a step with classes and with replicas, of a row and of a report with the evaluations before.
+"""How cost grows: of a step with classes and with replicas,
+of a row and of a report with the evaluations before.
 
     python benchmarks/bench_growth.py [--rows 10000,100000] [--json FILE]
 
-Steps are those of CompiledTrainer at the embedded default, whose labels stay 32 whatever the number of classes; the sizes
-take turns, and ratios compare rates of one round. A report is that of one run, made by the command in a process of its own,
-from a history that repeats a real one's rows.
+Steps are those of CompiledTrainer at the embedded default, whose labels stay 32 whatever the number of
+classes; the sizes take turns, and ratios compare rates of one round. A report is that of one run, made by the
+command in a process of its own, from a history that repeats a real one's rows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ REPLICAS = (1, 2, 4, 8, 16, 32)
 REPORT = """
 import atexit
 from hf_icl.cli.main import main
-atexit.register(lambda: print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1]))
+lines = lambda: open("/proc/self/status")
+atexit.register(lambda: print([line for line in lines() if line.startswith("VmHWM")][0].split()[1]))
 main()
 """  # the command, which then says its own peak memory in KiB; `getrusage` would count this process's too
 ROUNDS, STEPS = 7, 150

@@ -6,10 +6,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
-    "task.bank.n_classes=24", "task.bank.n_holdout_classes=4", "task.bank.dim=8", "task.bank.n_labels=4",
-    "task.n_eval_sequences=40", "model.d_model=16", "model.n_heads=2", "model.n_layers=1", "training.batch_size=8",
+    "task.bank.n_classes=24",
+    "task.bank.n_holdout_classes=4",
+    "task.bank.dim=8",
+    "task.bank.n_labels=4",
+    "task.n_eval_sequences=40",
+    "model.d_model=16",
+    "model.n_heads=2",
+    "model.n_layers=1",
+    "training.batch_size=8",
     "training.threads=1",
-]  # fmt: skip
+]
 BLANK = "HF_ICL_BLANK_FIGURES"  # set: see `leave_figures_blank`
 QUIET = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1", BLANK: "1"}
 

@@ -64,7 +64,8 @@ def test_every_preset_can_be_planned_with_nothing_at_hand(preset, monkeypatch, t
 
 
 def check_by_hand(budget, n, d):
-    """GPT-2's block holds 12 d² weights in products and 13 d others; products cost 2 FLOPs forward, 4 backward."""
+    """GPT-2's block holds 12 d² weights in products and 13 d others; products cost 2 FLOPs forward,
+    4 backward."""
     outside = POSITIONS * d + LABELS * d + (DIM + 1) * d + (d + 1) * LABELS + 2 * d
     assert budget.parameters == budget.trainable == n * (12 * d * d + 13 * d) + outside
     blocks = 6 * n * 12 * d * d * PLACES
@@ -178,18 +179,29 @@ def test_a_meter_follows_storages_from_first_byte_to_last():
         (
             "gpt2-12x768",
             120e6,
-            ["gpt2, 12 layers × 768, 85.2 M", r"parameters +341 MB +42\.6 MB", r"moments +682 MB +85\.2 MB", "1.02 GB per"],
+            [
+                "gpt2, 12 layers × 768, 85.2 M",
+                r"parameters +341 MB +42\.6 MB",
+                r"moments +682 MB +85\.2 MB",
+                "1.02 GB per",
+            ],
         ),
         pytest.param(
             "gpt2-48x1600",
             300e6,
-            ["gpt2, 48 layers × 1,600, 1.48 B", r"parameters +5\.90 GB +738 MB", r"moments +11\.8 GB +1\.48 GB", "17.7 GB per"],
+            [
+                "gpt2, 48 layers × 1,600, 1.48 B",
+                r"parameters +5\.90 GB +738 MB",
+                r"moments +11\.8 GB +1\.48 GB",
+                "17.7 GB per",
+            ],
             marks=pytest.mark.slow,
         ),
     ],
-)  # fmt: skip
+)
 def test_planning_allocates_no_model_and_prints_what_a_person_asks_first(programs, preset, n_bytes, texts):
-    """A third of 1 GB of weights, or 6 GB; the process grows by what Python and torch write down about them."""
+    """A third of 1 GB of weights, or 6 GB; the process grows by what Python and torch write down about
+    them."""
     program = f"""
 import time
 from benchmarks.bench_budget import read_memory
@@ -247,7 +259,8 @@ def test_memory_of_devices_worked_by_hand():
 
 
 def test_buckets_are_those_of_ddp(tmp_path):
-    """A communication hook sees every bucket that is sent; how many processes there are does not change them."""
+    """A communication hook sees every bucket that is sent; how many processes there are does not change
+    them."""
     config = load_config("gpt2-4x128", QUICK)
     task = build_task(config)
     seen = []
@@ -387,7 +400,8 @@ def test_without_memory_nothing_is_kept_of_the_context():
 
 @pytest.mark.slow
 def test_a_real_process_takes_what_was_said():
-    """Three steps of `TransienceTrainer`, evaluations and all; benchmarks/bench_budget.py does it for larger ones."""
+    """Three steps of `TransienceTrainer`, evaluations and all;
+    benchmarks/bench_budget.py does it for larger ones."""
     budget = estimate(load_config("gpt2-6x256"))
     assert measure_process("gpt2-6x256", []) == pytest.approx(budget.memory["single"].total, rel=0.1)
 

@@ -1,4 +1,5 @@
-"""Model cards on the Hub: its own checks pass them, results agree with the report, the Trainer's card writing spares them."""
+"""Model cards on the Hub: its own checks pass them, results agree with the report,
+the Trainer's card writing spares them."""
 
 import dataclasses
 import inspect
@@ -138,7 +139,8 @@ TRAIN = """
     from tests.test_trainer import BANK, arguments, build_model
 
     task = Task(TaskConfig(bank=BANK, n_eval_sequences=40))
-    settings = dict(push_to_hub=True, save_strategy="steps", save_steps=6, hub_model_id="ann/{name}", hub_private_repo=True)
+    settings = dict(push_to_hub=True, save_strategy="steps", save_steps=6)
+    settings |= dict(hub_model_id="ann/{name}", hub_private_repo=True)
     args = arguments("{name}", **settings)
 """
 

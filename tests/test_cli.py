@@ -174,7 +174,8 @@ def test_a_model_needs_its_task_named(run_folder):
 
 
 def test_killed_for_real_and_resumed_for_real(programs, tmp_path):
-    """Two processes killed from outside at whatever they are doing; the third finishes with an undisturbed run's bytes."""
+    """Two processes killed from outside at whatever they are doing;
+    the third finishes with an undisturbed run's bytes."""
     words = [*TINY, "training.steps=120", "training.checkpoint_every=20", "evaluate=10"]
     call("run", "default", *words, "--output", tmp_path / "whole")
     command = ["run", "default", *words, "--output", str(tmp_path / "parts")]

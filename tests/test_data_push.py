@@ -44,7 +44,8 @@ def test_a_pushed_task_loads_plainly_and_streamed_and_the_same_again_is_no_commi
         rows = load_dataset("ann/sequences", "gaussian")
         stream = load_dataset("ann/sequences", "gaussian", split="flip", streaming=True)
         info = load_dataset_builder("ann/sequences", "gaussian").info
-        result = [{name: len(split) for name, split in rows.items()}, rows["flip"][:], list(stream), str(info.features)]
+        counts = {name: len(split) for name, split in rows.items()}
+        result = [counts, rows["flip"][:], list(stream), str(info.features)]
     """
     sizes, whole, streamed, features = launcher.run(read)
     assert sizes["train"] == 50 and set(sizes.values()) == {50, 20}
@@ -91,7 +92,8 @@ def test_another_configuration_adds_to_repository_and_card(hub, launcher, push):
     read = """
         from datasets import get_dataset_config_names, load_dataset
         both = [load_dataset("ann/two", name, split="icl")["labels"][:] for name in ("gaussian", "wide")]
-        result = [get_dataset_config_names("ann/two"), *both, load_dataset("ann/two", split="icl")["labels"][:]]
+        labels = load_dataset("ann/two", split="icl")["labels"][:]
+        result = [get_dataset_config_names("ann/two"), *both, labels]
     """
     names, gaussian, wide, default = launcher.run(read)
     assert names == ["gaussian", "wide"] and gaussian == default != wide
@@ -102,7 +104,8 @@ def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub
     launcher.run("""
         from huggingface_hub import HfApi
         for name in ("gaussian/train-00000-of-00009.parquet", "mine.txt"):
-            HfApi().upload_file(path_or_fileobj=b"PAR1", path_in_repo=name, repo_id="ann/shrinks", repo_type="dataset")
+            where = dict(repo_id="ann/shrinks", repo_type="dataset")
+            HfApi().upload_file(path_or_fileobj=b"PAR1", path_in_repo=name, **where)
     """)
     assert push("ann/shrinks").code == 0
     files = hub.repo("dataset ann/shrinks").files
@@ -124,11 +127,15 @@ def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub
     [
         (None, {}, "the Hub does not know this token, or there is none. Log in with: hf auth login"),
         ("ann/read", {}, "the token may not write there. Make one with write access"),
-        ("ann/write", {"path": "/commit/", "status": 503, "times": None}, "the Hub answers 503. Try again later."),
+        (
+            "ann/write",
+            {"path": "/commit/", "status": 503, "times": None},
+            "the Hub answers 503. Try again later.",
+        ),
         ("ann/write", {"path": "/lfs/objects/batch", "status": 402}, "the quota is used up."),
         ("ann/write", {"path": r"/[0-9a-f]{64}/\d+", "method": "PUT", "status": 400}, "the Hub answers 400."),
     ],
-)  # fmt: skip
+)
 def test_failures_are_sentences(hub, launcher, push, user, fault, words):
     if fault:
         hub.fault(**fault)
@@ -180,7 +187,10 @@ def test_cards_merge_by_configuration(tmp_path):
 
 def test_a_card_that_somebody_wrote_is_kept(tmp_path):
     new = make_card(tmp_path, "new", 10)
-    mine = "---\npretty_name: Mine\nlicense: mit\ntags: [ours]\ndataset_info: {config_name: old}\n---\n\nRead *this*.\n"
+    mine = (
+        "---\npretty_name: Mine\nlicense: mit\ntags: [ours]\ndataset_info: {config_name: old}\n---\n\nRead "
+        "*this*.\n"
+    )
     head, body = split_card(merge_cards(mine, new))
     assert (
         head["pretty_name"] == "Mine"

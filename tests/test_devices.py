@@ -329,7 +329,8 @@ main()
 
 @pytest.mark.slow
 def test_no_thread_of_gloo_outlives_a_run(tmp_path):
-    """One that does may abort Python's end, and the launcher then stops the process that writes the report."""
+    """One that does may abort Python's end, and the launcher then stops the process that writes the
+    report."""
     (tmp_path / "program.py").write_text(LIST_THREADS)
     done = launch(2, tmp_path / "program.py", *run_words(tmp_path / "run", 10)[2:])
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
-"""A pretrained language model, made by the tests themselves, is fine-tuned and measured before, during and after."""
+"""A pretrained language model, made by the tests themselves, is fine-tuned and measured before,
+during and after."""
 
 import json
 

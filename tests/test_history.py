@@ -155,7 +155,9 @@ BROKEN = {
     "text for a number": '{"step": "4", "sequences": 1, "metrics": {}, "hits": {}}',
     "no metrics": '{"step": 4, "sequences": 1, "metrics": null, "hits": {"icl/accuracy": "AAA="}}',
     "text for a metric": '{"step": 4, "sequences": 1, "metrics": {"icl/accuracy": "1"}, "hits": {}}',
-    "two in one line": '{"step": 4, "sequences": 1, "metrics": {}, "hits": {}} {"step": 5, "sequences": 1, "metrics": {}, "hits": {}}',
+    "two in one line": " ".join(
+        f'{{"step": {step}, "sequences": 1, "metrics": {{}}, "hits": {{}}}}' for step in (4, 5)
+    ),
     "too large a number": '{"step": 9999999999999999999999, "sequences": 1, "metrics": {}, "hits": {}}',
 }
 

@@ -1,4 +1,5 @@
-"""The loopback Hub through the real clients: what it serves, what it refuses, what it does when told to fail."""
+"""The loopback Hub through the real clients: what it serves, what it refuses,
+what it does when told to fail."""
 
 import hashlib
 import http.client
@@ -16,7 +17,8 @@ import pytest
 from .hub.client import nowhere
 from .programs import ROOT
 
-# What a snippet begins with: `caught(f)` gives the name of the exception that `f` raised, its status and its text.
+# What a snippet begins with: `caught(f)` gives the name of the exception that `f` raised, its status and its
+# text.
 CLIENT = """
 from huggingface_hub import (CommitOperationAdd as Add, CommitOperationCopy as Copy, CommitOperationDelete as Delete,
     HfApi, HfFileSystem, hf_hub_download, snapshot_download)
@@ -302,8 +304,19 @@ def test_what_no_client_would_send_is_refused(hub, repo):
         }
         return {"key": "lfsFile", "value": value | more}
 
-    assert [send(*lines) for lines in ([b"{"], [file("a")], [header, header], [header, {"key": "what", "value": {"path": "a"}}],
-        [{"key": "header", "value": {"summary": ""}}], [header, file("a", "no base64!")], [header, b"[1]"], [])] == [400] * 8  # fmt: skip
+    assert [
+        send(*lines)
+        for lines in (
+            [b"{"],
+            [file("a")],
+            [header, header],
+            [header, {"key": "what", "value": {"path": "a"}}],
+            [{"key": "header", "value": {"summary": ""}}],
+            [header, file("a", "no base64!")],
+            [header, b"[1]"],
+            [],
+        )
+    ] == [400] * 8
     paths = ("../a", "a/../../b", "/etc/passwd", ".git/config", "a//b", "a\\b", "", ".")
     assert [send(header, file(path)) for path in paths] == [400] * len(paths)
     assert (
@@ -353,14 +366,21 @@ def test_a_lost_answer_has_had_its_effect(hub, repo):
 
 
 def test_cards_are_validated(hub, repo):
-    card = "---\nlicense: mit\ntags: [icl]\nmodel-index:\n- name: m\n  results:\n  - task: {type: text-generation}\n"
+    card = (
+        "---\nlicense: mit\ntags: [icl]\nmodel-index:\n- name: m\n  results:\n  - task: "
+        "{type: text-generation}\n"
+    )
     good = (
         card + "    dataset: {type: d, name: d}\n    metrics: [{type: accuracy, value: 0.5}]\n---\n# Card\n"
     )
     bad = {
-        "syntax": "---\nlicense: [\n---\n", "open": "---\nlicense: mit\n", "license": "---\nlicense: own\n---\n",
-        "tags": "---\ntags: [1, 2]\n---\n", "results": card + "---\n", "list": "---\n- a\n---\n",
-    }  # fmt: skip
+        "syntax": "---\nlicense: [\n---\n",
+        "open": "---\nlicense: mit\n",
+        "license": "---\nlicense: own\n---\n",
+        "tags": "---\ntags: [1, 2]\n---\n",
+        "results": card + "---\n",
+        "list": "---\n- a\n---\n",
+    }
     result = client(
         hub,
         f"""
@@ -408,9 +428,12 @@ def test_errors_once_and_for_ever(hub, repo):
     client(hub, f"push({repo!r}, 'w.bin', LARGE); push({repo!r})")
     hub.reset()
     for branch, fields in {
-        "c500": {"status": 500}, "c429": {"status": 429, "headers": {"Retry-After": "1"}}, "c409": {"status": 409},
-        "ccut": {"cut_sent": 0}, "chalf": {"cut_received": 50},
-    }.items():  # fmt: skip
+        "c500": {"status": 500},
+        "c429": {"status": 429, "headers": {"Retry-After": "1"}},
+        "c409": {"status": 409},
+        "ccut": {"cut_sent": 0},
+        "chalf": {"cut_received": 50},
+    }.items():
         hub.fault(f"/commit/{branch}", **fields)
     hub.fault("/preupload/p503", status=503)
     hub.fault("/preupload/p429", status=429, headers={"Retry-After": "1"})
@@ -580,7 +603,10 @@ def test_killed_client_and_server_leave_whole_commits(hub, repo):
 
 
 def test_the_server_ends_with_its_test_run(programs, tmp_path):
-    code = "import os, pathlib, sys; from tests.hub.client import LoopbackHub as Hub; h = Hub(pathlib.Path(sys.argv[1]))"
+    code = (
+        "import os, pathlib, sys; from tests.hub.client import LoopbackHub as Hub; h = "
+        "Hub(pathlib.Path(sys.argv[1]))"
+    )
     code += "; print(h.endpoint, flush=True); os._exit(9)"
     endpoint = programs.start_python("-c", code, tmp_path, folder=ROOT).wait().out.strip()
     assert endpoint.startswith("http://127.0.0.1:")

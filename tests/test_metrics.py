@@ -1,4 +1,5 @@
-"""The modules for `evaluate`: worked by hand, equal to the evaluators, loaded from files, from code and from the Hub."""
+"""The modules for `evaluate`: worked by hand, equal to the evaluators, loaded from files,
+from code and from the Hub."""
 
 import dataclasses
 
@@ -47,9 +48,12 @@ def test_worked_by_hand():
         "accuracy": 0.0, "accuracy_chance": 0.25, "context_accuracy": 0.5, "context_accuracy_chance": 0.5,
     }  # fmt: skip
     assert FlipShare().compute(**ANSWERS) == {
-        "in_context_share": 0.5, "in_context_share_chance": 0.5, "in_context_accuracy": 0.0, "in_weights_accuracy": 0.5,
+        "in_context_share": 0.5,
+        "in_context_share_chance": 0.5,
+        "in_context_accuracy": 0.0,
+        "in_weights_accuracy": 0.5,
         "accuracy_chance": 0.25,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ["icl", "icl_holdout", "iwl", "ciwl", "train", "flip"])
@@ -100,8 +104,9 @@ def test_batches_and_combinations_agree_with_one_call(task):
         both.add_batch(**{name: rows[start : start + 128] for name, rows in inputs.items()})
     alone = QueryAccuracy().compute(**inputs) | FlipShare().compute(**inputs)
     assert both.compute() == {
-        "query_accuracy_accuracy_chance": alone["accuracy_chance"], "flip_share_accuracy_chance": alone["accuracy_chance"],
-    } | {key: value for key, value in alone.items() if key != "accuracy_chance"}  # fmt: skip
+        "query_accuracy_accuracy_chance": alone["accuracy_chance"],
+        "flip_share_accuracy_chance": alone["accuracy_chance"],
+    } | {key: value for key, value in alone.items() if key != "accuracy_chance"}
 
 
 @pytest.mark.parametrize(
@@ -109,14 +114,34 @@ def test_batches_and_combinations_agree_with_one_call(task):
     [
         (QueryAccuracy, {"references": [4, 0]}, "references = 4: with 4 logits, labels are 0 to 3"),
         (QueryAccuracy, {"context_labels": [[-1, 1], [1, 2]]}, "context_labels = -1: with 4 logits"),
-        (QueryAccuracy, {"context_labels": [[1], [1, 2]]}, r"context_labels = \[1, 2\]: every sequence must have as many"),
-        (QueryAccuracy, {"context_labels": [[], []]}, r"context_labels = \[0\]: every sequence must have as many"),
-        (QueryAccuracy, {"predictions": [[0.0] * 4, [0.0, float("nan"), 0, 0]]}, "the logits of sequence 1 are not numbers"),
-        (FlipShare, {"context_labels": [[3, 2], [0, 0]]}, r"context_labels = \[0, 0\]: sequence 1 must show two labels"),
-        (FlipShare, {"context_labels": [[3, 2, 1], [0, 1, 1]]}, r"= \[3, 2, 1\]: sequence 0 must show two labels"),
+        (
+            QueryAccuracy,
+            {"context_labels": [[1], [1, 2]]},
+            r"context_labels = \[1, 2\]: every sequence must have as many",
+        ),
+        (
+            QueryAccuracy,
+            {"context_labels": [[], []]},
+            r"context_labels = \[0\]: every sequence must have as many",
+        ),
+        (
+            QueryAccuracy,
+            {"predictions": [[0.0] * 4, [0.0, float("nan"), 0, 0]]},
+            "the logits of sequence 1 are not numbers",
+        ),
+        (
+            FlipShare,
+            {"context_labels": [[3, 2], [0, 0]]},
+            r"context_labels = \[0, 0\]: sequence 1 must show two labels",
+        ),
+        (
+            FlipShare,
+            {"context_labels": [[3, 2, 1], [0, 1, 1]]},
+            r"= \[3, 2, 1\]: sequence 0 must show two labels",
+        ),
         (FlipShare, {"references": [1, 0]}, "the reference 1 being one of them"),
     ],
-)  # fmt: skip
+)
 def test_wrong_inputs_are_named(metric, change, words):
     with pytest.raises(ConfigError, match=words):
         metric(keep_in_memory=True).compute(**ANSWERS | change)
@@ -154,7 +179,8 @@ def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, l
     load = """
         import evaluate
         metric = evaluate.load("ann/flip_share", download_mode="force_redownload")
-        result = metric.compute(predictions=[[0., 2., 3.]], references=[2], context_labels=[[1, 2]])["in_context_share"]
+        given = dict(predictions=[[0., 2., 3.]], references=[2], context_labels=[[1, 2]])
+        result = metric.compute(**given)["in_context_share"]
         both = evaluate.combine(["ann/flip_share", "ann/query_accuracy"])
         found = both.compute(predictions=[[0., 2., 3.]], references=[2], context_labels=[[1, 2]])
         result = [result, found["accuracy"], evaluate.load("ann/transience").name]
@@ -180,7 +206,8 @@ def test_who_sees_a_metric_is_asked_for(hub, launcher):
 
 
 def test_without_hf_icl_a_metric_says_what_to_install(tmp_path, launcher):
-    """`evaluate` reads the module's imports; here the package is hidden from a process that has all others."""
+    """`evaluate` reads the module's imports; here the package is hidden from a process that has all
+    others."""
     (tmp_path / "flip_share.py").write_bytes(render_space("me/flip_share")["flip_share.py"])
     code = f"""
         import sys

@@ -1,4 +1,5 @@
-"""Runs published on the loopback Hub: killed, resumed, pulled, measured again. Every command is a process of its own."""
+"""Runs published on the loopback Hub: killed, resumed, pulled, measured again.
+Every command is a process of its own."""
 
 import json
 import shutil
@@ -74,7 +75,8 @@ def test_pushing_again_makes_no_commit(hub, launcher, publication):
 
 
 def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, publication, tmp_path):
-    """Killed while a large file, a commit and a tag are on their way; then resumed, and pulled into an empty folder."""
+    """Killed while a large file, a commit and a tag are on their way; then resumed,
+    and pulled into an empty folder."""
     words = ["run", "default", *SETTINGS, "--output", "run", "--push", "ann/killed", "--revisions", "all"]
     for path, method, rate in (
         ("/models/ann/killed/[0-9a-f]{64}/", "PUT", 300), ("/commit/", "POST", 300), ("/tag/", "POST", 1),
@@ -168,7 +170,8 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
     ],
 )
 def test_what_is_there_already_is_left_alone(hub, launcher, publication, tmp_path, repo, more, says):
-    """Neither shown to more people than asked, nor mixed with another run; not even where reading it fails at first."""
+    """Neither shown to more people than asked, nor mixed with another run;
+    not even where reading it fails at first."""
     client = (
         "from huggingface_hub import HfApi; HfApi().create_repo('ann/world', private=False, exist_ok=True)"
     )

@@ -1,4 +1,5 @@
-"""A step that is recorded and replayed. Here without a GPU: operators are noted down and run again on the same memory."""
+"""A step that is recorded and replayed. Here without a GPU:
+operators are noted down and run again on the same memory."""
 
 import logging
 
@@ -11,7 +12,8 @@ from tests.test_stacking import make_run, make_trainer, needs_new_torch
 
 
 class Recorder(TorchDispatchMode):
-    """Notes operators down as a CUDA graph does: what they write is undone, and asking for a value is an error."""
+    """Notes operators down as a CUDA graph does: what they write is undone,
+    and asking for a value is an error."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -43,9 +43,12 @@ SHAPES = {
     "tied, no norm": ["model.tie_labels=true", "model.layer_norm=false", "training.learning_rate=1e-3"],
     "attention alone, rotary": ["model.mlp_ratio=0", "model.positions=rotary", "model.n_layers=2"],
     "long, sinusoidal": [
-        "task.train={n_context: 8}", "model.places=interleaved", "model.positions=sinusoidal", "model.n_layers=2",
+        "task.train={n_context: 8}",
+        "model.places=interleaved",
+        "model.positions=sinusoidal",
+        "model.n_layers=2",
     ],
-}  # fmt: skip
+}
 
 
 def make_runs(folder: Path, varied, *settings: str) -> list[Run]:
@@ -176,7 +179,8 @@ def _save_and_die(runs: list[Run], number: int) -> None:
     ],
 )
 def test_a_killed_group_goes_on_to_the_same_bytes(programs, tmp_path, end, at):
-    """Killed between checkpoints, before the first, and while the second of three saves the second checkpoint."""
+    """Killed between checkpoints, before the first, and while the second of three saves the second
+    checkpoint."""
     varied = [[], ["seed=3", "training.regularization={kind: l2, strength: 1e-3}"], ["training.clip=0.5"]]
     whole, parts = (make_runs(tmp_path / name, varied, "training.steps=50") for name in ("whole", "parts"))
     train_replicas(whole, n_processes=1)

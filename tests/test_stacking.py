@@ -1,4 +1,5 @@
-"""Steps compiled whole: the same training as a stock Trainer's, to rounding, whatever is switched on around it."""
+"""Steps compiled whole: the same training as a stock Trainer's, to rounding,
+whatever is switched on around it."""
 
 import json
 import logging
@@ -202,7 +203,8 @@ def make_optimizer(model: torch.nn.Module, decayed: str) -> torch.optim.AdamW:
 
 @pytest.mark.parametrize("decayed", ["weight", "bias", "0.weight", ""])
 def test_adamw_over_one_block_is_adamw(decayed):
-    """Six steps of two replicas; before the fourth, new optimizers load what those of the other kind saved."""
+    """Six steps of two replicas; before the fourth, new optimizers load what those of the other kind
+    saved."""
     make = lambda: torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2), torch.nn.Linear(2, 7))  # noqa: E731
     torch.manual_seed(0)
     models, twins = [make() for _ in range(2)], [make() for _ in range(2)]
@@ -241,7 +243,8 @@ def test_adamw_over_one_block_is_adamw(decayed):
 
 
 def test_a_loader_of_ones_own_is_used(tmp_path, eager):
-    """One that reads the same sequences from a data set gives the same weights, one that reads others does not."""
+    """One that reads the same sequences from a data set gives the same weights,
+    one that reads others does not."""
     weights = []
     for name, first in (("stream", None), ("same", 0), ("others", 64)):
         trainer = make_trainer(make_run(tmp_path / name), CompiledTrainer)

@@ -1,4 +1,5 @@
-"""Sweeps: which runs come of a file, what is trained with what, and that killed ones go on to the same numbers."""
+"""Sweeps: which runs come of a file, what is trained with what,
+and that killed ones go on to the same numbers."""
 
 import importlib.util
 import json
@@ -80,7 +81,10 @@ def test_names_are_safe_unique_and_short():
     names = [point.name for point in points]
     assert len(set(names)) == 4
     assert all(re.fullmatch(r"[\w.+=,-]+", name) and len(name) < 140 for name in names)
-    assert names == [point.name for point in list_points(SweepConfig(points=[{"training.arguments": {"run_name": t}} for t in texts]))]  # fmt: skip
+    assert names == [
+        point.name
+        for point in list_points(SweepConfig(points=[{"training.arguments": {"run_name": t}} for t in texts]))
+    ]
 
 
 @pytest.mark.parametrize(

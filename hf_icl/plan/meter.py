@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-# FLOPs by operation: torch's own counts, and the fused attention of CPUs, which torch counts for GPUs alone. Both count
-# all places, causal or not.
+# FLOPs by operation: torch's own counts, and the fused attention of CPUs, which torch counts for GPUs alone.
+# Both count all places, causal or not.
 _FLOPS = flop_registry | {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *args, **kwargs: (
         sdpa_flop_count(query.shape, key.shape, value.shape)
@@ -127,7 +127,7 @@ def _autocast(dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
 
 
 class MemoryMeter(TorchDispatchMode):
-    """Follows every tensor storage that operations make, from its first byte to its last, and counts their FLOPs.
+    """Follows every tensor storage that operations make, from first byte to last, and counts their FLOPs.
 
     Weights and buffers that the model has beforehand do not count. Scratch memory inside kernels is not seen.
 

@@ -76,18 +76,23 @@ class LoopbackHub:
         """
         kept = {name: text for name, text in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         kept |= {
-            "HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.folder / "home"), "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(self.folder / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
             "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        } | QUIET  # fmt: skip
+        } | QUIET
         if user is not None:
             kept["HF_TOKEN"] = self.tokens.get(user, user)
         return kept | more
 
     @property
     def run(self):
-        """Run a Python snippet to its end and return what it left in `result`: see `tests.launcher.Launcher.run`."""
+        """Run a Python snippet to its end and return what it left in `result`:
+        see `tests.launcher.Launcher.run`."""
         return self.launcher.run
 
     # What the test sees and does
