@@ -23,7 +23,8 @@ from pathlib import Path
 
 from bench_training import Team, run_stack
 
-from hf_icl.history.history import History, encode_row
+from hf_icl.history.history import History
+from hf_icl.history.lines import encode_row
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import Run
 
@@ -86,9 +87,11 @@ def measure_report(n_rows: int, folder: Path) -> dict:
     )
     run.train()
     rows = run.history.rows
+    line, last = rows.last_line, rows[-1]
     with open(folder / "run/history.jsonl", "ab") as file:
         for number in range(1, n_rows - len(rows) + 1):
-            file.write(encode_row(rows[-1] | {"step": rows[-1]["step"] + number}))
+            line = encode_row(last | {"step": last["step"] + number}, line)
+            file.write(line)
     words = ["report", str(folder / "run"), "--output", str(folder / "report")]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", REPORT, *words], capture_output=True, text=True, check=True)

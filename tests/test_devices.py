@@ -20,6 +20,7 @@ from packaging.version import Version
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, set_seed
 
 from hf_icl.errors import ConfigError
+from hf_icl.history.lines import decode_row
 from hf_icl.models import ICLModel
 from hf_icl.plan.memory import size_model
 from hf_icl.runs.config import load_config
@@ -109,7 +110,7 @@ def test_all_processes_hold_the_same_rows_and_one_writes(together):
         assert all(result[name]["rows"] == results[0][name]["rows"] for result in results)
         assert [result[name]["wrote"] for result in results] == [True] + [False] * (len(results) - 1)
         lines = (folder / name / "history.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == results[0][name]["rows"]
+        assert [decode_row(line) for line in lines] == results[0][name]["rows"]
         assert not list((folder / name).glob("history.*.jsonl"))
 
 

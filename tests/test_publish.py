@@ -11,6 +11,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_icl.history.history import History
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.target import Target
 from hf_icl.runs.run import Run
@@ -127,10 +128,10 @@ def test_all_revisions_are_measured_again(hub, launcher, publication, tmp_path):
 def test_revisions_that_do_not_agree_are_an_error(hub, launcher, publication, tmp_path):
     shutil.copytree(publication.run, tmp_path / "run")
     (tmp_path / "run" / ".hub.json").unlink()
-    path = tmp_path / "run" / "history.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    history = History(tmp_path / "run" / "history.jsonl")
+    rows = list(history.rows)
     rows[-1]["metrics"]["icl/accuracy"] += 0.25
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    history.restore(rows)
     assert launcher.hf_icl("push", "run", "ann/edited", folder=tmp_path).code == 0
     ended = launcher.hf_icl("evaluate", "ann/edited", "--all-revisions", folder=tmp_path)
     assert ended.code == 2 and "differs from the published history by up to 0.25" in ended.err

@@ -1,6 +1,5 @@
 """Replicas: each ends where it would have ended alone, and a killed group goes on to the same bytes."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_icl.errors import ConfigError, RunError
+from hf_icl.history.lines import decode_row
 from hf_icl.runs.config import load_config
 from hf_icl.runs.replicas import check_replicas, train_replicas
 from hf_icl.runs.run import Run
@@ -263,7 +263,7 @@ def test_a_full_disk_is_told_and_a_group_goes_on_when_there_is_room(small_disk, 
         train_replicas(runs, n_processes=1)
     for run in runs:
         lines = run.history.path.read_text().splitlines()
-        assert lines and run.history.rows == [json.loads(line) for line in lines] and not run.is_finished
+        assert lines and run.history.rows == [decode_row(line) for line in lines] and not run.is_finished
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
     train_replicas([Run.open(run.folder) for run in runs], n_processes=1)
     assert all(run.is_finished and run.history.last_step == 60 for run in runs)

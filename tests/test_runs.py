@@ -17,6 +17,7 @@ from hf_icl import files
 from hf_icl.config import _models_in
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.history.history import History
+from hf_icl.history.lines import decode_row
 from hf_icl.runs.config import RunConfig, load_config
 from hf_icl.runs.run import Run
 from hf_icl.sequences.spec import SequenceSpec
@@ -364,7 +365,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, 
         run.train()
     rows = Run.open(run.folder).history.rows
     assert rows and rows == [
-        json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()
+        decode_row(line) for line in (run.folder / "history.jsonl").read_text().splitlines()
     ]
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
     Run.open(run.folder).train()

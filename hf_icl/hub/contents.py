@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from bisect import bisect_right
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError
 
 from hf_icl.errors import RunError
-from hf_icl.history.history import HISTORY_FILE, History, encode_row
+from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.hub.eval_results import EVAL_RESULTS_FILE, render_eval_results
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, write_plain
@@ -107,11 +108,12 @@ def list_checkpoints(run: Path) -> dict[int, Path]:
 
 def _describe_run(run: Path, last_step: int | None) -> dict[str, Path | bytes]:
     """Return config, origin, and the history up to a step: as bytes, since the file goes on growing."""
-    rows = [row for row in History(run / HISTORY_FILE).rows if last_step is None or row["step"] <= last_step]
+    rows = History(run / HISTORY_FILE).rows
+    n_rows = len(rows) if last_step is None else bisect_right(rows.columns.steps, last_step)
     return {
         CONFIG_FILE: run / CONFIG_FILE,
         RUN_FILE: run / RUN_FILE,
-        HISTORY_FILE: b"".join(map(encode_row, rows)),
+        HISTORY_FILE: rows.read_bytes(n_rows) if n_rows else b"",
     }
 
 
