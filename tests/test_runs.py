@@ -21,7 +21,7 @@ from hf_icl.history.lines import decode_row
 from hf_icl.runs.config import RunConfig, load_config
 from hf_icl.runs.run import Run
 from hf_icl.sequences.spec import SequenceSpec
-from hf_icl.training.checkpoints import find_checkpoint, is_whole
+from hf_icl.training.checkpoints import find_checkpoint, is_whole, tidy_checkpoints
 from tests.programs import TINY
 
 SETTINGS = [*TINY, "training.steps=30", "training.checkpoint_every=6", "evaluate=4"]
@@ -301,8 +301,9 @@ def test_only_whole_checkpoints_are_found(tmp_path, undisturbed):
     assert find_checkpoint(folder).name == "checkpoint-30"
     os.truncate(folder / "checkpoint-30/model.safetensors", 100)
     assert find_checkpoint(folder).name == "checkpoint-24" and (folder / "checkpoint-30").exists()
-    find_checkpoint(folder, remove_broken=True)
-    assert not (folder / "checkpoint-30").exists()
+    (folder / "checkpoint-18").mkdir()  # as a kill leaves it, before it is marked
+    assert [path.name for path in tidy_checkpoints(folder, 30)] == ["checkpoint-24"]
+    assert {path.name for path in folder.glob("*checkpoint*")} == {"damaged-checkpoint-30", "checkpoint-24"}
 
 
 @pytest.mark.parametrize(

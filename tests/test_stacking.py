@@ -86,7 +86,7 @@ def test_what_is_logged_is_what_a_stock_trainer_logs(tmp_path, eager):
     assert mine.keys() == theirs.keys()
     same = ("global_step", "max_steps", "epoch", "logging_steps", "save_steps", "train_batch_size")
     assert {key: mine[key] for key in same} == {key: theirs[key] for key in same}
-    known = [state["stateful_callbacks"]["TransienceCallback"] for state in (mine, theirs)]
+    known = [state["stateful_callbacks"]["hf_icl"] for state in (mine, theirs)]
     assert known[0] == known[1]
     logged = [[entry for entry in state["log_history"] if "loss" in entry] for state in (mine, theirs)]
     assert [entry["step"] for entry in logged[0]] == [10, 20, 30]

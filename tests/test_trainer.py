@@ -351,7 +351,7 @@ def test_sequences_without_end_need_a_number_of_steps(tmp_path, task):
 def test_the_checkpoint_says_how_many_rows_it_knows(tmp_path, task):
     train(tmp_path, task, schedule=3, save_strategy="steps", save_steps=6)
     state = json.loads((tmp_path / "checkpoint-6/trainer_state.json").read_text())
-    assert state["stateful_callbacks"]["TransienceCallback"]["attributes"]["n_rows"] == 3
+    assert state["stateful_callbacks"]["hf_icl"]["attributes"]["n_rows"] == 3
 
 
 def test_a_head_with_too_few_labels_is_refused_before_training(tmp_path, task):

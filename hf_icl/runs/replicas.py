@@ -21,11 +21,13 @@ from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import Run, build_task, choose_trainer, use_threads
 from hf_icl.runs.stackable import check_replicas, is_compiled
 from hf_icl.task.task import Task
-from hf_icl.training.checkpoints import explain_full_disk, find_checkpoint, is_whole, step_of
+from hf_icl.training.checkpoints import explain_full_disk, find_damage, step_of, tidy_checkpoints
 from hf_icl.training.compiled.compiling import can_compile
 from hf_icl.training.compiled.trainer import train_together
 from hf_icl.training.display import LiveDisplay
 from hf_icl.training.trainer import TransienceTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def train_replicas(
@@ -139,8 +141,20 @@ def _check_shapes(first: torch.nn.Module, other: torch.nn.Module) -> None:
 
 
 def find_common_step(runs: Sequence[Run]) -> int:
-    """Return the newest step of which every run has a whole checkpoint, 0 if there is none."""
-    for run in runs:
-        find_checkpoint(run.folder, remove_broken=True)
-    steps = [{step_of(path) for path in run.folder.glob("checkpoint-*") if is_whole(path)} for run in runs]
-    return max(set.intersection(*steps), default=0)
+    """Return the newest step of which every run has a sound checkpoint, 0 if there is none.
+
+    What is half-written is removed, and what is damaged set aside.
+
+    Raises:
+        RunError: If a run has checkpoints and none is sound.
+    """
+    known = [tidy_checkpoints(run.folder, run.config.training.steps) for run in runs]
+    common = set.intersection(*({step_of(path) for path in paths} for paths in known))
+    while common:
+        step = max(common)
+        damaged = [path for paths in known for path in paths if step_of(path) == step and find_damage(path)]
+        if not damaged:
+            return step
+        common.discard(step)
+        logger.warning("%s is damaged: all replicas go on from an earlier step", damaged[0])
+    return 0

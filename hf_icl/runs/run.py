@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Self
 import torch
 import yaml
 from rich.console import Console
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.config import name_part
@@ -26,14 +27,27 @@ from hf_icl.history.record import RunRecord
 from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.runs.config import RunConfig
-from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, make_record, read_about
+from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, check_counts, make_record, read_about
 from hf_icl.runs.stackable import is_compiled
 from hf_icl.task.task import Task
-from hf_icl.training.checkpoints import explain_full_disk, find_checkpoint, is_whole, mark_whole, step_of
+from hf_icl.training.callback import read_progress
+from hf_icl.training.checkpoints import (
+    STATE_FILE,
+    check_sound,
+    explain_full_disk,
+    find_checkpoint,
+    find_damage,
+    is_whole,
+    mark_whole,
+    step_of,
+    tidy_checkpoints,
+)
 from hf_icl.training.compiled.compiling import find_obstacle
 from hf_icl.training.compiled.trainer import CompiledTrainer, find_misfit
 from hf_icl.training.display import LiveDisplay
 from hf_icl.training.trainer import TransienceTrainer
+
+logger = logging.getLogger(__name__)
 
 MODEL_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*",
@@ -166,17 +180,29 @@ class Run:
         """Return whether the run is finished, and its newest whole checkpoint;
         what a killed process left is removed."""
         if self.is_finished:
-            return True, None
+            if (damage := find_damage(self.folder)) is None:
+                return True, None
+            logger.warning("%s: %s. It is made again from the last checkpoint", self.folder, damage)
         remove_drafts(self.folder)
-        return False, find_checkpoint(self.folder, remove_broken=True)
+        sound = tidy_checkpoints(self.folder, self.config.training.steps)
+        if not sound:
+            return False, None
+        known = read_progress(sound[-1])
+        check_counts(sound[-1], self.about["config"]["training"], [known["step"]], [known["sequences"]])
+        return False, sound[-1]
 
     def keep_final_model(self) -> None:
         """Copy the last checkpoint's model to the run folder, and mark the run as finished."""
+        names = [CONFIG_FILE, RUN_FILE, HISTORY_FILE]
         last = find_checkpoint(self.folder)
-        for pattern in MODEL_FILES:
-            for path in last.glob(pattern):
-                shutil.copyfile(path, self.folder / path.name)
-        mark_whole(self.folder)
+        history = self.history
+        if len(history.rows) < read_progress(last)["n_rows"]:  # lost since
+            trainer = self.build_trainer(history)
+            trainer.transience.restore(trainer.args, TrainerState.load_from_json(str(last / STATE_FILE)))
+        for path in list_model_files(last):
+            shutil.copyfile(path, self.folder / path.name)
+            names.append(path.name)
+        mark_whole(self.folder, [self.folder / name for name in names])
 
     def build_trainer(
         self,
@@ -215,7 +241,7 @@ class Run:
         """Return the final model, or that of a checkpoint such as `checkpoint-2000`.
 
         Raises:
-            RunError: If there is no such checkpoint, or it is not whole.
+            RunError: If there is no such checkpoint, it is not whole, or not as it was written.
         """
         if checkpoint is None:
             folder = self.folder if self.is_finished else find_checkpoint(self.folder)
@@ -226,6 +252,7 @@ class Run:
             raise RunError(
                 f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}."
             )
+        check_sound(folder)
         return load_model(folder)
 
     def build_task(self) -> Task:
@@ -239,6 +266,11 @@ class Run:
             RunError: If nothing has been measured yet.
         """
         return make_record(self.folder, self.about)
+
+
+def list_model_files(folder: Path) -> list[Path]:
+    """Return the files that make a saved model."""
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def build_task(config: RunConfig, *, progress: bool = False) -> Task:

@@ -18,11 +18,14 @@ from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord
 from hf_icl.task.measuring import EVALUATION_BATCH, Reading
 from hf_icl.task.task import Instrument, Task
+from hf_icl.training.checkpoints import read_state
 from hf_icl.training.schedule import Schedule
+from hf_icl.wording import shorten
 
 logger = logging.getLogger(__name__)
 
-STATE_KEY = "TransienceCallback"
+STATE_KEY = "hf_icl"  # no class name: transformers would make such a callback anew, from JSON alone
+OLD_STATE_KEY = "TransienceCallback"  # of version 0.1.0
 
 
 class TransienceCallback(TrainerCallback):
@@ -153,6 +156,7 @@ class TransienceCallback(TrainerCallback):
     def _note(self, state: TrainerState) -> None:
         """Leave in the trainer's state, and so in its checkpoints, what a resumed training needs to know."""
         known = {"n_rows": len(self.history.rows), "sequences": self.sequences, "step": state.global_step}
+        state.stateful_callbacks.pop(OLD_STATE_KEY, None)
         state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": known}
 
     def record(self, name: str, model: Mapping[str, Any] | None = None) -> RunRecord:
@@ -186,10 +190,14 @@ class TransienceCallback(TrainerCallback):
                 _set_aside(path)
             self.history = History(path)
             self._opened = True
-        self._restore(args, state)
+        self.restore(args, state)
 
-    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Make the history hold exactly the rows that the checkpoint knows of."""
+    def restore(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Make the history hold exactly the rows that a checkpoint knows of.
+
+        Raises:
+            RunError: If rows are lost that the checkpoint's log does not hold either.
+        """
         self.history.cut_after(state.global_step)
         expected = _known(state).get("n_rows", 0)
         if len(self.history.rows) >= expected:
@@ -202,12 +210,42 @@ class TransienceCallback(TrainerCallback):
             expected,
         )
         kept = {row["step"]: row for row in self.history.rows}
-        self.history.restore(kept.get(row["step"], row) for row in _rows_from_log(args, state, self.task))
+        rows = [kept.get(row["step"], row) for row in _rows_from_log(args, state, self.task)]
+        if len(rows) < expected:
+            raise RunError(
+                f"{self.history.path}: rows are lost, and the checkpoint's log knows {len(rows)} of its "
+                f"{expected}. Put the history back, or resume from another checkpoint."
+            )
+        self.history.restore(rows)
+
+
+def read_progress(checkpoint: Path) -> dict[str, int]:
+    """Return what a checkpoint knows of the measuring: `step`, `sequences` seen and `n_rows` written.
+
+    Raises:
+        RunError: If it knows nothing of it, or what it knows is of another step.
+    """
+    try:
+        state = read_state(checkpoint)
+        known = _find_known(state["stateful_callbacks"])
+        counts = {name: known[name] for name in ("step", "sequences", "n_rows")}
+        if any(type(count) is not int or count < 0 for count in counts.values()):
+            raise ValueError(f"counts are {shorten(counts)}")
+        if counts["step"] != state["global_step"]:
+            raise ValueError(f"step {state['global_step']} was measured at {counts['step']}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{checkpoint}: its trainer state is not that of a run ({error}).") from error
+    return counts
+
+
+def _find_known(callbacks: Mapping[str, Any]) -> dict[str, int]:
+    found = callbacks.get(STATE_KEY) or callbacks.get(OLD_STATE_KEY) or {}
+    return found.get("attributes", {})
 
 
 def _known(state: TrainerState) -> dict[str, int]:
     """Return what the checkpoint from which a training resumes knows of this callback."""
-    return state.stateful_callbacks.get(STATE_KEY, {}).get("attributes", {})
+    return _find_known(state.stateful_callbacks)
 
 
 def _batch_size(args: TrainingArguments) -> int:
