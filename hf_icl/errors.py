@@ -74,3 +74,7 @@ class HubError(RunError):
 
 class LostProcessError(RunError):
     """Another process of the same run has ended, so that this one cannot go on."""
+
+
+class DivergedError(RunError):
+    """The loss of a run is no number any more, so that it has ended before its last step."""

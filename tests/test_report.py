@@ -84,6 +84,7 @@ SCHEMA_1 = {
         {
             "name": str,
             "verdict": str,
+            "diverged_step": (int, type(None)),
             "verdict_shares": {str: float},
             "loss_falls": bool,
             "n_evaluations": int,

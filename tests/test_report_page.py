@@ -209,9 +209,13 @@ def test_hostile_names_and_values_do_not_run(open_page):
 
 def test_a_run_made_by_someone_else_runs_nothing(open_page, tmp_path):
     """A run folder as it is pulled, whose files are hostile wherever they hold names or free text."""
-    config = load_config(
-        "default", ["task.bank.n_classes=24", "training.arguments={run_name: " + json.dumps(HOSTILE) + "}"]
-    )
+    overrides = [
+        "task.bank.n_classes=24",
+        "training.batch_size=64",
+        "training.steps=32000",
+        "training.arguments={run_name: " + json.dumps(HOSTILE) + "}",
+    ]
+    config = load_config("default", overrides)
     about = {
         "schema": 1,
         "config": config.to_dict(),

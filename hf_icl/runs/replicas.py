@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_icl.errors import ConfigError
+from hf_icl.errors import ConfigError, DivergedError
 from hf_icl.history.history import History
 from hf_icl.locks import hold
 from hf_icl.runs.config import RunConfig
@@ -51,6 +51,7 @@ def train_replicas(
 
     Raises:
         ConfigError: If a run cannot be stacked, or two differ in more than that; nothing is trained then.
+        DivergedError: At the end, if the loss of one was no number any more; the others are finished.
 
     Example::
 
@@ -91,8 +92,18 @@ def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
 
 
 def _train_stacked(runs: Sequence[Run], console: Console | None) -> None:
-    if all(run.is_finished for run in runs):
-        return
+    going = [run for run in runs if run.diverged_step is None]
+    if not all(run.is_finished for run in going):
+        _train_going(going, console)
+    if diverged := [run for run in runs if run.diverged_step is not None]:
+        told = ", ".join(f"{run.folder} at step {run.diverged_step:,}" for run in diverged)
+        raise DivergedError(
+            f"{len(diverged)} of {len(runs)} replicas diverged: {told}. The others are finished, and the "
+            "checkpoints from before are sound."
+        )
+
+
+def _train_going(runs: Sequence[Run], console: Console | None) -> None:
     start = find_common_step(runs)
     if start < runs[0].config.training.steps:
         histories = [run.history for run in runs]
@@ -107,7 +118,8 @@ def _train_stacked(runs: Sequence[Run], console: Console | None) -> None:
         with threads, display, explain_full_disk(runs[0].folder, way_on):
             train_together(trainers, folders, compiled=is_compiled(runs[0].config) and can_compile())
     for run in runs:
-        run.keep_final_model()
+        if run.diverged_step is None:
+            run.keep_final_model()
 
 
 def count_threads(configs: Sequence[RunConfig]) -> int | None:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from hf_icl.banks.facts import describe_bank
 from hf_icl.config import name_part
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
-from hf_icl.errors import ConfigError, RunError
+from hf_icl.errors import ConfigError, DivergedError, RunError
 from hf_icl.files import fill_whole, is_unused, remove_drafts
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.origin import describe_origin
@@ -36,6 +36,7 @@ from hf_icl.training.checkpoints import (
     check_sound,
     explain_full_disk,
     find_checkpoint,
+    find_checkpoints,
     find_damage,
     is_whole,
     mark_whole,
@@ -139,6 +140,12 @@ class Run:
         return is_whole(self.folder)
 
     @property
+    def diverged_step(self) -> int | None:
+        """The step at which the loss was no number any more and the run ended; None if it did not."""
+        last = self.history.rows[-1:]
+        return last[0].get("diverged") if last and self.config.training.on_divergence == "stop" else None
+
+    @property
     def history(self) -> History:
         """The history as it is on disk now."""
         return History(self.folder / HISTORY_FILE)
@@ -160,6 +167,7 @@ class Run:
         finished, checkpoint = on_main(self._find_start)
         if finished:
             return
+        on_main(self.check_course)
         if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
             history = self.history if is_main() else History()
             display = LiveDisplay(console or Console(quiet=True), history)
@@ -174,7 +182,21 @@ class Run:
                 for callback in callbacks:
                     trainer.add_callback(callback)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        on_main(self.check_course)
         on_main(self.keep_final_model)
+
+    def check_course(self) -> None:
+        """Raise `DivergedError` if the run has ended before its last step, its loss being no number."""
+        if (step := self.diverged_step) is None:
+            return
+        sound = [path.name for path in find_checkpoints(self.folder) if step_of(path) < step]
+        kept = f"{sound[-1]} is sound" if sound else "There is no checkpoint from before"
+        raise DivergedError(
+            f"{self.folder}: diverged at step {step:,}: the loss is no number from there on, and it would be "
+            f"again. {kept}. Try a lower rate, clipping or warm-up in a run of its own, such as: hf-icl run "
+            f"{self.folder / CONFIG_FILE} training.learning_rate="
+            f"{self.config.training.learning_rate / 3:.1g} --output NEW_FOLDER"
+        )
 
     def _find_start(self) -> tuple[bool, Path | None]:
         """Return whether the run is finished, and its newest whole checkpoint;
@@ -231,6 +253,7 @@ class Run:
             schedule=self.config.evaluate,
             regularization=training.regularization,
             history=history,
+            on_divergence=training.on_divergence,
             callbacks=list(callbacks),
             processing_class=load_tokenizer(self.config.model),
         )
