@@ -92,8 +92,13 @@ def test_a_stock_trainer_hears_of_it_from_the_measured_loss(tmp_path, task, capl
 
 def test_a_stock_trainer_goes_on_unless_asked(tmp_path, task):  # noqa: F811
     callback = TransienceCallback(task, schedule=4)
-    trainer = Trainer(build_model(task), arguments(tmp_path, learning_rate=1e30, max_steps=8),
-                      train_dataset=task.dataset(64), data_collator=task.collate, callbacks=[callback])  # fmt: skip
+    trainer = Trainer(
+        build_model(task),
+        arguments(tmp_path, learning_rate=1e30, max_steps=8),
+        train_dataset=task.dataset(64),
+        data_collator=task.collate,
+        callbacks=[callback],
+    )
     trainer.train()
     assert trainer.state.global_step == 8 and callback.diverged_step == 4
 
@@ -119,8 +124,8 @@ def test_one_replica_diverges_and_the_others_finish(tmp_path):
 
 def test_the_command_writes_the_report_and_ends_with_a_code_of_its_own(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    words = ["run", "default", *SETTINGS, BURST, "--output", str(folder)]
-    for words in (words, ["resume", str(folder)]):
+    start = ["run", "default", *SETTINGS, BURST, "--output", str(folder)]
+    for words in (start, ["resume", str(folder)]):
         monkeypatch.setattr("sys.argv", ["hf-icl", *words])
         with pytest.raises(SystemExit) as end:
             cli.main()
