@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import pydantic
 
-from hf_icl.config import Config
+from hf_icl.config import MOST_CLASSES, Config
 from hf_icl.errors import ConfigError
 
 
@@ -46,7 +46,9 @@ class SequenceSpec(Config):
     n_context: int = pydantic.Field(
         8, ge=1, le=1024, description="Exemplars before the query, each with its label."
     )
-    burst: int = pydantic.Field(3, ge=0, description="Context places of the query's class; 0 means none.")
+    burst: int = pydantic.Field(
+        3, ge=0, le=1024, description="Context places of the query's class; 0 means none."
+    )
     distractor: bool = pydantic.Field(
         True,
         description="Whether another class fills as many places as the burst; without a burst there is none.",
@@ -72,20 +74,23 @@ class SequenceSpec(Config):
         "place shows the absent query's label.",
     )
     n_remap: int = pydantic.Field(
-        2, ge=1, description="Remapped labels are drawn from {0, …, n_remap - 1}; nothing without them."
+        2,
+        ge=1,
+        le=MOST_CLASSES,
+        description="Remapped labels are drawn from {0, …, n_remap - 1}; nothing without them.",
     )
     matched_exemplars: bool = pydantic.Field(
         False, description="Whether the query and its burst places show one and the same exemplar."
     )
     noise: float = pydantic.Field(
-        0.0, ge=0, description="Standard deviation of noise added to exemplars at draw time."
+        0.0, ge=0, le=1e6, description="Standard deviation of noise added to exemplars at draw time."
     )
     classes: Literal["train", "holdout"] = pydantic.Field("train", description="Pool of classes.")
     exemplars: Literal["all", "train", "holdout"] = pydantic.Field(
         "all", description="Pool of each class's exemplars."
     )
     weight: float = pydantic.Field(
-        1.0, gt=0, description="Share in a mixture of specs, relative to the others."
+        1.0, ge=1e-9, le=1e9, description="Share in a mixture of specs, relative to the others."
     )
 
     @pydantic.model_validator(mode="after")

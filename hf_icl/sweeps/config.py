@@ -42,7 +42,10 @@ class SweepConfig(Config):
         description="What a key is called in folder names, table and figure; default: its last word.",
     )
     workers: int | None = pydantic.Field(
-        None, ge=1, description="Processes that train at a time; null: one per GPU, or per core without one."
+        None,
+        ge=1,
+        le=4096,
+        description="Processes that train at a time; null: one per GPU, or per core without one.",
     )
 
     @pydantic.model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import pydantic
 
-from hf_icl.config import Config
+from hf_icl.config import MOST_STEPS, Config, Step
 from hf_icl.errors import ConfigError
 
 
@@ -22,11 +22,11 @@ class Schedule(Config):
     [0, 1, 2, 5, 10, 22, 46, 100]
     """
 
-    every: int | None = pydantic.Field(None, ge=1, description="Every so many steps.")
+    every: int | None = pydantic.Field(None, ge=1, le=MOST_STEPS, description="Every so many steps.")
     per_decade: int | None = pydantic.Field(
-        None, ge=1, description="So many, evenly spaced on a log axis, per 10×."
+        None, ge=1, le=1000, description="So many, evenly spaced on a log axis, per 10×."
     )
-    steps: tuple[pydantic.NonNegativeInt, ...] | None = pydantic.Field(None, description="These steps.")
+    steps: tuple[Step, ...] | None = pydantic.Field(None, max_length=1_000_000, description="These steps.")
 
     @pydantic.model_validator(mode="before")
     @classmethod
