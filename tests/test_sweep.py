@@ -351,13 +351,15 @@ def test_measures_against_a_setting(tmp_path):
     assert head == [
         "width",
         "runs",
+        "ICL emerged",
         "peak",
-        "final value",
-        "persistence",
+        "late value",
+        "persistence, late",
         "half-decay, step",
         "verdict on ICL",
     ]
     assert [row[:2] for row in cells] == [["0", "3"], ["1", "3"], ["64", "3"], ["1000", "1"]]
+    assert [row[2] for row in cells] == ["3 of 3", "3 of 3", "3 of 3", "1 of 1"]
     assert cells[0][-1] == "transient in 3 of 3" and cells[3][-1] == "transient"
     page = (tmp_path / "index.html").read_text()
     assert "What varies" in page and "data:image/png;base64," in page and "img-src data:" in page
@@ -367,7 +369,7 @@ def test_measures_against_a_setting(tmp_path):
     assert axes.get_xscale() == "symlog" and axes.get_xlim()[0] < 0 < 1000 < axes.get_xlim()[1]
     line = axes.containers[0].lines[0]
     assert line.get_xdata().tolist() == [0, 1, 64, 1000]
-    assert line.get_ydata().tolist() == [row["measures"]["persistence"]["value"] for row in rows]
+    assert line.get_ydata().tolist() == [row["measures"]["late_persistence"]["value"] for row in rows]
 
 
 def test_settings_without_order_stand_side_by_side(tmp_path):

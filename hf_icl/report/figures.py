@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, thin
-from hf_icl.report.words import list_events
+from hf_icl.report.words import find_typical, list_events
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS, title_metric
 
@@ -134,15 +134,16 @@ def _draw_curve(
 
 
 def _mark_events(axes, analysis, group, metric, colour, curve) -> None:
-    """Mark a run's events, or the replicas' mean ones, where they lie on the curve that stands for them."""
+    """Mark a run's events, or the replicas' median ones, where they lie on the curve that stands for them."""
     document, label = analysis.document, label_group(group)
     entry = next(entry for entry in (*document["groups"], *document["runs"]) if entry["name"] == label)
     for event in list_events(metric):
         found = entry["measures"].get(metric, {}).get(event.name)
-        if found is None or found["value"] is None:
+        step = None if found is None else find_typical(found)
+        if step is None:
             continue
         axes.plot(
-            found["value"], np.interp(found["value"], *curve), marker=MARKERS[event.marker],
+            step, np.interp(step, *curve), marker=MARKERS[event.marker],
             ms=9 if event.marker == "star" else 6, color=colour, markeredgecolor="white", markeredgewidth=0.7,
             zorder=5, clip_on=False,
         )  # fmt: skip

@@ -19,6 +19,7 @@ from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, make_json_safe, t
 from hf_icl.report.words import (
     describe_group,
     describe_run,
+    find_typical,
     headline_entries,
     list_events,
     list_facts,
@@ -164,9 +165,9 @@ def _make_series(name, entry, chance, curves, *, is_mean=False, mean=None) -> di
     found = entry["measures"]
     events = {
         metric: {
-            event.name: found[metric][event.name]["value"]
+            event.name: step
             for event in list_events(metric)
-            if found[metric].get(event.name, {}).get("value") is not None
+            if event.name in found[metric] and (step := find_typical(found[metric][event.name])) is not None
         }
         for metric in found
         if list_events(metric)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hf_icl.sequences.spec import SequenceSpec
 
 TRAIN_LOSS = "train/loss"
+PREFERENCE = "strategy/preference"
+"""S = E_IWL / (E_ICL + E_IWL), computed from the errors of two evaluators; see `hf_icl.summary`."""
 TRAIN_SPLIT = "train"
 
 
@@ -95,7 +97,7 @@ _STANDARD = (
         "ICL holdout",
         "the same with classes that training never shows",
         lambda n_context: _remapped(n_context).replace(classes="holdout"),
-        table=("peak", "half_decay_step", "final", "persistence"),
+        table=("peak", "half_decay_step", "final", "late", "late_persistence"),
     ),
     EvaluatorKind(
         "iwl",
@@ -103,7 +105,7 @@ _STANDARD = (
         "IWL",
         "the query's class and label are absent from the context: only the weights can tell",
         _alone,
-        table=("onset_step", "final"),
+        table=("onset_step", "final", "late"),
     ),
     EvaluatorKind(
         "ciwl",
@@ -111,7 +113,7 @@ _STANDARD = (
         "CIWL",
         "the query's class is absent, its label pasted on a random exemplar of the context",
         lambda n_context: _alone(n_context).replace(labels="pasted"),
-        table=("peak", "final"),
+        table=("peak", "final", "late"),
         is_shown=False,
     ),
     EvaluatorKind(
@@ -120,7 +122,7 @@ _STANDARD = (
         "flip",
         "the labels of the two classes are swapped; the answer of the context counts as right",
         lambda n_context: _two_classes(n_context).replace(labels="swapped"),
-        table=("peak", "crossover_step", "final"),
+        table=("peak", "crossover_step", "final", "late"),
     ),
     EvaluatorKind(
         "train",
@@ -176,6 +178,8 @@ def title_metric(metric: str) -> str:
     """
     if metric == TRAIN_LOSS:
         return "Training loss"
+    if metric == PREFERENCE:
+        return "S, IWL's share of the errors of ICL and IWL"
     evaluator, _, measure = metric.rpartition("/")
     kind = EVALUATORS.get(evaluator)
     if kind is not None and measure == kind.measure == "context_accuracy":
