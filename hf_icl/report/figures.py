@@ -75,7 +75,9 @@ def _draw_one(figure: Figure, analysis: Analysis) -> list[Line2D]:
     }
     shares = [kind.metric for kind in EVALUATORS.values() if kind.measure == "context_accuracy"]
     accuracies = [
-        kind.metric for kind in EVALUATORS.values() if kind.table != () and kind.metric not in shares
+        kind.metric
+        for kind in EVALUATORS.values()
+        if kind.table != () and kind.part is None and kind.metric not in shares
     ]
     colours[TRAIN_LOSS] = LOSS_COLOUR
     drawn = [

@@ -234,7 +234,11 @@ def _order_table(columns: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     config = yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
-    return {**run, "facts": list(list_facts(run["provenance"], run["bank"]).items()), "config_yaml": config}
+    return {
+        **run,
+        "facts": list(list_facts(run["provenance"], run["bank"], run["config"]).items()),
+        "config_yaml": config,
+    }
 
 
 def _hash(text: str) -> str:

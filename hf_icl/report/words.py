@@ -203,8 +203,40 @@ def say_verdicts(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{verdict} in {count} of {total}" for verdict, count in entry["verdicts"].items())
 
 
-def list_facts(provenance: Mapping[str, Any], bank: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where a run's numbers come from, by name: its exemplars, seed, versions, commit, machine,
-    command."""
-    classes = tell_bank(bank)
-    return ({"classes": classes} if classes else {}) | flatten(provenance)
+def list_facts(
+    provenance: Mapping[str, Any], bank: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return where a run's numbers come from, by name: its exemplars, sequences, seed, versions, commit,
+    machine, command."""
+    told = {"classes": tell_bank(bank), "exemplars in a sequence": tell_repeats(config, bank)}
+    return {name: text for name, text in told.items() if text} | flatten(provenance)
+
+
+def tell_repeats(config: Mapping[str, Any], bank: Mapping[str, Any]) -> str:
+    """Return how the exemplars of one class come into a sequence, as a query that meets itself in the context
+    keeps ICL, and the papers' codes differ in it; and of which classes evaluators ask.
+
+    >>> tell_repeats({"task": {"train": {"repeat_exemplars": False}}}, {"n_exemplars": 20})
+    'drawn without replacement: all of one class differ'
+    >>> tell_repeats({"task": {"train": {"zipf": 1.0}}}, {"n_exemplars": 20})  # doctest: +ELLIPSIS
+    'drawn with replacement: two of one class are the same with p = 0.05; training is Zipfian (1), ...
+    >>> tell_repeats({}, {})
+    ''
+    """
+    train = config.get("task", {}).get("train")
+    if not train:
+        return ""
+    first = train[0] if isinstance(train, list | tuple) else train
+    text = "drawn without replacement: all of one class differ"
+    if first.get("repeat_exemplars", True):  # runs made before there was a choice did
+        text = "drawn with replacement"
+        if number := bank.get("n_exemplars"):
+            text += f": two of one class are the same with p = {1 / number:.3g}"
+    if first.get("matched_exemplars"):
+        text = "the query and its burst show one and the same"
+    if zipf := first.get("zipf"):
+        text += (
+            f"; training is Zipfian ({zipf:g}), and the evaluators draw classes uniformly unless their names "
+            "say otherwise"
+        )
+    return text

@@ -12,7 +12,7 @@ from hf_icl.runs.config import RunConfig
 
 # What may differ between replicas: numbers that change no shape, and what is measured when.
 FREE = (
-    "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*",
+    "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*", "task.by_frequency",
     "task.n_eval_sequences", "task.bank.seed", "task.bank.eps", "model.exemplar_scale",
     "model.label_init_std", "training.learning_rate", "training.schedule", "training.warmup_steps",
     "training.clip", "training.adam_beta1", "training.adam_beta2", "training.regularization*",
