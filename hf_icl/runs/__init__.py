@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "hf_icl.runs.config": ("RunConfig", "load_config"),
+        "hf_icl.runs.extend": ("extend",),
         "hf_icl.runs.folder": ("read_record",),
         "hf_icl.runs.presets": ("list_presets",),
         "hf_icl.runs.replicas": ("train_replicas",),

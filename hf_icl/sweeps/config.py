@@ -113,6 +113,7 @@ def list_points(sweep: SweepConfig) -> list[Point]:
             rule = f"is the same run as {changes[earlier]}"
             raise ConfigError("sweep", changes[number], rule, "Leave one of the two out.")
     values = _find_varied(named, configs)
+    values = [_put_seeds_last(own) for own in values]
     labels = label_keys(values[0], sweep.labels)
     names = [_name(labels, own) for own in values]
     names = [
@@ -151,6 +152,10 @@ def _find_varied(named: Iterable[str], configs: Sequence[RunConfig]) -> list[dic
     return [{key: found[key][number] for key in varied} for number in range(len(configs))]
 
 
+def _put_seeds_last(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(sorted(values.items(), key=lambda item: item[0].rpartition(".")[2] == "seed"))
+
+
 def label_keys(keys: Sequence[str] | Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
     """Return dotted keys to what they are called: as given,
     else as many of their last words as tell them apart.
@@ -170,5 +175,16 @@ def label_keys(keys: Sequence[str] | Mapping[str, Any], given: Mapping[str, str]
 
 
 def _name(labels: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    parts = (f"{labels[key]}={write_value(value)}" for key, value in values.items())
+    parts = (f"{labels[key]}={_write_choice(value)}" for key, value in values.items())
     return ",".join(re.sub(r"[^\w.+=-]+", "-", part).strip("-") for part in parts) or "run"
+
+
+def _write_choice(value: Any) -> str:
+    """Return a value as it stands in a folder's name: `groups=-mlp` would read as "without mlp".
+
+    >>> [_write_choice(value) for value in (["mlp"], ["mlp", "head"], [], None, 1e-5)]
+    ['mlp', 'mlp+head', 'none', 'null', '1e-5']
+    """
+    if isinstance(value, list | tuple):
+        return "+".join(map(_write_choice, value)) or "none"
+    return write_value(value)
