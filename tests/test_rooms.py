@@ -19,7 +19,7 @@ ORDER = (
     {"training"},
     {"runs"},
     {"hub", "sweeps", "plan"},
-    {"data"},
+    {"data", "experiments"},
     {"metrics"},
     {"cli"},
 )

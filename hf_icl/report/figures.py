@@ -56,14 +56,14 @@ def draw_figure(analysis: Analysis) -> Figure:
     return figure
 
 
-def render_figure(figure: Figure, kind: str) -> bytes:
-    """Return a figure as the bytes of a "png" (300 dpi) or "svg" file, the same for the same figure."""
+def render_figure(figure: Figure, kind: str, *, dpi: int = 300) -> bytes:
+    """Return a figure as the bytes of a "png" or "svg" file, the same for the same figure."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A run's name may hold signs that the font lacks; a box in a legend is no reason to fail.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 

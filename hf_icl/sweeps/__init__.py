@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "hf_icl.sweeps.config": ("Point", "SweepConfig", "list_points", "load_sweep"),
         "hf_icl.sweeps.jobs": ("Job", "share_out"),
-        "hf_icl.sweeps.sweep": ("Sweep",),
+        "hf_icl.sweeps.sweep": ("RunSet", "Sweep"),
         "hf_icl.sweeps.train": ("train_sweep",),
     },
 )

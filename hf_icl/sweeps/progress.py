@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from hf_icl.sweeps.engines import Work
-from hf_icl.sweeps.sweep import Sweep
+from hf_icl.sweeps.sweep import RunSet
 from hf_icl.training.display import LiveView, format_duration
 
 REFRESH_S = 1.0
@@ -26,7 +26,7 @@ class SweepProgress(LiveView):
     Steps are read from the histories in the run folders, so it does not matter which machine trains.
     """
 
-    def __init__(self, console: Console, sweep: Sweep) -> None:
+    def __init__(self, console: Console, sweep: RunSet) -> None:
         super().__init__(console)
         self.sweep = sweep
         self.drawn = self.printed = float("-inf")
