@@ -9,6 +9,7 @@ from scipy import stats
 
 from hf_icl.errors import RunError
 from hf_icl.history.columns import Columns
+from hf_icl.summary.curves import Curves
 from hf_icl.summary.intervals import (
     bootstrap_band,
     bootstrap_curve,
@@ -16,7 +17,6 @@ from hf_icl.summary.intervals import (
     draw_counts,
     stack_hits,
 )
-from hf_icl.summary.curves import Curves
 from hf_icl.summary.measures import MEASURES, CurveSummary, describe_measures, measures_of
 from hf_icl.summary.summary import prefer_context, summarize, summarize_history
 from hf_icl.summary.verdicts import VERDICTS, judge, tell_crossover
@@ -36,8 +36,8 @@ def check(summary: CurveSummary, verdict: str | None, **measures):
     assert summary.verdict == verdict
 
 
-# The last tenth of training, [360, 400], lies between the last two evaluations a and b: it starts at b + 0.4 (a − b),
-# so its mean, the late value, is b + 0.2 (a − b).
+# The last tenth of training, [360, 400], lies between the last two evaluations a and b: it starts at
+# b + 0.4 (a − b), so its mean, the late value, is b + 0.2 (a − b).
 CASES = {
     # chance 1/2, peak 0.9: half level 0.7, met halfway from 0.5 to 0.9 and two thirds from 0.9 to 0.6
     "transient": (
@@ -147,9 +147,16 @@ def test_nothing_measured():
 
 def test_one_evaluation_gives_values_but_no_verdict():
     check(
-        summarize([70], [0.9], 0.0), None,
-        onset_step=70, peak=0.9, peak_step=70, half_decay_step=None, final=0.9, persistence=1.0, area_lost=None,
-    )  # fmt: skip
+        summarize([70], [0.9], 0.0),
+        None,
+        onset_step=70,
+        peak=0.9,
+        peak_step=70,
+        half_decay_step=None,
+        final=0.9,
+        persistence=1.0,
+        area_lost=None,
+    )
 
 
 def test_order_duplicates_and_gaps_change_nothing():
@@ -257,7 +264,8 @@ def test_history_summary():
     summary = summarize_history(rows, {ICL: 0.0, IWL: 0.0, FLIP_SHARE: 0.5, "icl/probability": 0.1})
     assert summary.verdict == "transient"
     assert set(summary.curves) == {ICL, IWL, FLIP_SHARE, PREFERENCE}
-    # S = E_IWL / (E_ICL + E_IWL): 1/2, 1/1.2, .6/1, .2/1, .2/1.2; 1/2 is met a quarter of the way from .6 to .2
+    # S = E_IWL / (E_ICL + E_IWL): 1/2, 1/1.2, .6/1, .2/1, .2/1.2; 1/2 is met a quarter of the way
+    # from .6 to .2
     assert summary.curves[PREFERENCE].peak == pytest.approx(1 / 1.2)
     assert summary.curves[PREFERENCE].crossover_step == pytest.approx(225)
     assert summary.crossover_step == pytest.approx(250)
@@ -300,7 +308,7 @@ def test_without_a_crossover_it_is_said_on_which_side_the_share_stayed():
 
 
 def test_onset_is_measured_from_the_floor_up():
-    """Naming any label of the context gives 1/2: half of the rise from there to .9 is .7, and not (0 + .9)/2."""
+    """Naming any label of the context gives 1/2: half of the rise from there to .9 is .7, not (0 + .9)/2."""
     values = [0.0, 0.5, 0.5, 0.9, 0.9]
     assert summarize(STEPS, values, 0.0).onset_step == pytest.approx(90)
     assert summarize(STEPS, values, 0.0, floor=0.5).onset_step == pytest.approx(250)
@@ -378,7 +386,8 @@ def test_intervals_cover():
 
 
 def test_resampling_is_paired():
-    """All evaluations see one draw: with equal hits at peak and end, persistence is exactly 1 in every resample."""
+    """All evaluations see one draw: with equal hits at peak and end,
+    persistence is exactly 1 in every resample."""
     same = np.random.default_rng(0).random(500) < 0.6
     hits = np.stack([np.zeros(500, bool), same, same])
     found = bootstrap_curve(np.array([0.0, 10.0, 20.0]), hits, 0.0, ICL).measures
@@ -417,7 +426,9 @@ def test_replicas():
     many = np.random.default_rng(0).normal(3, 1, 400)
     estimate = bootstrap_replicas(many.tolist())
     half_width = 1.96 * many.std() / 20
-    assert (estimate.low, estimate.high) == pytest.approx((many.mean() - half_width, many.mean() + half_width), abs=0.02)  # fmt: skip
+    assert (estimate.low, estimate.high) == pytest.approx(
+        (many.mean() - half_width, many.mean() + half_width), abs=0.02
+    )
     one = bootstrap_replicas([0.25, None])
     assert (one.mean, one.low, one.high, one.n) == (0.25, None, None, 1)
     assert bootstrap_replicas([None]).mean is None

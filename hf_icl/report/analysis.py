@@ -44,7 +44,7 @@ class Analysis:
     """All that a report says of some runs, computed once; JSON, figures, page and card are written from it.
 
     Attributes:
-        runs: At least one.
+        runs: At least one; of one that diverged, the rows before.
         groups: The runs in groups whose configs differ in seeds alone, in order of first appearance.
         document: The content of `transience.json`, JSON types only (no NaN).
             `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences, and of
@@ -70,8 +70,10 @@ class Analysis:
 
 def analyse(runs: Sequence[RunRecord]) -> Analysis:
     """Compute everything that a report says of one or several runs."""
+    diverged = {run.name: find_divergence(run) for run in runs}
+    runs = [cut_at_divergence(run) for run in runs]
     groups = group_replicas(runs)
-    analysed = {run.name: _analyse_run(run) for run in runs}
+    analysed = {run.name: _analyse_run(run, diverged[run.name]) for run in runs}
     thresholds = {name: getattr(home, name) for home, names in THRESHOLDS.items() for name in names}
     bootstrap = {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED, "max_evaluations": MAX_RESAMPLED}
     document = {
@@ -86,7 +88,34 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
     return Analysis(tuple(runs), groups, make_json_safe(document))
 
 
-def _analyse_run(run: RunRecord) -> dict[str, Any]:
+def find_divergence(run: RunRecord) -> int | None:
+    """Return the step at which a run's loss was no number for the first time, None if it always was one.
+
+    Where nobody watched the loss of every step, it is that of the first evaluation that shows it.
+    """
+    columns = run.columns
+    losses = [values for name, values in columns.metrics.items() if name.endswith("/loss")]
+    bad = [np.isnan(values) | (np.asarray(values) == np.inf) for values in losses]
+    places = np.flatnonzero(np.any(bad, axis=0)) if bad else np.empty(0)
+    seen = [columns.steps[int(places[0])]] if places.size else []
+    said = [row["diverged"] for row in run.rows[-1:] if "diverged" in row]  # every row since then says so
+    return min(map(int, said + seen), default=None)
+
+
+def _is_early(measure: str) -> bool:
+    """Return whether a measure says something of a run that has no end, as it has diverged."""
+    return MEASURES[measure].is_step or measure == "peak"
+
+
+def cut_at_divergence(run: RunRecord) -> RunRecord:
+    """Return a run up to where it diverged: what is measured afterwards is no answer to anything."""
+    if (diverged := find_divergence(run)) is None:
+        return run
+    rows = run.rows[: int(np.searchsorted(run.columns.steps, diverged))]
+    return dataclasses.replace(run, rows=list(rows))
+
+
+def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
     summary = summarize_history(run.rows, run.chance)
     rows = _choose_rows(run, summary)
     found: dict[str, dict[str, Any]] = {}
@@ -96,15 +125,17 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
             continue
         intervals = _bootstrap(run, rows, metric)
         icl_intervals = intervals if metric == ICL else icl_intervals
-        found[metric] = _list_measures(metric, curve, intervals.measures if intervals else {})
-    if summary.loss_at_end is not None:
+        ends = intervals.measures if intervals else {}
+        found[metric] = _list_measures(metric, curve, ends, ended=diverged is None)
+    if summary.loss_at_end is not None and diverged is None:
         loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
         found[TRAIN_LOSS] = {name: {"value": value, "interval": None} for name, value in loss.items()}
     steps = np.sort(run.columns.steps)
     return {
         "name": run.name,
-        "verdict": summary.verdict,
-        "verdict_shares": icl_intervals.verdicts if icl_intervals else None,
+        "verdict": summary.verdict if diverged is None else "diverged",
+        "diverged_step": diverged,
+        "verdict_shares": icl_intervals.verdicts if icl_intervals and diverged is None else None,
         "loss_falls": summary.loss_falls,
         "n_evaluations": 1 + int((np.diff(steps) > 0).sum()) if len(steps) else 0,
         "first_step": int(steps[0]) if len(steps) else None,
@@ -118,12 +149,14 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _list_measures(metric: str, curve: CurveSummary, ends: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _list_measures(
+    metric: str, curve: CurveSummary, ends: Mapping[str, Any], *, ended: bool
+) -> dict[str, dict[str, Any]]:
     found = {}
     for name, one in measures_of(metric).items():
-        value = getattr(curve, name)
+        value = getattr(curve, name) if ended or _is_early(name) else None
         found[name] = {"value": value, "interval": None if value is None else ends.get(name)}
-        if one.of_shares and value is None and (why := tell_crossover(curve.verdict)):
+        if ended and one.of_shares and value is None and (why := tell_crossover(curve.verdict)):
             found[name]["why"] = why
     return found
 
