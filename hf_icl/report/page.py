@@ -26,6 +26,7 @@ from hf_icl.report.words import (
     say_verdicts,
     title_measure,
 )
+from hf_icl.summary.heads import HeadMetric
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_LOSS, title_metric
 
@@ -88,7 +89,10 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
     """Return what the chart draws, as JSON types, and the number of points above which curves were thinned,
     if any were."""
     runs = analysis.runs
-    metrics = sorted({metric for run in runs for metric in run.columns.metrics if "/" in metric})
+    every = {metric for run in runs for metric in run.columns.metrics if "/" in metric}
+    metrics = sorted(
+        metric for metric in every if HeadMetric.read(metric) is None
+    )  # heads have charts of their own
     groups = [group for group in analysis.groups if len(group) > 1]
     limit = min(
         POINTS_PER_CURVE, max(100, POINTS_PER_PAGE // max(1, len(metrics) * (len(runs) + len(groups))))

@@ -59,7 +59,7 @@ class TransienceTrainer(Trainer):
         schedule: Schedule | int = 500,
         regularization: Regularization | None = None,
         history: History | None = None,
-        instruments: Sequence[Instrument] = (),
+        instruments: Sequence[Instrument | str] = (),
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
