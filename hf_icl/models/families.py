@@ -25,6 +25,8 @@ OWN_ATTENTION: dict[str, str | None] = {
     "xglm": "self_attn.out_proj",
     "xlnet": None,
 }
+# What the last norm of a backbone is called, beside its list of blocks.
+FINAL_NORM = re.compile(r"(final_)?(layer_?)?norm(_f)?|ln_f")
 # Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, layers.0.fc1,
 # blocks.0.mlp.2
 ATTENTION = re.compile(r"(^|[._])(attn|attention)([._]|$)")
