@@ -127,9 +127,13 @@ def find_backbone(model: nn.Module) -> PreTrainedModel:
 
 def check_heads(model: nn.Module) -> None:
     """Raise `ConfigError` if a model has no heads that can be looked into."""
-    backbone = find_backbone(model)
-    if backbone.config.model_type not in OWN_ATTENTION:
-        find_attention(backbone)
+    if shows_parts(model):
+        find_attention(find_backbone(model))
+
+
+def shows_parts(model: nn.Module) -> bool:
+    """Return whether a model lets visitors change queries, keys, values and patterns."""
+    return find_backbone(model).config.model_type not in OWN_ATTENTION
 
 
 def find_attention(backbone: PreTrainedModel) -> list[nn.Module]:

@@ -56,6 +56,15 @@ def cut(model: nn.Module, path: DirectPath) -> Iterator[None]:
             hook.remove()
 
 
+def has_path(model: nn.Module) -> bool:
+    """Return whether both ends of a model's stream are found, so that the path can be cut."""
+    try:
+        find_ends(find_backbone(model))
+    except ConfigError:
+        return False
+    return True
+
+
 def find_ends(backbone: PreTrainedModel) -> tuple[nn.ModuleList, nn.Module]:
     """Return the list of a backbone's blocks, and the norm after them."""
     for name, blocks in backbone.named_modules():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_icl.history.record import RunRecord, group_replicas, label_group
+from hf_icl.report.heads import analyse_effects, analyse_heads
 from hf_icl.summary import measures
 from hf_icl.summary.intervals import (
     LEVEL,
@@ -110,6 +111,8 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
         "chance": dict(run.chance),
         "n_sequences": dict(run.n_sequences),
         "bank": dict(run.bank),
+        "heads": analyse_heads(run, summary.curves[ICL].peak_step if ICL in summary.curves else None),
+        "effects": analyse_effects(run),
         "config": dict(run.config),
         "provenance": dict(run.provenance),
     }
@@ -160,7 +163,13 @@ def average_curve(runs: Sequence[RunRecord], metric: str, n_points: int = POINTS
     Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above
     `n_points` common steps, every k-th is taken.
     """
-    curves = [run.curve(metric) for run in runs]
+    return average_points([run.curve(metric) for run in runs], n_points)
+
+
+def average_points(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], n_points: int = POINTS_PER_CURVE
+) -> Mean | None:
+    """Return what `average_curve` does, from steps and values of each replica."""
     curves = [(steps, values) for steps, values in curves if steps.size]
     if len(curves) < 2:
         return None

@@ -5,6 +5,7 @@ Loads no torch, so that reports start soon.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -75,6 +76,10 @@ class HeadCurves(NamedTuple):
         row, head = np.unravel_index(np.nanargmax(self.at(step)), self.values.shape[1:])
         return self.layers[row], int(head)
 
+    def read(self, step: float, head: tuple[int, int]) -> float:
+        """Return the value of one head, (layer, head), at the evaluation nearest to a step."""
+        return float(self.of(*head)[np.abs(self.steps - step).argmin()])
+
     def of(self, layer: int, head: int) -> np.ndarray:
         """Return the curve of one head, (n_evaluations,)."""
         return self.values[:, self.layers.index(layer), head]
@@ -111,3 +116,74 @@ def _stack(steps: np.ndarray, heads: Mapping[tuple[int, int], np.ndarray]) -> He
     # of equal steps the last: the first one from behind
     unique, index = np.unique(steps[known][::-1], return_index=True)
     return HeadCurves(unique, values[known][::-1][index], layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadsSummary:
+    """What the heads of one run look at, at ICL's peak and at the end.
+
+    Attributes:
+        peak_step: The evaluation of heads nearest to ICL's peak.
+        last_step: Their last one.
+        head: The one that looks most at the right label, at the peak.
+        at_peak: Its induction strength then, on sequences that ask for ICL.
+        at_end: The same at the end.
+        flip_at_peak: Its strength with labels swapped, at the peak: negative where it looks at the class's
+            own label.
+        flip_at_end: The same at the end.
+        own_head: The one that looks most at the class's own label, at the end, with labels swapped.
+        own_at_peak: Its strength with labels swapped, at the peak.
+        own_at_end: The same at the end, the lowest of all heads.
+
+    Where swapped labels were not measured, their fields are None.
+    """
+
+    peak_step: int
+    last_step: int
+    head: str
+    at_peak: float
+    at_end: float
+    flip_at_peak: float | None = None
+    flip_at_end: float | None = None
+    own_head: str | None = None
+    own_at_peak: float | None = None
+    own_at_end: float | None = None
+
+
+def summarize_heads(
+    icl: HeadCurves, flip: HeadCurves | None = None, peak_step: float | None = None
+) -> HeadsSummary:
+    """Return what heads look at, at ICL's peak and at the end.
+
+    Args:
+        icl: Induction strengths on sequences that ask for ICL.
+        flip: The same on sequences with swapped labels.
+        peak_step: Where ICL peaks; None: at the last evaluation.
+
+    >>> def curves(*heads):
+    ...     return HeadCurves(np.array([10, 90]), np.array(heads, float).T[:, None], (1,))
+    >>> found = summarize_heads(curves([0.2, 0.1], [0.5, 0.3]), curves([0.1, -0.4], [0.4, 0.2]), peak_step=12)
+    >>> found.head, found.at_peak, found.at_end, found.own_head, found.own_at_end
+    ('L1H1', 0.5, 0.3, 'L1H0', -0.4)
+    """
+    last = int(icl.steps[-1])
+    peak = last if peak_step is None else peak_step
+    head = icl.find_strongest(peak)
+    found = HeadsSummary(
+        peak_step=int(icl.steps[np.abs(icl.steps - peak).argmin()]),
+        last_step=last,
+        head=name_head(*head),
+        at_peak=icl.read(peak, head),
+        at_end=icl.read(last, head),
+    )
+    if flip is None:
+        return found
+    own = flip._replace(values=-flip.values).find_strongest(last)
+    return dataclasses.replace(
+        found,
+        flip_at_peak=flip.read(peak, head),
+        flip_at_end=flip.read(last, head),
+        own_head=name_head(*own),
+        own_at_peak=flip.read(peak, own),
+        own_at_end=flip.read(last, own),
+    )
