@@ -163,8 +163,8 @@ def test_every_command_has_help_with_an_example(command):
 
 def test_commands_stand_in_the_order_in_which_they_are_needed():
     assert list_commands() == [
-        "run", "resume", "report", "evaluate", "plan", "presets", "push", "pull", "sweep", "data show", "data export",
-        "data push", "metrics push",
+        "run", "resume", "report", "evaluate", "plan", "presets", "circuits", "push", "pull", "sweep", "data show",
+        "data export", "data push", "metrics push",
     ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_icl.history.record import RunRecord, group_replicas, label_group
-from hf_icl.report.heads import analyse_effects, analyse_heads
+from hf_icl.report.heads import analyse_circuits
 from hf_icl.summary import measures
 from hf_icl.summary.intervals import (
     LEVEL,
@@ -45,6 +45,7 @@ class Analysis:
             `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in
             `groups` (of two runs or more) it is the mean over `n` replicas with an interval over replicas. An
             interval is null where there is none; its upper end is null where it lies beyond training.
+            Runs whose heads were measured also have `heads` (see `HeadsSummary`), and `effects` if any were.
     """
 
     runs: tuple[RunRecord, ...]
@@ -111,8 +112,7 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
         "chance": dict(run.chance),
         "n_sequences": dict(run.n_sequences),
         "bank": dict(run.bank),
-        "heads": analyse_heads(run, summary.curves[ICL].peak_step if ICL in summary.curves else None),
-        "effects": analyse_effects(run),
+        **analyse_circuits(run, summary.curves[ICL].peak_step if ICL in summary.curves else None),
         "config": dict(run.config),
         "provenance": dict(run.provenance),
     }

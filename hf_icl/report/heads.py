@@ -35,14 +35,26 @@ def find_heads(run: RunRecord) -> RunHeads | None:
     return None if icl is None else RunHeads(icl, found.get((INDUCTION, ON_FLIP)))
 
 
-def analyse_heads(run: RunRecord, peak_step: float | None) -> dict[str, Any] | None:
-    """Return the summary of a run's heads for its entry in a report, see `HeadsSummary`; None without."""
-    heads = find_heads(run)
-    return None if heads is None else dataclasses.asdict(summarize_heads(heads.icl, heads.flip, peak_step))
+def analyse_circuits(run: RunRecord, peak_step: float | None) -> dict[str, Any]:
+    """Return what a run's entry in a report says of its heads, of those things that were measured.
+
+    Args:
+        run: Whose heads.
+        peak_step: Where its ICL peaks.
+
+    Returns:
+        `heads`, the fields of a `HeadsSummary`; `effects`, for each checkpoint what changes do to the primary
+        metrics.
+    """
+    found: dict[str, Any] = {}
+    if (heads := find_heads(run)) is not None:
+        found["heads"] = dataclasses.asdict(summarize_heads(heads.icl, heads.flip, peak_step))
+    if effects := _list_effects(run):
+        found["effects"] = effects
+    return found
 
 
-def analyse_effects(run: RunRecord) -> list[dict[str, Any]]:
-    """Return what ablations do, by checkpoint: how far each primary metric moves, with its interval."""
+def _list_effects(run: RunRecord) -> list[dict[str, Any]]:
     return [
         {
             "step": row["step"],

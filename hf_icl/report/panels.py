@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -30,6 +31,7 @@ from hf_icl.task.evaluators import EVALUATORS
 MOST_PANELS = 64  # of models with more heads, those that look most at labels, either way
 POINTS_PER_PANEL = 120
 WIDTH, HEIGHT = 120, 64  # of a panel on the page, in its own units
+PANEL_HEIGHT, MARGINS = 0.85, 0.9  # of the figure, in inches
 LINES = {ON_ICL: "on ICL sequences", ON_FLIP: "with labels flipped"}
 
 
@@ -116,7 +118,7 @@ def _place(step: float, last: int) -> float:
 
 def list_effects(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the table of what ablations do: a line each, a column for each step and metric; None without."""
-    rows = entry["effects"]
+    rows = entry.get("effects")
     if not rows:
         return None
     metrics = [
@@ -151,31 +153,34 @@ def draw_heads(run: RunRecord) -> Figure | None:
     panels = list_panels(heads)
     n_columns = max(map(len, panels.values()))
     colours = dict(zip(EVALUATORS, EVALUATOR_COLOURS, strict=False))
+    height = MARGINS + PANEL_HEIGHT * len(panels)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.6 + 0.95 * len(panels)), layout="constrained")
-        grid = figure.subplots(len(panels), n_columns, sharex=True, sharey=True, squeeze=False)
-        for row, found in zip(grid, panels.values(), strict=True):
-            for axes, panel in zip(row, _fill_up(found, n_columns), strict=True):
-                if panel is None:
-                    axes.set_visible(False)
-                    continue
-                axes.axhline(0, color="0.6", lw=0.6)
-                for name, (steps, values) in panel.curves.items():
-                    axes.plot(
-                        steps, values, color=colours[name], lw=1, marker="o" if len(steps) == 1 else "", ms=3
-                    )
-                axes.set_title(panel.name, fontsize=7, loc="left", pad=2)
-                axes.tick_params(labelsize=6)
-        grid[0, 0].set_ylim(-1, 1)
-        grid[0, 0].xaxis.set_major_locator(MaxNLocator(2, integer=True))
-        grid[0, 0].xaxis.set_major_formatter(FuncFormatter(format_tick))
-        figure.supxlabel("Training step", fontsize=8)
-        figure.supylabel("Induction strength", fontsize=8)
+        figure = Figure(figsize=(7.2, height))
+        grid = figure.add_gridspec(
+            len(panels), n_columns, left=0.08, right=0.99, top=1 - 0.45 / height, bottom=0.45 / height,
+            wspace=0.15, hspace=0.4,
+        )  # fmt: skip  # by hand: for many panels, matplotlib's own layouts take seconds
+        first = None
+        for row, found in enumerate(panels.values()):
+            for column, panel in enumerate(found):
+                axes = figure.add_subplot(grid[row, column], sharex=first, sharey=first)
+                first = first or axes
+                _draw_panel(axes, panel, colours)
+                axes.tick_params(labelleft=column == 0, labelbottom=row == len(panels) - 1)
+        first.set_ylim(-1, 1)
+        first.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+        first.xaxis.set_major_formatter(FuncFormatter(format_tick))
+        figure.supxlabel("Training step", fontsize=8, y=0.03 / height)
+        figure.supylabel("Induction strength", fontsize=8, x=0.005)
         shown = panels[min(panels)][0].curves
         handles = [Line2D([], [], color=colours[name], label=LINES[name]) for name in shown]
-        figure.legend(handles=handles, loc="outside upper center", ncols=2, handlelength=1.8)
+        figure.legend(handles=handles, loc="upper center", ncols=2, handlelength=1.8)
     return figure
 
 
-def _fill_up(panels: Sequence[Panel], n_columns: int) -> list[Panel | None]:
-    return [*panels, *[None] * (n_columns - len(panels))]
+def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
+    axes.axhline(0, color="0.6", lw=0.6)
+    for name, (steps, values) in panel.curves.items():
+        axes.plot(steps, values, color=colours[name], lw=1, marker="o" if len(steps) == 1 else "", ms=3)
+    axes.set_title(panel.name, fontsize=7, loc="left", pad=2)
+    axes.tick_params(labelsize=6)
