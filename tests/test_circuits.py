@@ -34,7 +34,9 @@ def make_task(form="vectors", n_context=2, **settings):
 
 def make_native(task, places="interleaved", **settings):
     torch.manual_seed(0)
-    shape = CausalTransformerConfig(n_layers=2, d_model=16, n_heads=2, max_places=16, **settings)
+    shape = CausalTransformerConfig(
+        **{"n_layers": 2, "d_model": 16, "n_heads": 2, "max_places": 16} | settings
+    )
     return ICLModel.from_backbone(shape, task.bank, n_context=task.n_context, places=places).eval()
 
 
@@ -82,6 +84,12 @@ def test_scores_equal_a_plain_loop(places, n_context):
         strength = sum(right) / len(right) - sum(other) / len(other)
         assert found["induction"][b, h].item() == pytest.approx(strength, abs=1e-6)
         assert -1 <= strength <= 1 and found["context_mass"][b, h].item() == pytest.approx(sum(row), abs=1e-6)
+
+
+def test_places_before_the_first_exemplar_move_everything():
+    plain, moved = (lay_out(3, "interleaved", n_before=by) for by in (0, 2))
+    assert torch.equal(moved.exemplars, plain.exemplars + 2) and torch.equal(moved.labels, plain.labels + 2)
+    assert (plain.query, moved.query) == (6, 8)
 
 
 def test_the_other_label_of_two_turns_the_sign():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_icl.circuits.ablation import Ablation, pair_up, prepare
+from hf_icl.circuits.ablation import Ablation, PartRecorder, pair_up, prepare
+from hf_icl.circuits.attention import visit
 from hf_icl.circuits.effects import count_heads, list_lone_heads, list_single_heads, measure_effects
 from hf_icl.circuits.path import DirectPath, cut, find_ends
 from hf_icl.errors import ConfigError
@@ -114,6 +115,16 @@ def test_each_part_that_is_kept_matters_and_queries_and_keys_make_the_pattern():
         if keep:
             assert (logits - found[()]).abs().max() > 1e-4, keep
     close(found["queries", "keys"], found["patterns",])
+
+
+def test_parts_are_kept_after_the_last_ablated_layer_alone():
+    """Of what is ablated in layers 0 and 1, layer 1's own parts feel layer 0: only layer 2's are put back."""
+    task = make_task()
+    model = make_native(task, n_layers=3)
+    recorder = PartRecorder(("values", "patterns"), after=1)
+    with visit(model, recorder):
+        intact(task, model)
+    assert recorder.found.keys() == {("values", 2), ("patterns", 2)}
 
 
 @pytest.mark.parametrize("how", ["mean", "resample"])

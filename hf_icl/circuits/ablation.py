@@ -142,7 +142,7 @@ class _Edit(Visitor):
         return output
 
 
-class _PartRecorder(Visitor):
+class PartRecorder(Visitor):
     """Keeps queries, keys, values or patterns of all layers after one."""
 
     needs_parts = True
@@ -167,7 +167,7 @@ class _PartRecorder(Visitor):
 def _record_parts(
     task: Task, model: nn.Module, heads: Heads, names: Iterable[str], batch: SequenceBatch
 ) -> dict[tuple[str, int], Tensor]:
-    recorder = _PartRecorder(names, after=max(heads))
+    recorder = PartRecorder(names, after=max(heads))
     with visit(model, recorder):
         task.predict(model, batch)
     return recorder.found
