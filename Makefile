@@ -3,6 +3,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+WORKERS := -n 2 --dist worksteal
 
 .PHONY: run test test-slow test-floor test-newest lint format bench help
 
@@ -12,8 +13,8 @@ help:  ## List the targets
 run: $(READY)  ## Train the embedded default, watch ICL rise and fall, write the report
 	$(BIN)/hf-icl run default training.threads=2
 
-test: $(READY)  ## Unit suite, offline, about five minutes on two cores
-	$(PYTEST) -n 2 -q
+test: $(READY)  ## Unit suite, offline, two to four minutes on two cores
+	$(PYTEST) $(WORKERS) -q
 
 test-slow: $(READY)  ## What takes longer: real runs, environments of their own
 	$(PYTEST) -q -m slow
@@ -47,7 +48,7 @@ $(FLOOR)/.ready: setup.cfg tests/floors.py
 	touch $@
 
 test-floor: $(FLOOR)/.ready  ## The unit suite on the lowest versions that setup.cfg declares
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(FLOOR)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(FLOOR)/bin/python -m pytest $(WORKERS) -q -W default::DeprecationWarning
 
 # The newest versions that the ranges of setup.cfg allow, in an environment of their own: what users get from pip today.
 NEWEST := .venv-newest
@@ -58,4 +59,4 @@ $(NEWEST)/.ready: setup.cfg
 
 test-newest: $(NEWEST)/.ready  ## The unit suite on the newest versions that setup.cfg allows
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(NEWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning -W default::FutureWarning
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(NEWEST)/bin/python -m pytest $(WORKERS) -q -W default::DeprecationWarning -W default::FutureWarning

@@ -1,9 +1,11 @@
-"""How far trainings on 1, 2 and 4 processes drift apart: the same 64 sequences per step, losses compared step by step.
+"""How far trainings on 1, 2 and 4 processes drift apart: the same 64 sequences per step,
+losses compared step by step.
 
     python benchmarks/agree_devices.py [--steps N] [--json FILE]
 
 Trains the default preset's task and model in float32 by torchrun (gloo), with SGD and AdamW, with and without
-accumulation. Prints the Markdown table of docs/devices.md: largest differences from one process without accumulation.
+accumulation. Prints the Markdown table of docs/devices.md: largest differences from one process without
+accumulation.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ Training = dict[str, list[float]]
 
 
 def train(n_steps: int, folder: Path) -> None:
-    """Train all in this process, one of those that torchrun started; the main one writes losses and weights."""
+    """Train all in this process, one of those that torchrun started;
+    the main one writes losses and weights."""
     from hf_icl.distributed import count_processes, is_main, join, leave
 
     join(cpu=True)
@@ -67,7 +70,8 @@ def train_once(n_steps: int, n_parts: int, optimizer: str, learning_rate: float)
 
 
 def drop_key_bias(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """Leave out the bias of attention's keys: softmax cancels it, so its gradient is rounding, which AdamW blows up."""
+    """Leave out the bias of attention's keys: softmax cancels it, so its gradient is rounding,
+    which AdamW blows up."""
     if not name.endswith("qkv.bias"):
         return weight
     query, _, value = weight.chunk(3)

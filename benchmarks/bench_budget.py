@@ -1,4 +1,5 @@
-"""Hold `hf-icl plan` against what is measured: parameters, FLOPs, live bytes of real steps, memory of real processes.
+"""Hold `hf-icl plan` against what is measured: parameters, FLOPs, live bytes of real steps,
+memory of real processes.
 
 Example: OMP_NUM_THREADS=1 python benchmarks/bench_budget.py gpt2-2x64 gpt2-6x256 --json budgets.json
 """
@@ -107,7 +108,8 @@ def measure_tensors(config: RunConfig) -> dict[str, int]:
 
 
 def sum_saved(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
-    """Return the bytes of all storages that autograd keeps for the backward pass, weights left out, inputs included."""
+    """Return the bytes of all storages that autograd keeps for the backward pass, weights left out,
+    inputs included."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     saved: dict[int, torch.Tensor] = {
         tensor.untyped_storage().data_ptr(): tensor for tensor in inputs.values()
@@ -126,7 +128,8 @@ def sum_saved(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
 
 
 def measure_process(preset: str, overrides: list[str]) -> int:
-    """Train for three steps in a process of its own; return the most resident memory above what libraries take.
+    """Train for three steps in a process of its own; return the most resident memory above what libraries
+    take.
 
     The C library's allocator is told to give freed memory back, which by default it keeps in part.
     """

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_devices.py [--steps N] [--rounds N] [--json FILE]
 
-Trains the default preset, evaluators aside, by torchrun. The arrangements take turns, so that a busy machine slows all
-alike; each row is the median over the rounds, of the Trainer's own steps per second.
+Trains the default preset, evaluators aside, by torchrun. The arrangements take turns, so that a busy machine
+slows all alike; each row is the median over the rounds, of the Trainer's own steps per second.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/bench_gpu.py [--shapes c,a] [--replicas 1,64] [--steps 200] [--tf32] [--json FILE]
 
-Steps are those of CompiledTrainer and of stacks of replicas: drawn, looked up and, on a GPU, replayed as one CUDA graph.
-Shapes are bench_training's. "busy" is the share of the time in which a kernel was running: near 1, arithmetic or memory
-bounds a step, and the kernels that take longest say which; far below, the host does. Without a GPU it runs on the CPU, which
-proves the program alone.
+Steps are those of CompiledTrainer and of stacks of replicas: drawn, looked up and, on a GPU, replayed as one
+CUDA graph. Shapes are bench_training's. "busy" is the share of the time in which a kernel was running: near
+1, arithmetic or memory bounds a step, and the kernels that take longest say which; far below, the host does.
+Without a GPU it runs on the CPU, which proves the program alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def time_steps(stack: Stack, n_steps: int) -> float:
 
 
 def profile_steps(stack: Stack) -> tuple[float, dict[str, float]]:
-    """Return the share of the time in which the device was busy, and the kernels that took longest, with their shares."""
+    """Return the share of the time in which the device was busy, and the kernels that took longest,
+    with their shares."""
     on_gpu = torch.cuda.is_available()
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
         seconds = time_steps(stack, PROFILED)

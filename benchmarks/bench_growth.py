@@ -1,10 +1,11 @@
-"""How cost grows: of a step with classes and with replicas, of a row and of a report with the evaluations before.
+"""How cost grows: of a step with classes and with replicas,
+of a row and of a report with the evaluations before.
 
     python benchmarks/bench_growth.py [--rows 10000,100000] [--json FILE]
 
-Steps are those of CompiledTrainer at the embedded default, whose labels stay 32 whatever the number of classes; the sizes
-take turns, and ratios compare rates of one round. A report is that of one run, made by the command in a process of its own,
-from a history that repeats a real one's rows.
+Steps are those of CompiledTrainer at the embedded default, whose labels stay 32 whatever the number of
+classes; the sizes take turns, and ratios compare rates of one round. A report is that of one run, made by the
+command in a process of its own, from a history that repeats a real one's rows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pathlib import Path
 
 from bench_training import Team, run_stack
 
-from hf_icl.history.history import History, encode_row
+from hf_icl.history.history import History
+from hf_icl.history.lines import encode_row
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import Run
 
@@ -31,7 +33,8 @@ REPLICAS = (1, 2, 4, 8, 16, 32)
 REPORT = """
 import atexit
 from hf_icl.cli.main import main
-atexit.register(lambda: print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1]))
+lines = lambda: open("/proc/self/status")
+atexit.register(lambda: print([line for line in lines() if line.startswith("VmHWM")][0].split()[1]))
 main()
 """  # the command, which then says its own peak memory in KiB; `getrusage` would count this process's too
 ROUNDS, STEPS = 7, 150
@@ -84,9 +87,11 @@ def measure_report(n_rows: int, folder: Path) -> dict:
     )
     run.train()
     rows = run.history.rows
+    line, last = rows.last_line, rows[-1]
     with open(folder / "run/history.jsonl", "ab") as file:
         for number in range(1, n_rows - len(rows) + 1):
-            file.write(encode_row(rows[-1] | {"step": rows[-1]["step"] + number}))
+            line = encode_row(last | {"step": last["step"] + number}, line)
+            file.write(line)
     words = ["report", str(folder / "run"), "--output", str(folder / "report")]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", REPORT, *words], capture_output=True, text=True, check=True)

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_sampler.py [--json FILE]
 
-Draws the default spec (context 8, burst 3, distractor) in calls of `--count` sequences. The configurations take turns,
-so that a busy machine slows all alike, and each row is the median over the rounds. Times are CPU seconds of the one
-thread, so other programs on the machine count as little as they can.
+Draws the default spec (context 8, burst 3, distractor) in calls of `--count` sequences. The configurations
+take turns, so that a busy machine slows all alike, and each row is the median over the rounds. Times are CPU
+seconds of the one thread, so other programs on the machine count as little as they can.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
     python benchmarks/bench_training.py [--shapes a,b,c,d] [--quick] [--json FILE]
 
-Four ways: a plain torch loop (benchmarks/reference.py), TransienceTrainer, CompiledTrainer's steps, and 8 replicas in
-stacks. They take turns within each shape, so that a busy machine slows all alike; rates are medians over the rounds, and
-ratios compare rates of one round. Every way but the replicas uses all cores through torch's threads; replicas use one
-process of one thread per core, which work at the same time. Shares of the rate of a large matrix product count the
-products of the plain loop, at all places; the other ways leave out those that no output depends on.
+Four ways: a plain torch loop (benchmarks/reference.py), TransienceTrainer, CompiledTrainer's steps, and 8
+replicas in stacks. They take turns within each shape, so that a busy machine slows all alike; rates are
+medians over the rounds, and ratios compare rates of one round. Every way but the replicas uses all cores
+through torch's threads; replicas use one process of one thread per core, which work at the same time. Shares
+of the rate of a large matrix product count the products of the plain loop, at all places; the other ways
+leave out those that no output depends on.
 """
 
 from __future__ import annotations
@@ -38,10 +39,16 @@ from hf_icl.training.compiled.stack import Stack
 from hf_icl.training.trainer import TransienceTrainer
 
 EXTENSIVE = [
-    "model.places=interleaved", "model.exemplar_scale=1", "training.batch_size=32", "training.learning_rate=1e-5",
-    "task.bank.n_labels=null", "task.bank.dim=512", "task.bank.eps=0.5", "task.bank.n_exemplars=4",
+    "model.places=interleaved",
+    "model.exemplar_scale=1",
+    "training.batch_size=32",
+    "training.learning_rate=1e-5",
+    "task.bank.n_labels=null",
+    "task.bank.dim=512",
+    "task.bank.eps=0.5",
+    "task.bank.n_exemplars=4",
     "task.n_eval_sequences=10",
-]  # fmt: skip
+]
 SHORT = [*EXTENSIVE, "model.mlp_ratio=0", "task.train={n_context: 2, burst: 1, distractor: true}"]
 DEEP = ["model.n_layers=12", "model.mlp_ratio=4", "task.train={n_context: 8, burst: 3, distractor: true}"]
 SHAPES = {
@@ -85,13 +92,15 @@ def time_products() -> float:
 
 
 class Orders:
-    """What a training process is told: to take some steps, and to answer how fast they were; it waits in between."""
+    """What a training process is told: to take some steps, and to answer how fast they were;
+    it waits in between."""
 
     def __init__(self, connection) -> None:
         self.connection, self.n_left, self.n_sequences, self.started = connection, WARM_UP, 0, None
 
     def count(self, n_sequences: int) -> None:
-        """Note that one step was taken; after the last one that was ordered, answer, and wait for the next order."""
+        """Note that one step was taken; after the last one that was ordered, answer,
+        and wait for the next order."""
         self.n_left -= 1
         self.n_sequences += n_sequences
         if self.n_left:

@@ -1,4 +1,5 @@
-"""A bare training loop of the same models, in plain torch: what the speed of everything else is compared with."""
+"""A bare training loop of the same models, in plain torch: what the speed of everything else is compared
+with."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """The same fine-tuning on any number of devices: every one of them sees its share of the same sequences.
 
-    accelerate launch --config_file examples/accelerate/multi_gpu.yaml examples/finetune_distributed.py MODEL_ID
+    accelerate launch --config_file examples/accelerate/multi_gpu.yaml examples/finetune_distributed.py
+    MODEL_ID
 
-Two processes on a CPU: torchrun --nproc_per_node 2 examples/finetune_distributed.py MODEL_ID --cpu. The batch is one over
-all devices, so loss and history do not depend on how many there are.
+Two processes on a CPU: torchrun --nproc_per_node 2 examples/finetune_distributed.py MODEL_ID --cpu. The batch
+is one over all devices, so loss and history do not depend on how many there are.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""ICL and IWL in a stock `Trainer` around any Hugging Face backbone. Seconds on a CPU; for the fade, 100 × the steps."""
+"""ICL and IWL in a stock `Trainer` around any Hugging Face backbone. Seconds on a CPU; for the fade,
+100 × the steps."""
 
 from transformers import GPT2Config, Trainer, TrainingArguments
 

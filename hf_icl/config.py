@@ -15,8 +15,8 @@ from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 import pydantic
-import yaml
 
+from hf_icl import reading
 from hf_icl.errors import ConfigError
 
 
@@ -240,10 +240,10 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
         if not equals or not key or key.startswith("-"):
             raise ConfigError("command line", word, "settings are written key=value", "For example: seed=1")
         try:
-            value = yaml.load(text, Loader=YamlLoader)
-        except yaml.YAMLError as error:
+            value = reading.parse_yaml(text)
+        except ValueError as error:
             hint = "Quote the word, or close its brackets."
-            raise ConfigError(key, text, "the value is not YAML", hint) from error
+            raise ConfigError(key, text, f"the value {error}", hint) from error
         tree = merge(tree, nest({key: value}))
     return tree
 
@@ -260,28 +260,11 @@ def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
         ConfigError: If it cannot be read, is no YAML, or holds no mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(what, str(path), f"cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(what, str(path), f"not valid YAML: {error}") from error
+        tree = reading.read_yaml(path)
+    except OSError as error:
+        raise ConfigError(what, str(path), f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ConfigError(what, str(path), str(error), "Mend the file.") from error
     if not isinstance(tree, dict):
         raise ConfigError(what, str(path), "must be a mapping of keys to values", example)
     return tree
-
-
-class YamlLoader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as everyone expects (YAML 1.1 reads it as text)."""
-
-
-def _construct_scalar(loader: YamlLoader, node: yaml.ScalarNode) -> str | float:
-    text = loader.construct_scalar(node)
-    if node.style is None:
-        try:
-            return float(text) if "e" in text.lower() else text
-        except ValueError:
-            return text
-    return text
-
-
-YamlLoader.add_constructor("tag:yaml.org,2002:str", _construct_scalar)

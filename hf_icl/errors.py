@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from hf_icl.wording import say_plainly, shorten
+
 
 class HfIclError(Exception):
-    """Base of every error that the user's input or files can cause; the command line exits with code 2."""
+    """Base of every error that the user's input or files can cause; the command line exits with code 2.
+
+    As text it holds no control characters and nothing that looks like a token, and is a screen long at most.
+    """
+
+    def __str__(self) -> str:
+        return say_plainly(super().__str__())
 
 
 class ConfigError(HfIclError, ValueError):
@@ -25,8 +33,8 @@ class ConfigError(HfIclError, ValueError):
         super().__init__(field, value, rule, hint)
 
     def __str__(self) -> str:
-        text = f"{self.field} = {self.value!r}: {self.rule.rstrip('.')}."
-        return f"{text} {self.hint}" if self.hint else text
+        text = f"{self.field} = {shorten(self.value)}: {self.rule.rstrip('.')}."
+        return say_plainly(f"{text} {self.hint}" if self.hint else text)
 
     def within(self, parent: str) -> ConfigError:
         """Return the same error with its field named from one level further out."""
@@ -66,3 +74,7 @@ class HubError(RunError):
 
 class LostProcessError(RunError):
     """Another process of the same run has ended, so that this one cannot go on."""
+
+
+class DivergedError(RunError):
+    """The loss of a run is no number any more, so that it has ended before its last step."""

@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from hf_icl.errors import RunError
 from hf_icl.files import explain, write_whole
+from hf_icl.reading import read_json
+from hf_icl.wording import mask
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".holder.json"
 HEARTBEAT_S, STALE_S = 20.0, 120.0
@@ -64,21 +66,21 @@ def hold(folder: Path) -> Iterator[None]:
 def _describe_self() -> dict[str, Any]:
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "command": command[:200]}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "command": mask(command)[:200]}
 
 
 def _read(holder: Path) -> dict[str, Any]:
     try:
-        found = json.loads(holder.read_text("utf-8"))
+        found = read_json(holder)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and isinstance(found.get("host"), str) else {}
 
 
 def _is_alive_elsewhere(holder: Path, lock: Path) -> bool:
     """Return whether a process of another machine holds the folder, by the clock of the disk."""
     found = _read(holder)
-    if not found or found.get("host") == socket.gethostname():
+    if not found or found["host"] == socket.gethostname():
         return False  # of this machine's processes the lock itself tells
     os.utime(lock)
     return lock.stat().st_mtime - holder.stat().st_mtime < STALE_S
@@ -93,6 +95,6 @@ def _beat(holder: Path, stop: threading.Event) -> None:
 def _refuse(folder: Path, found: dict[str, Any]) -> RunError:
     who = "another process"
     if found:
-        who = f"process {found.get('pid')} on {found.get('host')}"
+        who = f"process {found.get('pid')} on {found['host']}"
         who += f", since {found.get('since')} ({found.get('command')}),"
     return RunError(f"{folder}: {who} is at work here. Wait for it, or stop it.")

@@ -1,5 +1,7 @@
 """Shared by all tests: offline, one thread, caches of their own."""
 
+import gc
+import json
 import os
 import subprocess
 import tempfile
@@ -11,19 +13,26 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="hf_icl_tests_"))
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
 from .hub.client import LoopbackHub  # noqa: E402
-from .hub.launcher import Launcher  # noqa: E402
-from .hub.session import Session  # noqa: E402
+from .launcher import Launcher, Servers  # noqa: E402
+from .programs import leave_figures_blank  # noqa: E402
 from .publishing import train  # noqa: E402
 
 OMNIGLOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 
 
+def pytest_collection_finish():
+    """Each training collects garbage: it need not look through all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Two workers on two cores: more threads would only get in each other's way."""
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -35,9 +44,45 @@ def omniglot_folder() -> Path:
     return OMNIGLOT
 
 
+SERVERS = "HF_ICL_TEST_SERVERS"
+
+
+def make_servers() -> Servers:
+    """Return the servers of this run of pytest, for all its workers."""
+    if SERVERS not in os.environ:
+        os.environ[SERVERS] = json.dumps([tempfile.mkdtemp(prefix="hf_icl_servers_"), os.getpid()])
+    folder, owner = json.loads(os.environ[SERVERS])
+    return Servers(Path(folder), owner)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs):
+    """Workers are forked as well, with everything imported."""
+    servers = make_servers()
+    for spec in specs:
+        spec.python = Launcher(servers, servers.folder).python
+
+
 @pytest.fixture(scope="session")
-def _hub(tmp_path_factory):
-    hub = LoopbackHub(tmp_path_factory.mktemp("hub"))
+def _servers():
+    return make_servers()
+
+
+@pytest.fixture(scope="session")
+def programs(_servers, tmp_path_factory):
+    """Return what starts `hf-icl` and other Python programs, offline, within milliseconds."""
+    return Launcher(_servers, tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture
+def _blank_figures(monkeypatch):
+    """Reports are not what a test is about: their figures stay blank."""
+    leave_figures_blank(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="session")
+def _hub(_servers, tmp_path_factory):
+    hub = LoopbackHub(tmp_path_factory.mktemp("hub"), _servers)
     yield hub
     hub.stop()
 
@@ -50,20 +95,10 @@ def hub(_hub) -> Iterator[LoopbackHub]:
     _hub.reset()  # what is made for all tests may come next
 
 
-@pytest.fixture(scope="module")
-def session(_hub):
-    """Return a client process of the loopback Hub that stays for all tests of a module; use it beside `hub`."""
-    session = Session(_hub)
-    yield session
-    session.close()
-
-
 @pytest.fixture(scope="session")
 def launcher(_hub):
-    """Return what starts `hf-icl` commands against the loopback Hub within milliseconds."""
-    launcher = Launcher(_hub)
-    yield launcher
-    launcher.close()
+    """Return what starts `hf-icl` and snippets against the loopback Hub at once; use it beside `hub`."""
+    return _hub.launcher
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +110,17 @@ def publication(_hub, launcher, tmp_path_factory):
     twin = train(launcher, folder / "twin")
     assert twin.code == 0, twin.err
     return SimpleNamespace(run=folder / "run", twin=folder / "twin" / "run", ended=ended, folder=folder)
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    """Return the folder of a small language model that has learned a little, with its tokenizer."""
+    from .small_lm import pretrain
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    losses = pretrain(folder, steps=60)
+    assert losses[-1] < losses[0] - 0.5
+    return folder
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""What one process of a training does, with all it saw written down: `torchrun … tests/device_program.py FOLDER`.
+"""What one process of a training does, with all it saw written down:
+`torchrun … tests/device_program.py FOLDER`.
 
 The tests call `train_all` in their own process too: that is the training on one process.
 """
@@ -65,11 +66,21 @@ def build_model(task):
 def build_trainer(folder, task, name, model=None, **more):
     kind, n_parts, regularization, settings = TRAININGS[name]
     defaults = dict(
-        output_dir=str(folder / name), max_steps=STEPS, learning_rate=0.1, optim="sgd", max_grad_norm=0.0,
-        per_device_train_batch_size=BATCH // n_parts // count_processes(), gradient_accumulation_steps=n_parts,
-        logging_steps=1, report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True, lr_scheduler_type="constant",
+        output_dir=str(folder / name),
+        max_steps=STEPS,
+        learning_rate=0.1,
+        optim="sgd",
+        max_grad_norm=0.0,
+        per_device_train_batch_size=BATCH // n_parts // count_processes(),
+        gradient_accumulation_steps=n_parts,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        use_cpu=True,
+        lr_scheduler_type="constant",
         ddp_find_unused_parameters=False,
-    )  # fmt: skip
+    )
     args = TrainingArguments(**defaults | settings | more)
     model = model or build_model(task)
     if kind == "thin":

@@ -1,6 +1,8 @@
-"""Proves what holds for a family of models, and writes the table of families: python -m tests.family_proof docs/families.md
+"""Proves what holds for a family of models, and writes the table of families:
+python -m tests.family_proof docs/families.md
 
-Each row is earned by training: a stock `Trainer` with the callback, in tokens and in vectors form, on one CPU thread.
+Each row is earned by training: a stock `Trainer` with the callback, in tokens and in vectors form, on one CPU
+thread.
 """
 
 from __future__ import annotations
@@ -25,9 +27,18 @@ from tests.families import FAMILIES, WIDTH, tiny_config, tiny_model
 
 N_CONTEXT, VOCABULARY, STEPS = 2, 32, 40
 COLUMNS = (
-    "family", "model_type", "parameters", "head", "tokens", "vectors", "generate", "left padding", "right padding",
-    "heads", "training loss, tokens and vectors",
-)  # fmt: skip
+    "family",
+    "model_type",
+    "parameters",
+    "head",
+    "tokens",
+    "vectors",
+    "generate",
+    "left padding",
+    "right padding",
+    "heads",
+    "training loss, tokens and vectors",
+)
 
 
 @dataclasses.dataclass
@@ -61,7 +72,8 @@ def make_task(form: str) -> Task:
 
 
 def prove(family: str, folder: Path) -> Row:
-    """Train, evaluate, save, reload and probe one family; raises AssertionError where something does not hold."""
+    """Train, evaluate, save, reload and probe one family; raises AssertionError where something does not
+    hold."""
     model = tiny_model(family, VOCABULARY)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     row = Row(family, FAMILIES[family][0], model.num_parameters(), "tied" if tied else "untied", "yes", "yes")
@@ -135,7 +147,8 @@ def check_reload(task: Task, model: PreTrainedModel, reloaded: PreTrainedModel) 
 
 @torch.no_grad()
 def probe_generate(model: PreTrainedModel) -> str:
-    """Prove that `generate` on the prompt, which uses the cache, gives the logits that evaluators read without one."""
+    """Prove that `generate` on the prompt, which uses the cache,
+    gives the logits that evaluators read without one."""
     task = make_task("tokens")
     batch = task.sampler("icl").draw(0, 10)
     prompt, labels = task.encode(batch)["input_ids"][:, :-1], torch.arange(20, 24)
@@ -176,7 +189,8 @@ def check_gradients(task: Task, model: ICLModel) -> None:
 
 @torch.no_grad()
 def probe_padding(model: PreTrainedModel, side: str) -> str:
-    """Say whether a padded prompt gets the same answer: as is, with `position_ids` that count from the text, or not."""
+    """Say whether a padded prompt gets the same answer: as is, with `position_ids` that count from the text,
+    or not."""
     task = make_task("tokens")
     batch = task.sampler("icl").draw(0, 10)
     rows, wanted = task.encode(batch), task.predict(model.eval(), batch)

@@ -22,7 +22,8 @@ def train(launcher, folder, *more, settings=SETTINGS, **options):
 
 
 def published(hub, repo):
-    """Return what a repository holds: its commits from the first, and all files of every tag and of its head."""
+    """Return what a repository holds: its commits from the first,
+    and all files of every tag and of its head."""
     state = hub.repo(f"model {repo}")
     files = {tag: hub.repo(f"model {repo}", tag).files for tag in sorted(state.tags)} | {"main": state.files}
     return SimpleNamespace(messages=state.messages[::-1], tags=sorted(state.tags), files=files)
@@ -38,8 +39,8 @@ def assert_same_publication(hub, repo, other):
 
 
 def comparable(path, content):
-    """Return what of a file does not depend on where a run was resumed: transformers counts epochs, and draws the loader's
-    seed from torch's generator, anew in each process."""
+    """Return what of a file does not depend on where a run was resumed: transformers counts epochs, and draws
+    the loader's seed from torch's generator, anew in each process."""
     if path.startswith("training_state/rng_state"):
         return None
     if path == "README.md":  # names the repository that it stands in

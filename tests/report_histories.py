@@ -7,9 +7,15 @@ import numpy as np
 from hf_icl.history.record import RunRecord
 
 CHANCE = {
-    "train/accuracy": 1 / 32, "icl/accuracy": 1 / 32, "icl/context_accuracy": 0.5, "icl_holdout/accuracy": 1 / 32,
-    "iwl/accuracy": 1 / 32, "ciwl/accuracy": 1 / 32, "flip/accuracy": 1 / 32, "flip/context_accuracy": 0.5,
-}  # fmt: skip
+    "train/accuracy": 1 / 32,
+    "icl/accuracy": 1 / 32,
+    "icl/context_accuracy": 0.5,
+    "icl_holdout/accuracy": 1 / 32,
+    "iwl/accuracy": 1 / 32,
+    "ciwl/accuracy": 1 / 32,
+    "flip/accuracy": 1 / 32,
+    "flip/context_accuracy": 0.5,
+}
 LAST_STEP = 32_000
 
 

@@ -66,13 +66,15 @@ def _shorten(module: str) -> str:
 
 
 def room_of(module: str) -> str:
-    """Return the room of a module: the folder under `hf_icl`, or the name of a file that lies there itself."""
+    """Return the room of a module: the folder under `hf_icl`,
+    or the name of a file that lies there itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "hf_icl"
 
 
 def list_needed(module: str) -> set[str]:
-    """Return a module and all others of the package that importing it imports, packages' own files left out."""
+    """Return a module and all others of the package that importing it imports,
+    packages' own files left out."""
     needed, waiting = set(), [module]
     while waiting:
         name = waiting.pop()

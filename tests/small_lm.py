@@ -1,7 +1,7 @@
 """A small language model that the tests pretrain themselves: python -m tests.small_lm FOLDER [STEPS]
 
-Its text is the language reference that every Python carries (`pydoc_data.topics`), 0.7 MB of English with code, cut by a
-byte-level BPE tokenizer of its own.
+Its text is the language reference that every Python carries (`pydoc_data.topics`), 0.7 MB of English with
+code, cut by a byte-level BPE tokenizer of its own.
 """
 
 from __future__ import annotations
@@ -52,9 +52,16 @@ def pretrain(folder: Path, *, steps: int = 60, width: int = 64, vocab_size: int 
         eos_token_id=end, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
     args = TrainingArguments(
-        str(folder / "scratch"), max_steps=steps, per_device_train_batch_size=16, learning_rate=3e-3, use_cpu=True,
-        report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=max(1, steps // 10),
-    )  # fmt: skip
+        str(folder / "scratch"),
+        max_steps=steps,
+        per_device_train_batch_size=16,
+        learning_rate=3e-3,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_steps=max(1, steps // 10),
+    )
     trainer = Trainer(
         GPT2LMHeadModel(config),
         args,

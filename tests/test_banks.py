@@ -445,7 +445,8 @@ def naive_blur(image, sigma):
 
 @pytest.mark.parametrize("n_variants", [1, 8])
 def test_features_agree_with_numpy_svd(n_variants):
-    """A twin that blurs pixel by pixel, turns every drawing, and takes the SVD of the training characters' rows."""
+    """A twin that blurs pixel by pixel, turns every drawing,
+    and takes the SVD of the training characters' rows."""
     rng = np.random.default_rng(0)
     ink = torch.from_numpy(rng.integers(0, 256, size=(9, 4, 6, 6), dtype=np.uint8))
     found = fit_features(ink, 6, n_variants, BlurPCAConfig(sigma=1.5, n_components=5))

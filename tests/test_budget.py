@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -34,7 +32,7 @@ from hf_icl.runs.presets import list_presets
 from hf_icl.runs.run import Run, build_task
 from hf_icl.training.callback import TransienceCallback
 from hf_icl.training.schedule import Schedule
-from tests.programs import ROOT, environment
+from tests.programs import ROOT
 
 LADDER = {"gpt2-2x64": (2, 64), "gpt2-4x128": (4, 128), "gpt2-6x256": (6, 256), "gpt2-12x768": (12, 768)} | {
     "gpt2-24x1024": (24, 1024), "gpt2-36x1280": (36, 1280), "gpt2-48x1600": (48, 1600),
@@ -66,7 +64,8 @@ def test_every_preset_can_be_planned_with_nothing_at_hand(preset, monkeypatch, t
 
 
 def check_by_hand(budget, n, d):
-    """GPT-2's block holds 12 d² weights in products and 13 d others; products cost 2 FLOPs forward, 4 backward."""
+    """GPT-2's block holds 12 d² weights in products and 13 d others; products cost 2 FLOPs forward,
+    4 backward."""
     outside = POSITIONS * d + LABELS * d + (DIM + 1) * d + (d + 1) * LABELS + 2 * d
     assert budget.parameters == budget.trainable == n * (12 * d * d + 13 * d) + outside
     blocks = 6 * n * 12 * d * d * PLACES
@@ -180,18 +179,29 @@ def test_a_meter_follows_storages_from_first_byte_to_last():
         (
             "gpt2-12x768",
             120e6,
-            ["gpt2, 12 layers × 768, 85.2 M", r"parameters +341 MB +42\.6 MB", r"moments +682 MB +85\.2 MB", "1.02 GB per"],
+            [
+                "gpt2, 12 layers × 768, 85.2 M",
+                r"parameters +341 MB +42\.6 MB",
+                r"moments +682 MB +85\.2 MB",
+                "1.02 GB per",
+            ],
         ),
         pytest.param(
             "gpt2-48x1600",
             300e6,
-            ["gpt2, 48 layers × 1,600, 1.48 B", r"parameters +5\.90 GB +738 MB", r"moments +11\.8 GB +1\.48 GB", "17.7 GB per"],
+            [
+                "gpt2, 48 layers × 1,600, 1.48 B",
+                r"parameters +5\.90 GB +738 MB",
+                r"moments +11\.8 GB +1\.48 GB",
+                "17.7 GB per",
+            ],
             marks=pytest.mark.slow,
         ),
     ],
-)  # fmt: skip
-def test_planning_allocates_no_model_and_prints_what_a_person_asks_first(preset, n_bytes, texts):
-    """A third of 1 GB of weights, or 6 GB; the process grows by what Python and torch write down about them."""
+)
+def test_planning_allocates_no_model_and_prints_what_a_person_asks_first(programs, preset, n_bytes, texts):
+    """A third of 1 GB of weights, or 6 GB; the process grows by what Python and torch write down about
+    them."""
     program = f"""
 import time
 from benchmarks.bench_budget import read_memory
@@ -204,10 +214,9 @@ before, start = peak(), time.process_time()
 app(["plan", "{preset}", "training.arguments.bf16=true", "--tflops", "100"], standalone_mode=False)
 print(peak() - before, time.process_time() - start)
 """
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment(COLUMNS="80"), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    text, _, measured = done.stdout.rstrip().rpartition("\n")
+    ended = programs.start(code=program, folder=ROOT, COLUMNS="80").wait()
+    assert ended.code == 0 and ended.err == "", ended.err
+    text, _, measured = ended.out.rstrip().rpartition("\n")
     grown, seconds = map(float, measured.split())
     assert grown < n_bytes and seconds < 60
     for expected in texts:
@@ -250,7 +259,8 @@ def test_memory_of_devices_worked_by_hand():
 
 
 def test_buckets_are_those_of_ddp(tmp_path):
-    """A communication hook sees every bucket that is sent; how many processes there are does not change them."""
+    """A communication hook sees every bucket that is sent; how many processes there are does not change
+    them."""
     config = load_config("gpt2-4x128", QUICK)
     task = build_task(config)
     seen = []
@@ -390,7 +400,8 @@ def test_without_memory_nothing_is_kept_of_the_context():
 
 @pytest.mark.slow
 def test_a_real_process_takes_what_was_said():
-    """Three steps of `TransienceTrainer`, evaluations and all; benchmarks/bench_budget.py does it for larger ones."""
+    """Three steps of `TransienceTrainer`, evaluations and all;
+    benchmarks/bench_budget.py does it for larger ones."""
     budget = estimate(load_config("gpt2-6x256"))
     assert measure_process("gpt2-6x256", []) == pytest.approx(budget.memory["single"].total, rel=0.1)
 

@@ -1,4 +1,5 @@
-"""Model cards on the Hub: its own checks pass them, results agree with the report, the Trainer's card writing spares them."""
+"""Model cards on the Hub: its own checks pass them, results agree with the report,
+the Trainer's card writing spares them."""
 
 import dataclasses
 import inspect
@@ -38,7 +39,7 @@ def task():
 
 
 @asks_the_endpoint
-def test_every_card_passes_the_checks_of_the_hub(hub, session, run, task, tmp_path):
+def test_every_card_passes_the_checks_of_the_hub(hub, launcher, run, task, tmp_path):
     pretrained = dataclasses.replace(run, config={"model": {"pretrained": "a/b", "lora": {"rank": 2}}})
     hostile = dataclasses.replace(run, name=HOSTILE, provenance={"command": HOSTILE, "machine": HOSTILE})
     young = dataclasses.replace(run, rows=run.rows[:1])
@@ -64,7 +65,7 @@ def test_every_card_passes_the_checks_of_the_hub(hub, session, run, task, tmp_pa
             except ValueError as error:
                 result.append(str(error))
     """
-    said = session.run(validate)
+    said = launcher.run(validate)
     assert said[: len(good)] == ["passes"] * len(good)
     assert "nonsense" in said[-2] and "tags" in said[-1]
     assert len(hub.requests("POST", "/api/validate-yaml")) == len(said)
@@ -102,6 +103,7 @@ def test_results_by_data_set_are_those_of_card_and_report(run):
     assert [entry.task_id for entry in list_eval_results(unmeasured, "ann/sequences")] == ["icl"]
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_trainer_writes_our_card_and_report(tmp_path, task):
     trainer = train(tmp_path / "mine", task)
     (tmp_path / "mine" / "README.md").write_text("An earlier draft.")
@@ -137,12 +139,13 @@ TRAIN = """
     from tests.test_trainer import BANK, arguments, build_model
 
     task = Task(TaskConfig(bank=BANK, n_eval_sequences=40))
-    settings = dict(push_to_hub=True, save_strategy="steps", save_steps=6, hub_model_id="ann/{name}", hub_private_repo=True)
+    settings = dict(push_to_hub=True, save_strategy="steps", save_steps=6)
+    settings |= dict(hub_model_id="ann/{name}", hub_private_repo=True)
     args = arguments("{name}", **settings)
 """
 
 
-def test_our_card_survives_the_pushes_of_our_trainer(hub, session):
+def test_our_card_survives_the_pushes_of_our_trainer(hub, launcher):
     code = """
         trainer = TransienceTrainer(build_model(task), args, task, schedule=4)
         trainer.train()
@@ -150,7 +153,7 @@ def test_our_card_survives_the_pushes_of_our_trainer(hub, session):
         trainer.push_to_hub("Once more")
         result = trainer.transience.history.rows[-1]["metrics"]["icl/accuracy"]
     """
-    final = session.run(textwrap.dedent(TRAIN.format(name="ours")) + textwrap.dedent(code))
+    final = launcher.run(textwrap.dedent(TRAIN.format(name="ours")) + textwrap.dedent(code))
     there = hub.repo("model ann/ours")
     card = ModelCard(there.files["README.md"].decode())
     assert final in [result.metric_value for result in card.data.eval_results]
@@ -160,7 +163,7 @@ def test_our_card_survives_the_pushes_of_our_trainer(hub, session):
 
 
 @asks_the_endpoint
-def test_a_stock_trainer_overwrites_the_card_so_it_is_pushed_afterwards(hub, session):
+def test_a_stock_trainer_overwrites_the_card_so_it_is_pushed_afterwards(hub, launcher):
     """What the documentation says of one's own `Trainer`: push, then put our card over its draft."""
     code = """
         trainer = Trainer(build_model(task), args, train_dataset=task.dataset(96), data_collator=task.collate)
@@ -172,7 +175,7 @@ def test_a_stock_trainer_overwrites_the_card_so_it_is_pushed_afterwards(hub, ses
         ModelCard(render_card([callback.record("theirs")])).push_to_hub("ann/theirs")
         result = draft
     """
-    assert "generated automatically" in session.run(
+    assert "generated automatically" in launcher.run(
         textwrap.dedent(TRAIN.format(name="theirs")) + textwrap.dedent(code)
     )
     card = ModelCard(hub.repo("model ann/theirs").files["README.md"].decode())

@@ -1,4 +1,5 @@
-"""The table of changes in docs/architecture.md stays true: what enters a registry is seen everywhere, and nowhere named again."""
+"""The table of changes in docs/architecture.md stays true: what enters a registry is seen everywhere,
+and nowhere named again."""
 
 import ast
 import dataclasses
@@ -95,7 +96,8 @@ def test_a_new_evaluator_is_a_split_with_a_meaning_and_a_result_on_the_hub(with_
 
 
 def test_an_instrument_goes_where_evaluators_go(tmp_path):
-    """What a user measures beside the evaluators is named in history, log, and page; hits give it intervals."""
+    """What a user measures beside the evaluators is named in history, log, and page;
+    hits give it intervals."""
 
     def heads(task, model, *, batch_size, spread):
         assert not model.training and not torch.is_grad_enabled()
@@ -131,7 +133,8 @@ def test_bank_kinds_are_listed_once():
 def test_nobody_else_names_kinds_and_evaluators():
     """A name in quotes outside the registry would have to be found and changed with it."""
     kinds, evaluators = set(KINDS) - {"features"}, {"icl", "icl_holdout", "iwl", "ciwl", "flip"}
-    # the model to be fine-tuned gives its own vocabulary; the data set has a default; a record tells what a model reads
+    # the model to be fine-tuned gives its own vocabulary; the data set has a default; a record tells what a
+    # model reads
     allowed = {"hf_icl.runs.config", "hf_icl.data.builder", "hf_icl.history.record"}
     for module, path in list_modules().items():
         texts = {
@@ -163,9 +166,21 @@ def test_every_command_has_help_with_an_example(command):
 
 def test_commands_stand_in_the_order_in_which_they_are_needed():
     assert list_commands() == [
-        "run", "resume", "report", "evaluate", "plan", "presets", "circuits", "push", "pull", "sweep", "data show",
-        "data export", "data push", "metrics push",
-    ]  # fmt: skip
+        "run",
+        "resume",
+        "report",
+        "evaluate",
+        "plan",
+        "presets",
+        "circuits",
+        "push",
+        "pull",
+        "sweep",
+        "data show",
+        "data export",
+        "data push",
+        "metrics push",
+    ]
 
 
 def test_the_table_of_changes_names_files_that_are_there():

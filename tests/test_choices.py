@@ -112,7 +112,8 @@ def test_a_sweep_leaves_the_users_threads_alone(tmp_path, monkeypatch, users, gi
 
 
 def test_what_was_built_to_be_checked_is_trained(tmp_path, monkeypatch):
-    """`create` builds bank and model; the first `train` uses them, and a process that gets the run builds its own."""
+    """`create` builds bank and model; the first `train` uses them,
+    and a process that gets the run builds its own."""
     run = Run.create(load_config("default", [*TINY, "training.steps=2"]), tmp_path / "run")
     built = run._built[1]
     monkeypatch.setattr("hf_icl.runs.run.build_model", None)

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from hf_icl.cli import main as cli
 from hf_icl.data.packaged import register
-from tests.programs import TINY, environment, hf_icl
+from tests.programs import TINY, environment
 
 QUICK = [*TINY, "training.steps=12", "training.checkpoint_every=4", "evaluate=4"]
+pytestmark = pytest.mark.usefixtures("_blank_figures")
 
 
 def call(*words, code=0):
@@ -29,9 +30,11 @@ def call(*words, code=0):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
+    """The command as a shell starts it, in a Python of its own."""
     register()
     folder = tmp_path_factory.mktemp("cli") / "run"
-    done = hf_icl("run", "default", *QUICK, "--output", folder)
+    command = [sys.executable, "-m", "hf_icl", "run", "default", *QUICK, "--output", folder]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -47,11 +50,11 @@ def test_a_run_shows_progress_verdict_and_where_the_report_is(run_folder):
     assert done.stderr == ""
 
 
-def test_a_live_view_is_drawn_where_there_is_a_terminal(run_folder, tmp_path):
+def test_a_live_view_is_drawn_where_there_is_a_terminal(programs, tmp_path):
     """A real terminal: `script` gives the process a pseudo-terminal."""
     if not os.path.exists("/usr/bin/script"):
         pytest.skip("util-linux `script` is not on this machine")
-    command = f"{sys.executable} -m hf_icl run default {' '.join(QUICK)} --output {tmp_path / 'run'}"
+    command = f"{programs.python} -m hf_icl run default {' '.join(QUICK)} --output {tmp_path / 'run'}"
     done = subprocess.run(
         ["script", "-qec", command, "/dev/null"],
         env=environment(TERM="xterm"),
@@ -152,26 +155,15 @@ def test_errors_fit_on_a_screen_and_exit_with_2(tmp_path, monkeypatch, capsys, w
     assert os.listdir(tmp_path) == []
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path):
+def test_ctrl_c_says_how_to_go_on(programs, tmp_path):
     words = [*TINY, "training.steps=100000", "training.compile=false", "evaluate=10"]
-    command = [sys.executable, "-m", "hf_icl", "run", "default", *words, "--output", str(tmp_path / "run")]
-    child = subprocess.Popen(
-        command,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where a shell started the tests with `&`, Ctrl-C is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    while child.poll() is None and not (tmp_path / "run/history.jsonl").exists():
+    command = programs.start("run", "default", *words, "--output", tmp_path / "run")
+    while not command.is_over() and not (tmp_path / "run/history.jsonl").exists():
         time.sleep(0.01)
-    child.send_signal(signal.SIGINT)
-    try:
-        out, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
-    assert child.returncode == 130 and f"hf-icl resume {tmp_path / 'run'}" in out and "Traceback" not in err
+    command.send_signal(signal.SIGINT)
+    ended = command.wait(60)
+    assert ended.code == 130 and f"hf-icl resume {tmp_path / 'run'}" in ended.out
+    assert "Traceback" not in ended.err
 
 
 def test_a_model_needs_its_task_named(run_folder):
@@ -181,23 +173,21 @@ def test_a_model_needs_its_task_named(run_folder):
         call("evaluate", run_folder[0] / "checkpoint-8")
 
 
-def test_killed_for_real_and_resumed_for_real(tmp_path):
-    """Two processes killed from outside at whatever they are doing; the third finishes with an undisturbed run's bytes."""
+def test_killed_for_real_and_resumed_for_real(programs, tmp_path):
+    """Two processes killed from outside at whatever they are doing;
+    the third finishes with an undisturbed run's bytes."""
     words = [*TINY, "training.steps=120", "training.checkpoint_every=20", "evaluate=10"]
     call("run", "default", *words, "--output", tmp_path / "whole")
     command = ["run", "default", *words, "--output", str(tmp_path / "parts")]
     for n_rows in (3, 7):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "hf_icl", *command], env=environment(), stdout=subprocess.DEVNULL
-        )
+        child = programs.start(*command)
         history = tmp_path / "parts/history.jsonl"
-        while child.poll() is None and not (history.exists() and history.read_bytes().count(b"\n") >= n_rows):
+        while not child.is_over() and not (history.exists() and history.read_bytes().count(b"\n") >= n_rows):
             time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+        assert child.kill().code == -signal.SIGKILL
         command = ["resume", str(tmp_path / "parts")]
-    done = hf_icl(*command)
-    assert done.returncode == 0, done.stderr
+    ended = programs.hf_icl(*command)
+    assert ended.code == 0, ended.err
     assert (tmp_path / "parts/report/index.html").exists()
     for name in ("history.jsonl", "model.safetensors"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -376,7 +376,10 @@ def test_the_registry_is_where_it_was():
 
 
 def test_registering_loads_neither_torch_nor_the_builder():
-    program = "import sys, hf_icl; print([m for m in ('torch', 'transformers', 'hf_icl.data.builder') if m in sys.modules])"
+    program = (
+        "import sys, hf_icl; print([m for m in ('torch', 'transformers', 'hf_icl.data.builder') if m in "
+        "sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -15,9 +15,9 @@ SMALL = ["task.bank.n_classes=24", "task.bank.dim=8", "task.bank.n_labels=4", "t
 
 
 @pytest.fixture
-def push(session):
+def push(launcher):
     """Return a function that runs `hf-icl data push default …` of a small task."""
-    return lambda *words, **options: session.hf_icl(
+    return lambda *words, **options: launcher.hf_icl(
         "data", "push", "default", *words, *SMALL, "-n", 50, **options
     )
 
@@ -29,7 +29,7 @@ def make_card(tmp_path, name, n_sequences, **bank):
     return (folder / "README.md").read_text()
 
 
-def test_a_pushed_task_loads_plainly_and_streamed_and_the_same_again_is_no_commit(hub, session, push):
+def test_a_pushed_task_loads_plainly_and_streamed_and_the_same_again_is_no_commit(hub, launcher, push):
     done = push("ann/sequences", "seed=3")
     assert done.code == 0, done.err
     first, last = done.out.splitlines()
@@ -44,9 +44,10 @@ def test_a_pushed_task_loads_plainly_and_streamed_and_the_same_again_is_no_commi
         rows = load_dataset("ann/sequences", "gaussian")
         stream = load_dataset("ann/sequences", "gaussian", split="flip", streaming=True)
         info = load_dataset_builder("ann/sequences", "gaussian").info
-        result = [{name: len(split) for name, split in rows.items()}, rows["flip"][:], list(stream), str(info.features)]
+        counts = {name: len(split) for name, split in rows.items()}
+        result = [counts, rows["flip"][:], list(stream), str(info.features)]
     """
-    sizes, whole, streamed, features = session.run(read)
+    sizes, whole, streamed, features = launcher.run(read)
     assert sizes["train"] == 50 and set(sizes.values()) == {50, 20}
     task = build_task(load_config("default", [*SMALL, "seed=3"]))
     assert whole["labels"] == task.evaluators["flip"].batch.labels.tolist()
@@ -58,7 +59,7 @@ def test_a_pushed_task_loads_plainly_and_streamed_and_the_same_again_is_no_commi
     assert hub.repo("dataset ann/sequences").commits == there.commits
 
 
-def test_private_is_the_default_public_is_asked_for_and_neither_changes_silently(hub, session, push):
+def test_private_is_the_default_public_is_asked_for_and_neither_changes_silently(hub, launcher, push):
     assert push("ann/open", "--public").out.startswith("Public: the dataset repository ")
     count = """
         from datasets import load_dataset
@@ -68,7 +69,7 @@ def test_private_is_the_default_public_is_asked_for_and_neither_changes_silently
             result = type(error).__name__
     """
     push("ann/closed")
-    seen = [session.run(count.format(name=name), user="bob/write") for name in ("open", "closed")]
+    seen = [launcher.run(count.format(name=name), user="bob/write") for name in ("open", "closed")]
     assert seen == [20, "DatasetNotFoundError"]
     before = hub.repo("dataset ann/open").commits
     no = push("ann/open", "seed=7")
@@ -78,7 +79,7 @@ def test_private_is_the_default_public_is_asked_for_and_neither_changes_silently
     assert no.code == 2 and "it is there already and private, not public. Leave --public out" in no.err
 
 
-def test_another_configuration_adds_to_repository_and_card(hub, session, push):
+def test_another_configuration_adds_to_repository_and_card(hub, launcher, push):
     push("ann/two")
     done = push("ann/two", "--name", "wide", "task.bank.n_labels=6")
     assert "load_dataset('ann/two', 'wide')" in done.out, done.err
@@ -91,18 +92,20 @@ def test_another_configuration_adds_to_repository_and_card(hub, session, push):
     read = """
         from datasets import get_dataset_config_names, load_dataset
         both = [load_dataset("ann/two", name, split="icl")["labels"][:] for name in ("gaussian", "wide")]
-        result = [get_dataset_config_names("ann/two"), *both, load_dataset("ann/two", split="icl")["labels"][:]]
+        labels = load_dataset("ann/two", split="icl")["labels"][:]
+        result = [get_dataset_config_names("ann/two"), *both, labels]
     """
-    names, gaussian, wide, default = session.run(read)
+    names, gaussian, wide, default = launcher.run(read)
     assert names == ["gaussian", "wide"] and gaussian == default != wide
 
 
-def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub, session, push):
+def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub, launcher, push):
     push("ann/shrinks")
-    session.run("""
+    launcher.run("""
         from huggingface_hub import HfApi
         for name in ("gaussian/train-00000-of-00009.parquet", "mine.txt"):
-            HfApi().upload_file(path_or_fileobj=b"PAR1", path_in_repo=name, repo_id="ann/shrinks", repo_type="dataset")
+            where = dict(repo_id="ann/shrinks", repo_type="dataset")
+            HfApi().upload_file(path_or_fileobj=b"PAR1", path_in_repo=name, **where)
     """)
     assert push("ann/shrinks").code == 0
     files = hub.repo("dataset ann/shrinks").files
@@ -124,12 +127,16 @@ def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub
     [
         (None, {}, "the Hub does not know this token, or there is none. Log in with: hf auth login"),
         ("ann/read", {}, "the token may not write there. Make one with write access"),
-        ("ann/write", {"path": "/commit/", "status": 503, "times": None}, "the Hub answers 503. Try again later."),
+        (
+            "ann/write",
+            {"path": "/commit/", "status": 503, "times": None},
+            "the Hub answers 503. Try again later.",
+        ),
         ("ann/write", {"path": "/lfs/objects/batch", "status": 402}, "the quota is used up."),
         ("ann/write", {"path": r"/[0-9a-f]{64}/\d+", "method": "PUT", "status": 400}, "the Hub answers 400."),
     ],
-)  # fmt: skip
-def test_failures_are_sentences(hub, session, push, user, fault, words):
+)
+def test_failures_are_sentences(hub, launcher, push, user, fault, words):
     if fault:
         hub.fault(**fault)
     done = push("ann/failing", f"seed={fault.get('status', 0)}", user=user)  # files that are not there yet
@@ -180,7 +187,10 @@ def test_cards_merge_by_configuration(tmp_path):
 
 def test_a_card_that_somebody_wrote_is_kept(tmp_path):
     new = make_card(tmp_path, "new", 10)
-    mine = "---\npretty_name: Mine\nlicense: mit\ntags: [ours]\ndataset_info: {config_name: old}\n---\n\nRead *this*.\n"
+    mine = (
+        "---\npretty_name: Mine\nlicense: mit\ntags: [ours]\ndataset_info: {config_name: old}\n---\n\nRead "
+        "*this*.\n"
+    )
     head, body = split_card(merge_cards(mine, new))
     assert (
         head["pretty_name"] == "Mine"

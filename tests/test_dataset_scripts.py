@@ -1,4 +1,5 @@
-"""The ways to the rows that need no code of ours, or an old `datasets`: Parquet with a card, and the loading script."""
+"""The ways to the rows that need no code of ours, or an old `datasets`: Parquet with a card,
+and the loading script."""
 
 import errno
 import importlib.util
@@ -21,8 +22,13 @@ from hf_icl.task.task import Task
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "dataset_scripts" / "hf_icl_sequences"
 SMALL = {
-    "n_classes": 24, "n_holdout_classes": 6, "n_exemplars": 3, "dim": 4, "n_labels": 8, "n_eval_sequences": 20,
-}  # fmt: skip
+    "n_classes": 24,
+    "n_holdout_classes": 6,
+    "n_exemplars": 3,
+    "dim": 4,
+    "n_labels": 8,
+    "n_eval_sequences": 20,
+}
 SPLITS = ["train", "train_eval", "icl", "icl_holdout", "iwl", "ciwl", "flip"]
 # What a user runs who has `datasets` only; the package is made impossible to import.
 STRANGER = """
@@ -39,7 +45,8 @@ import json, sys
 import datasets
 assert datasets.__version__ == "3.6.0"
 script, cache, how, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
-loaded = datasets.load_dataset(script, "gaussian", trust_remote_code=True, cache_dir=cache, **how, **arguments)
+arguments |= dict(trust_remote_code=True, cache_dir=cache)
+loaded = datasets.load_dataset(script, "gaussian", **how, **arguments)
 print(json.dumps({split: list(rows) for split, rows in loaded.items()}))
 """
 
@@ -72,14 +79,19 @@ def run_python(program, *words, **environment):
 # Parquet
 
 
-def test_parquet_holds_the_same_rows_for_someone_without_our_code(tmp_path):
+def test_parquet_holds_the_same_rows_for_someone_without_our_code(programs, tmp_path):
     arguments = SMALL | {"seed": 4, "noise": 0.5, "with_exemplars": True}
     expected = list_rows(data.load_dataset("gaussian", streaming=True, n_sequences=50, **arguments))
     folder = data.export_parquet(
         make_task(**arguments), tmp_path / "out", n_sequences=50, with_exemplars=True
     )
     for how in ("prepared", "streaming"):
-        assert run_python(STRANGER, folder, how, tmp_path / "cache") == expected
+        command = programs.start_python(
+            "-c", STRANGER, folder, how, tmp_path / "cache", HF_HOME=str(tmp_path / "home")
+        )
+        ended = command.wait()
+        assert ended.code == 0, ended.err
+        assert json.loads(ended.out.splitlines()[-1]) == expected
 
 
 def test_pictures_come_back_as_pictures(tmp_path):

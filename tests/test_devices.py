@@ -20,6 +20,7 @@ from packaging.version import Version
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, set_seed
 
 from hf_icl.errors import ConfigError
+from hf_icl.history.lines import decode_row
 from hf_icl.models import ICLModel
 from hf_icl.plan.memory import size_model
 from hf_icl.runs.config import load_config
@@ -62,10 +63,13 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
-def together(request, tmp_path_factory):
-    """Folder and results of every process of a training on several."""
+def together(request, programs, tmp_path_factory):
+    """Folder and results of every process of a training on several; four are each a Python of their own."""
     folder = tmp_path_factory.mktemp("together")
-    done = launch(request.param, ROOT / "tests/device_program.py", folder)
+    env = environment(PYTHONPATH=str(ROOT))
+    if request.param == 2:
+        env["PYTHON_EXEC"] = programs.python
+    done = launch(request.param, ROOT / "tests/device_program.py", folder, env=env)
     assert done.returncode == 0, done.stderr
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(request.param)]
 
@@ -106,7 +110,7 @@ def test_all_processes_hold_the_same_rows_and_one_writes(together):
         assert all(result[name]["rows"] == results[0][name]["rows"] for result in results)
         assert [result[name]["wrote"] for result in results] == [True] + [False] * (len(results) - 1)
         lines = (folder / name / "history.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == results[0][name]["rows"]
+        assert [decode_row(line) for line in lines] == results[0][name]["rows"]
         assert not list((folder / name).glob("history.*.jsonl"))
 
 
@@ -326,7 +330,8 @@ main()
 
 @pytest.mark.slow
 def test_no_thread_of_gloo_outlives_a_run(tmp_path):
-    """One that does may abort Python's end, and the launcher then stops the process that writes the report."""
+    """One that does may abort Python's end, and the launcher then stops the process that writes the
+    report."""
     (tmp_path / "program.py").write_text(LIST_THREADS)
     done = launch(2, tmp_path / "program.py", *run_words(tmp_path / "run", 10)[2:])
     assert done.returncode == 0, done.stderr

@@ -7,49 +7,50 @@ import pytest
 
 from hf_icl.history.history import History
 from tests.programs import ROOT, environment
-from tests.small_lm import pretrain
 
 
-def run_example(command, folder, **more):
-    done = subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run_example(programs, tmp_path):
+    """Return a function that runs a program by its words and expects it to end well."""
+
+    def run(*words, **more):
+        ended = programs.start_python(*words, folder=tmp_path, **more).wait()
+        assert ended.code == 0, ended.err
+
+    return run
 
 
 def test_stock_trainer(tmp_path):
-    said = run_example([sys.executable, ROOT / "examples/stock_trainer.py"], tmp_path)
+    """As a person starts it, in a Python of its own."""
+    command = [sys.executable, ROOT / "examples/stock_trainer.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     rows = History(tmp_path / "runs/stock/history.jsonl").rows
     assert [row["step"] for row in rows] == [0, 50, 100, 150, 200]
     assert rows[-1]["metrics"]["train/loss"] < rows[0]["metrics"]["train/loss"]
-    assert "'icl/accuracy'" in said
+    assert "'icl/accuracy'" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def model_id(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    pretrain(folder, steps=20)
-    return folder
+def test_finetune_any_causal_language_model(run_example, tmp_path, pretrained):
+    run_example(ROOT / "examples/finetune_causal_lm.py", pretrained, "--steps", "2", "--classes", "60")
+    assert_learned(tmp_path / "runs/finetune", steps=2)
 
 
-def test_finetune_any_causal_language_model(tmp_path, model_id):
-    words = [ROOT / "examples/finetune_causal_lm.py", model_id, "--steps", "20", "--classes", "60"]
-    run_example([sys.executable, *words], tmp_path)
-    assert_learned(tmp_path / "runs/finetune", steps=20)
-
-
-def test_the_same_under_accelerate_launch(tmp_path, model_id):
+def test_the_same_under_accelerate_launch(programs, run_example, tmp_path, pretrained):
     """Two processes split each batch of 32, and end where one process does."""
-    words = [ROOT / "examples/finetune_distributed.py", model_id, "--steps", "8", "--classes", "60", "--cpu"]
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        ROOT / "examples/accelerate/cpu.yaml",
+    words = [
+        ROOT / "examples/finetune_distributed.py",
+        pretrained,
+        "--steps",
+        "2",
+        "--classes",
+        "60",
+        "--cpu",
     ]
-    run_example([*launch, *words, "--output", "two"], tmp_path)
-    run_example([sys.executable, *words, "--output", "one"], tmp_path)
-    one, two = assert_learned(tmp_path / "one", steps=8), assert_learned(tmp_path / "two", steps=8)
+    launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples/accelerate/cpu.yaml"]
+    run_example(*launch, *words, "--output", "two", PYTHON_EXEC=programs.python)
+    run_example(*words, "--output", "one")
+    one, two = assert_learned(tmp_path / "one", steps=2), assert_learned(tmp_path / "two", steps=2)
     assert one == pytest.approx(two, rel=1e-3)
 
 

@@ -10,9 +10,20 @@ from tests.family_proof import make_task, prove
 from tests.programs import ROOT
 
 ALWAYS = {
-    "GPT-2", "GPT-NeoX", "Llama", "Mistral", "Qwen3", "Gemma 3", "Phi", "OLMo 2", "OPT", "BLOOM", "Falcon", "Mamba",
+    "GPT-2",
+    "GPT-NeoX",
+    "Llama",
+    "Mistral",
+    "Qwen3",
+    "Gemma 3",
+    "Phi",
+    "OLMo 2",
+    "OPT",
+    "BLOOM",
+    "Falcon",
+    "Mamba",
     "BERT",
-}  # fmt: skip
+}
 TABLE = (ROOT / "docs/families.md").read_text()
 
 

@@ -1,4 +1,5 @@
-"""A pretrained language model, made by the tests themselves, is fine-tuned and measured before, during and after."""
+"""A pretrained language model, made by the tests themselves, is fine-tuned and measured before,
+during and after."""
 
 import json
 
@@ -11,7 +12,6 @@ from hf_icl.errors import ConfigError
 from hf_icl.models.build import build_model, load_model
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import Run, build_task
-from tests.small_lm import pretrain
 
 # peft 0.21 still asks for what transformers renames in v6.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -21,14 +21,6 @@ SMALL = [
     "training.threads=1", "evaluate=10",
 ]  # fmt: skip
 SYMBOLIC = "task.bank={kind: symbolic, n_classes: 24, n_holdout_classes: 4, n_labels: 4}"
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pretrained")
-    losses = pretrain(folder, steps=60)
-    assert losses[-1] < losses[0] - 0.5
-    return folder
 
 
 def finetune_config(pretrained, *more):

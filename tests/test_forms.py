@@ -34,7 +34,8 @@ GAUSSIAN = {
 
 
 def one_sequence() -> SequenceBatch:
-    """(class 1, exemplar 0) is labelled 2, (class 4, exemplar 1) is labelled 0; asked: (class 1, exemplar 1)."""
+    """(class 1, exemplar 0) is labelled 2, (class 4, exemplar 1) is labelled 0; asked: (class 1,
+    exemplar 1)."""
     columns = [[[1, 4, 1]], [[0, 1, 1]], [[2, 0, 2]], [[0, 1, 3]]]
     return SequenceBatch(torch.tensor([0]), *map(torch.tensor, columns), noise=None, seed=0, stream=0)
 

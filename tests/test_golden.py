@@ -1,8 +1,9 @@
 """One step of the embedded default, recorded: what data, model, loss, gradients and optimizer make together.
 
-Where a number moves, something moved all results: sequences, initial weights, the network, the loss, the optimizer. If that
-was meant, say in the changelog what changed and why, and record anew (`python -m tests.test_golden` prints the numbers).
-If it was not, `git bisect run python -m pytest -q tests/test_golden.py` finds the commit.
+Where a number moves, something moved all results: sequences, initial weights, the network, the loss, the
+optimizer. If that was meant, say in the changelog what changed and why, and record anew (`python -m
+tests.test_golden` prints the numbers). If it was not, `git bisect run python -m pytest -q
+tests/test_golden.py` finds the commit.
 """
 
 import pytest

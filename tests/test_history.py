@@ -3,10 +3,7 @@
 import errno
 import json
 import os
-import resource
-import signal
-import subprocess
-import sys
+import random
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from hf_icl.files import write_whole
 from hf_icl.history import columns as columns_module
 from hf_icl.history import history as history_module
 from hf_icl.history.history import History, make_row, unpack_hits
+from hf_icl.history.lines import encode_row
 from hf_icl.hub.pull import check_history
 
 
@@ -59,7 +57,7 @@ def test_a_file_that_vanishes_under_the_writer_is_told(tmp_path):
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text(json.dumps(row(0)) + "\n{oops\n" + json.dumps(row(5)) + "\n")
-    with pytest.raises(RunError, match="line 2: not a history row"):
+    with pytest.raises(RunError, match="line 2: is no row"):
         History(path)
 
 
@@ -72,27 +70,27 @@ def test_cutting_back_keeps_the_checkpoint_step_and_rewrites_the_file(tmp_path):
     assert os.listdir(tmp_path) == ["history.jsonl"]
 
 
-def test_a_full_disk_leaves_whole_rows_and_says_how_to_go_on(tmp_path):
+def test_a_full_disk_leaves_whole_rows_and_says_how_to_go_on(programs, tmp_path):
     """A real limit on file size, in a process of its own: the kernel refuses the write half-way."""
     path = tmp_path / "history.jsonl"
     History(path).append(row(0))
     whole = path.read_bytes()
-    code = (
-        "import sys, numpy as np; from hf_icl.history.history import History, make_row\n"
-        f"h = History({str(path)!r})\n"
-        "h.append(make_row(5, 320, {'icl/accuracy': .5}, {'icl/accuracy': np.ones(1000, bool)}))"
-    )
+    code = f"""
+import resource, signal
+import numpy as np
+from hf_icl.history.history import History, make_row
 
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, len(whole) + 20))
-
-    done = subprocess.run([sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True)
-    assert (
-        done.returncode != 0
-        and "a row could not be written" in done.stderr
-        and "hf-icl resume" in done.stderr
-    )
+history = History({str(path)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole) + 20}, most))
+try:
+    history.append(make_row(5, 320, {{"icl/accuracy": 0.5}}, {{"icl/accuracy": np.ones(1000, bool)}}))
+finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # the traceback goes to a file as well
+"""
+    ended = programs.start(code=code).wait()
+    assert ended.code != 0 and "a row could not be written" in ended.err and "hf-icl resume" in ended.err
     assert path.read_bytes() == whole
 
 
@@ -114,8 +112,20 @@ def long_history(path, n_rows=40, **changes):
     rows = [row(step) | {"step": 3 * step} for step in range(n_rows)]
     for number, change in changes.items():
         rows[int(number[1:])] |= change
-    path.write_bytes(b"".join(map(history_module.encode_row, rows)))
+    write_lines(path, rows)
     return rows
+
+
+def write_lines(path, rows, encode=encode_row):
+    lines = [b""]
+    for each in rows:
+        lines.append(encode(each, lines[-1]))
+    path.write_bytes(b"".join(lines))
+
+
+def encode_plain(row, before):
+    """A line as version 0.1.0 wrote it."""
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
 ODD_ROWS = {
@@ -126,7 +136,6 @@ ODD_ROWS = {
     "something more": {"r7": {"note": "mine"}},
     "a diverged loss": {"r7": {"metrics": {"icl/accuracy": float("nan")}}},
     "a whole number": {"r7": {"metrics": {"icl/accuracy": 1}}},
-    "out of order": {"r7": {"step": 1000}},
 }
 
 
@@ -159,7 +168,9 @@ BROKEN = {
     "text for a number": '{"step": "4", "sequences": 1, "metrics": {}, "hits": {}}',
     "no metrics": '{"step": 4, "sequences": 1, "metrics": null, "hits": {"icl/accuracy": "AAA="}}',
     "text for a metric": '{"step": 4, "sequences": 1, "metrics": {"icl/accuracy": "1"}, "hits": {}}',
-    "two in one line": '{"step": 4, "sequences": 1, "metrics": {}, "hits": {}} {"step": 5, "sequences": 1, "metrics": {}, "hits": {}}',
+    "two in one line": " ".join(
+        f'{{"step": {step}, "sequences": 1, "metrics": {{}}, "hits": {{}}}}' for step in (4, 5)
+    ),
     "too large a number": '{"step": 9999999999999999999999, "sequences": 1, "metrics": {}, "hits": {}}',
 }
 
@@ -167,12 +178,12 @@ BROKEN = {
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_a_broken_line_far_down_is_named(tmp_path, monkeypatch, broken):
     path = tmp_path / "history.jsonl"
-    long_history(path)
+    write_lines(path, long_history(path), encode_plain)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:33], broken, *lines[34:]]) + "\n")
     for small in (1 << 20, 50):
         monkeypatch.setattr(columns_module, "SMALL_BYTES", small)
-        with pytest.raises(RunError, match="line 34: not a history row"):
+        with pytest.raises(RunError, match="line 34: is no"):
             History(path)
 
 
@@ -190,17 +201,69 @@ def test_arrow_reads_what_it_should(tmp_path):
         assert (columns_module.read_columns(lines, ends.tolist()) is not None) == is_arrows
 
 
-def test_hits_that_are_damaged_are_told_when_they_are_asked_for(tmp_path, monkeypatch):
-    """Arrow reads the numbers alone."""
-    monkeypatch.setattr(columns_module, "SMALL_BYTES", 50)
+HARMS = {
+    "a bit flipped": lambda lines, rng: flip_a_bit(lines, rng),
+    "a line lost": lambda lines, rng: lines.pop(rng.randrange(len(lines) - 1)),
+    "a line doubled": lambda lines, rng: lines.insert(rng.randrange(len(lines)), rng.choice(lines)),
+    "two lines exchanged": lambda lines, rng: lines.append(lines.pop(rng.randrange(len(lines) - 1))),
+    "a line of another history": lambda lines, rng: lines.insert(1, encode_row(row(1), b"other")),
+}
+
+
+def flip_a_bit(lines, rng):
+    number = rng.randrange(len(lines))
+    line = bytearray(lines[number])
+    line[rng.randrange(len(line) - 1)] ^= 1 << rng.randrange(8)  # the line break: a torn or a joined line
+    lines[number] = bytes(line)
+
+
+@pytest.mark.parametrize("small", [1 << 20, 50])
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_no_line_is_changed_lost_doubled_or_moved_unseen(tmp_path, monkeypatch, harm, small):
+    monkeypatch.setattr(columns_module, "SMALL_BYTES", small)
     path = tmp_path / "history.jsonl"
     long_history(path)
+    whole = path.read_bytes().splitlines(keepends=True)
+    for seed in range(60):
+        lines = list(whole)
+        harm(lines, random.Random(seed))
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(RunError, match=r"line \d+: is no"):
+            History(path)
+
+
+def test_steps_rise_in_a_history_without_checksums(tmp_path):
+    path = tmp_path / "history.jsonl"
+    for steps in ([0, 5, 5], [0, 10, 5], [0, 0]):
+        write_lines(path, map(row, steps), encode_plain)
+        with pytest.raises(RunError, match=f"line {len(steps)}: step .* cannot come after step"):
+            History(path)
+
+
+def test_a_history_of_version_0_1_0_goes_on_with_checksums(tmp_path):
+    path = tmp_path / "history.jsonl"
+    write_lines(path, map(row, (0, 5)), encode_plain)
+    History(path).append(row(10))
+    History(path).append(row(15))
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert [json.loads(line).keys() >= {"crc"} for line in lines] == [False, False, True, True]
+    assert list(History(path).rows) == [row(step) for step in (0, 5, 10, 15)]
+    path.write_bytes(b"".join([*lines[:1], *lines[2:]]))
+    with pytest.raises(RunError, match="line 2: is no"):
+        History(path)
+
+
+def test_hits_that_are_damaged_are_told_when_they_are_asked_for(tmp_path, monkeypatch):
+    """Where there is no checksum: Arrow reads the numbers alone."""
+    monkeypatch.setattr(columns_module, "SMALL_BYTES", 50)
+    path = tmp_path / "history.jsonl"
+    write_lines(path, long_history(path), encode_plain)
     lines = path.read_bytes().splitlines(keepends=True)
     lines[33] = lines[33].replace(b'"hits":{"', b'"hits":{!')
     path.write_bytes(b"".join(lines))
     rows = History(path).rows
     assert len(rows) == 40 and rows[32]["step"] == 96
-    with pytest.raises(RunError, match="line 34: not a history row"):
+    with pytest.raises(RunError, match="line 34: is no history row"):
         rows[33]
     with pytest.raises(RunError, match="^ann/pulled: its history is damaged"):
         check_history(path, "ann/pulled")

@@ -1,11 +1,11 @@
-"""The loopback Hub through the real clients: what it serves, what it refuses, what it does when told to fail."""
+"""The loopback Hub through the real clients: what it serves, what it refuses,
+what it does when told to fail."""
 
 import hashlib
 import http.client
 import importlib.metadata
 import json
 import subprocess
-import sys
 import textwrap
 import time
 import urllib.error
@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .hub.client import ROOT, nowhere
+from .hub.client import nowhere
+from .programs import ROOT
 
-# What a snippet begins with: `caught(f)` gives the name of the exception that `f` raised, its status and its text.
+# What a snippet begins with: `caught(f)` gives the name of the exception that `f` raised, its status and its
+# text.
 CLIENT = """
 from huggingface_hub import (CommitOperationAdd as Add, CommitOperationCopy as Copy, CommitOperationDelete as Delete,
     HfApi, HfFileSystem, hf_hub_download, snapshot_download)
@@ -302,8 +304,19 @@ def test_what_no_client_would_send_is_refused(hub, repo):
         }
         return {"key": "lfsFile", "value": value | more}
 
-    assert [send(*lines) for lines in ([b"{"], [file("a")], [header, header], [header, {"key": "what", "value": {"path": "a"}}],
-        [{"key": "header", "value": {"summary": ""}}], [header, file("a", "no base64!")], [header, b"[1]"], [])] == [400] * 8  # fmt: skip
+    assert [
+        send(*lines)
+        for lines in (
+            [b"{"],
+            [file("a")],
+            [header, header],
+            [header, {"key": "what", "value": {"path": "a"}}],
+            [{"key": "header", "value": {"summary": ""}}],
+            [header, file("a", "no base64!")],
+            [header, b"[1]"],
+            [],
+        )
+    ] == [400] * 8
     paths = ("../a", "a/../../b", "/etc/passwd", ".git/config", "a//b", "a\\b", "", ".")
     assert [send(header, file(path)) for path in paths] == [400] * len(paths)
     assert (
@@ -353,14 +366,21 @@ def test_a_lost_answer_has_had_its_effect(hub, repo):
 
 
 def test_cards_are_validated(hub, repo):
-    card = "---\nlicense: mit\ntags: [icl]\nmodel-index:\n- name: m\n  results:\n  - task: {type: text-generation}\n"
+    card = (
+        "---\nlicense: mit\ntags: [icl]\nmodel-index:\n- name: m\n  results:\n  - task: "
+        "{type: text-generation}\n"
+    )
     good = (
         card + "    dataset: {type: d, name: d}\n    metrics: [{type: accuracy, value: 0.5}]\n---\n# Card\n"
     )
     bad = {
-        "syntax": "---\nlicense: [\n---\n", "open": "---\nlicense: mit\n", "license": "---\nlicense: own\n---\n",
-        "tags": "---\ntags: [1, 2]\n---\n", "results": card + "---\n", "list": "---\n- a\n---\n",
-    }  # fmt: skip
+        "syntax": "---\nlicense: [\n---\n",
+        "open": "---\nlicense: mit\n",
+        "license": "---\nlicense: own\n---\n",
+        "tags": "---\ntags: [1, 2]\n---\n",
+        "results": card + "---\n",
+        "list": "---\n- a\n---\n",
+    }
     result = client(
         hub,
         f"""
@@ -408,9 +428,12 @@ def test_errors_once_and_for_ever(hub, repo):
     client(hub, f"push({repo!r}, 'w.bin', LARGE); push({repo!r})")
     hub.reset()
     for branch, fields in {
-        "c500": {"status": 500}, "c429": {"status": 429, "headers": {"Retry-After": "1"}}, "c409": {"status": 409},
-        "ccut": {"cut_sent": 0}, "chalf": {"cut_received": 50},
-    }.items():  # fmt: skip
+        "c500": {"status": 500},
+        "c429": {"status": 429, "headers": {"Retry-After": "1"}},
+        "c409": {"status": 409},
+        "ccut": {"cut_sent": 0},
+        "chalf": {"cut_received": 50},
+    }.items():
         hub.fault(f"/commit/{branch}", **fields)
     hub.fault("/preupload/p503", status=503)
     hub.fault("/preupload/p429", status=429, headers={"Retry-After": "1"})
@@ -560,9 +583,9 @@ def test_for_ever(hub, repo):
 def test_killed_client_and_server_leave_whole_commits(hub, repo):
     head = hub.repo(f"model {repo}").branches["main"]
     hub.fault("/models/", method="PUT", rate=4_000_000)
-    pushing = hub.spawn(CLIENT + f"push({repo!r}, 'big.bin', LARGE * 1000)")
+    pushing = hub.launcher.start(code=CLIENT + f"push({repo!r}, 'big.bin', LARGE * 1000)")
     hub.wait_for(lambda: hub.requests("PUT") and hub.requests("PUT")[0]["received"] > 500_000)
-    hub.kill(pushing)
+    pushing.kill()
     hub.wait_for(
         lambda: hub.requests("PUT")[0]["status"] is not None
     )  # what the kernel had taken still arrives
@@ -579,14 +602,13 @@ def test_killed_client_and_server_leave_whole_commits(hub, repo):
     assert hub.repo(f"model {repo}").files["big.bin"] == LARGE * 1000
 
 
-def test_the_server_ends_with_its_test_run(tmp_path):
-    code = "import os, pathlib, sys; from tests.hub.client import LoopbackHub as Hub; h = Hub(pathlib.Path(sys.argv[1]))"
-    command = [sys.executable, "-c", code + "; print(h.endpoint, flush=True); os._exit(9)", str(tmp_path)]
-    quiet = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
-    }  # a pipe for errors would wait for the server
-    endpoint = subprocess.run(command, cwd=ROOT, text=True, **quiet).stdout.strip()
+def test_the_server_ends_with_its_test_run(programs, tmp_path):
+    code = (
+        "import os, pathlib, sys; from tests.hub.client import LoopbackHub as Hub; h = "
+        "Hub(pathlib.Path(sys.argv[1]))"
+    )
+    code += "; print(h.endpoint, flush=True); os._exit(9)"
+    endpoint = programs.start_python("-c", code, tmp_path, folder=ROOT).wait().out.strip()
     assert endpoint.startswith("http://127.0.0.1:")
     with pytest.raises(urllib.error.URLError):
         end = time.monotonic() + 10
@@ -595,7 +617,7 @@ def test_the_server_ends_with_its_test_run(tmp_path):
             time.sleep(0.1)
 
 
-def test_transformers_push_and_load(hub, tmp_path):
+def test_transformers_push_and_load(hub):
     result = client(
         hub,
         """
@@ -612,7 +634,6 @@ def test_transformers_push_and_load(hub, tmp_path):
             (two, AutoModelForCausalLM.from_pretrained("ann/tiny")))]
         result["tensors"] = len(api.get_safetensors_metadata("ann/tiny").weight_map)
         """,
-        HF_HOME=str(tmp_path),
     )
     assert all(pushed == loaded for pushed, loaded in result["weights"]) and result["tensors"] > 5
     assert result["weights"][0] != result["weights"][1]
@@ -620,26 +641,25 @@ def test_transformers_push_and_load(hub, tmp_path):
     assert state.messages[:2] == ["step 2", "step 1"] and state.large == ["model.safetensors"]
 
 
-def test_datasets_push_load_and_stream(hub, tmp_path):
+def test_datasets_push_load_and_stream(hub):
     result = client(
         hub,
         """
         from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
         for config in ("zipf", "uniform"):
             splits = {name: Dataset.from_dict({"x": range(n), "name": [config] * n}) for name, n in (("train", 20), ("test", 5))}
-            DatasetDict(splits).push_to_hub("ann/sequences", config)
-        result["configs"] = get_dataset_config_names("ann/sequences")
-        loaded = load_dataset("ann/sequences", "zipf")
+            DatasetDict(splits).push_to_hub("ann/two-configs", config)
+        result["configs"] = get_dataset_config_names("ann/two-configs")
+        loaded = load_dataset("ann/two-configs", "zipf")
         result["rows"] = {name: split["x"][:] for name, split in loaded.items()}
-        streamed = load_dataset("ann/sequences", "uniform", split="test", streaming=True)
+        streamed = load_dataset("ann/two-configs", "uniform", split="test", streaming=True)
         result["streamed"] = [[row["x"], row["name"]] for row in streamed]
         """,
-        HF_HOME=str(tmp_path),
     )
     assert sorted(result["configs"]) == ["uniform", "zipf"]
     assert result["rows"] == {"train": list(range(20)), "test": list(range(5))}
     assert result["streamed"] == [[i, "uniform"] for i in range(5)]
-    assert hub.repo("dataset ann/sequences").large == sorted(
+    assert hub.repo("dataset ann/two-configs").large == sorted(
         f"{config}/{split}-00000-of-00001.parquet"
         for config in ("zipf", "uniform")
         for split in ("train", "test")

@@ -1,4 +1,5 @@
-"""The modules for `evaluate`: worked by hand, equal to the evaluators, loaded from files, from code and from the Hub."""
+"""The modules for `evaluate`: worked by hand, equal to the evaluators, loaded from files,
+from code and from the Hub."""
 
 import dataclasses
 
@@ -47,9 +48,12 @@ def test_worked_by_hand():
         "accuracy": 0.0, "accuracy_chance": 0.25, "context_accuracy": 0.5, "context_accuracy_chance": 0.5,
     }  # fmt: skip
     assert FlipShare().compute(**ANSWERS) == {
-        "in_context_share": 0.5, "in_context_share_chance": 0.5, "in_context_accuracy": 0.0, "in_weights_accuracy": 0.5,
+        "in_context_share": 0.5,
+        "in_context_share_chance": 0.5,
+        "in_context_accuracy": 0.0,
+        "in_weights_accuracy": 0.5,
         "accuracy_chance": 0.25,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ["icl", "icl_holdout", "iwl", "ciwl", "train", "flip"])
@@ -100,8 +104,9 @@ def test_batches_and_combinations_agree_with_one_call(task):
         both.add_batch(**{name: rows[start : start + 128] for name, rows in inputs.items()})
     alone = QueryAccuracy().compute(**inputs) | FlipShare().compute(**inputs)
     assert both.compute() == {
-        "query_accuracy_accuracy_chance": alone["accuracy_chance"], "flip_share_accuracy_chance": alone["accuracy_chance"],
-    } | {key: value for key, value in alone.items() if key != "accuracy_chance"}  # fmt: skip
+        "query_accuracy_accuracy_chance": alone["accuracy_chance"],
+        "flip_share_accuracy_chance": alone["accuracy_chance"],
+    } | {key: value for key, value in alone.items() if key != "accuracy_chance"}
 
 
 @pytest.mark.parametrize(
@@ -109,14 +114,34 @@ def test_batches_and_combinations_agree_with_one_call(task):
     [
         (QueryAccuracy, {"references": [4, 0]}, "references = 4: with 4 logits, labels are 0 to 3"),
         (QueryAccuracy, {"context_labels": [[-1, 1], [1, 2]]}, "context_labels = -1: with 4 logits"),
-        (QueryAccuracy, {"context_labels": [[1], [1, 2]]}, r"context_labels = \[1, 2\]: every sequence must have as many"),
-        (QueryAccuracy, {"context_labels": [[], []]}, r"context_labels = \[0\]: every sequence must have as many"),
-        (QueryAccuracy, {"predictions": [[0.0] * 4, [0.0, float("nan"), 0, 0]]}, "the logits of sequence 1 are not numbers"),
-        (FlipShare, {"context_labels": [[3, 2], [0, 0]]}, r"context_labels = \[0, 0\]: sequence 1 must show two labels"),
-        (FlipShare, {"context_labels": [[3, 2, 1], [0, 1, 1]]}, r"= \[3, 2, 1\]: sequence 0 must show two labels"),
+        (
+            QueryAccuracy,
+            {"context_labels": [[1], [1, 2]]},
+            r"context_labels = \[1, 2\]: every sequence must have as many",
+        ),
+        (
+            QueryAccuracy,
+            {"context_labels": [[], []]},
+            r"context_labels = \[0\]: every sequence must have as many",
+        ),
+        (
+            QueryAccuracy,
+            {"predictions": [[0.0] * 4, [0.0, float("nan"), 0, 0]]},
+            "the logits of sequence 1 are not numbers",
+        ),
+        (
+            FlipShare,
+            {"context_labels": [[3, 2], [0, 0]]},
+            r"context_labels = \[0, 0\]: sequence 1 must show two labels",
+        ),
+        (
+            FlipShare,
+            {"context_labels": [[3, 2, 1], [0, 1, 1]]},
+            r"= \[3, 2, 1\]: sequence 0 must show two labels",
+        ),
         (FlipShare, {"references": [1, 0]}, "the reference 1 being one of them"),
     ],
-)  # fmt: skip
+)
 def test_wrong_inputs_are_named(metric, change, words):
     with pytest.raises(ConfigError, match=words):
         metric(keep_in_memory=True).compute(**ANSWERS | change)
@@ -142,9 +167,9 @@ def test_the_space_of_a_metric(name):
     assert "&gt;&gt;&gt;" in files["index.html"] and ">>>" not in files["index.html"]
 
 
-def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, session):
+def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, launcher):
     names = [f"ann/{name}" for name in METRICS]
-    done = session.hf_icl("metrics", "push", *names)
+    done = launcher.hf_icl("metrics", "push", *names)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert lines[:3] == [
@@ -154,33 +179,35 @@ def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, s
     load = """
         import evaluate
         metric = evaluate.load("ann/flip_share", download_mode="force_redownload")
-        result = metric.compute(predictions=[[0., 2., 3.]], references=[2], context_labels=[[1, 2]])["in_context_share"]
+        given = dict(predictions=[[0., 2., 3.]], references=[2], context_labels=[[1, 2]])
+        result = metric.compute(**given)["in_context_share"]
         both = evaluate.combine(["ann/flip_share", "ann/query_accuracy"])
         found = both.compute(predictions=[[0., 2., 3.]], references=[2], context_labels=[[1, 2]])
         result = [result, found["accuracy"], evaluate.load("ann/transience").name]
     """
-    assert session.run(load) == [1.0, 1.0, "transience"]
+    assert launcher.run(load) == [1.0, 1.0, "transience"]
     assert hub.requests("GET", "/spaces/ann/flip_share/resolve/")
     before = [hub.repo(f"space {name}").commits for name in names]
-    again = session.hf_icl("metrics", "push", *names)
+    again = launcher.hf_icl("metrics", "push", *names)
     assert [line[:12] for line in again.out.splitlines()[3:]] == ["Nothing new."] * 3
     assert [hub.repo(f"space {name}").commits for name in names] == before
 
 
-def test_who_sees_a_metric_is_asked_for(hub, session):
-    assert session.hf_icl("metrics", "push", "bob/transience", "--public", user="bob/write").out.startswith(
+def test_who_sees_a_metric_is_asked_for(hub, launcher):
+    assert launcher.hf_icl("metrics", "push", "bob/transience", "--public", user="bob/write").out.startswith(
         "Public: "
     )
     seen = 'import evaluate\nresult = evaluate.load("bob/transience").name'
-    assert session.run(seen, user=None) == "transience"
-    no = session.hf_icl("metrics", "push", "bob/transience", user="bob/write")
+    assert launcher.run(seen, user=None) == "transience"
+    no = launcher.hf_icl("metrics", "push", "bob/transience", user="bob/write")
     assert no.code == 2 and "it is there already and public, not private" in no.err
-    no = session.hf_icl("metrics", "push", "ann/flip_share", "bob/flip_shar")
+    no = launcher.hf_icl("metrics", "push", "ann/flip_share", "bob/flip_shar")
     assert no.code == 2 and "there is no such metric. Did you mean flip_share?" in no.err and no.out == ""
 
 
-def test_without_hf_icl_a_metric_says_what_to_install(tmp_path, session):
-    """`evaluate` reads the module's imports; here the package is hidden from a process that has all others."""
+def test_without_hf_icl_a_metric_says_what_to_install(tmp_path, launcher):
+    """`evaluate` reads the module's imports; here the package is hidden from a process that has all
+    others."""
     (tmp_path / "flip_share.py").write_bytes(render_space("me/flip_share")["flip_share.py"])
     code = f"""
         import sys
@@ -193,5 +220,5 @@ def test_without_hf_icl_a_metric_says_what_to_install(tmp_path, session):
         finally:
             sys.modules["hf_icl"] = package
     """
-    said = session.run(code)
+    said = launcher.run(code)
     assert "To be able to use flip_share, you need to install" in said and "pip install hf-icl'" in said

@@ -96,7 +96,8 @@ def test_rotation_leaves_products_that_depend_on_the_distance_alone():
 
 
 def test_attention_worked_by_hand():
-    """One head of width 2; q = ln(3) * sqrt(2) * (x_0, 0), k = v = x: the weight of place 0 seen from 1 is 1/4."""
+    """One head of width 2; q = ln(3) * sqrt(2) * (x_0, 0), k = v = x:
+    the weight of place 0 seen from 1 is 1/4."""
     config = CausalTransformerConfig(
         n_layers=1, d_model=2, n_heads=1, mlp_ratio=None, positions="none", layer_norm=False
     )

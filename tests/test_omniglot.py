@@ -176,7 +176,8 @@ def test_feature_map_gives_vectors(source, augment):
 
 
 def test_augmented_features_belong_to_their_images(source):
-    """The features of a class are a fixed map of its images: equal inner products up to that map, class by class."""
+    """The features of a class are a fixed map of its images: equal inner products up to that map,
+    class by class."""
     settings = {"n_classes": 64, "n_holdout_classes": 32, "augment": True, "n_exemplars": 2}
     mapped = load_bank(
         small(source, size=6, feature_map=BlurPCAConfig(sigma=0.5, n_components=36), **settings)

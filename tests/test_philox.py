@@ -129,7 +129,8 @@ def test_distinct_below_among_many_values():
 
 
 def test_normals_by_hand():
-    """Box and Muller: sqrt(-2 ln u) times cosine and sine of 2 pi v, u and v at the middle of a word's interval."""
+    """Box and Muller: sqrt(-2 ln u) times cosine and sine of 2 pi v,
+    u and v at the middle of a word's interval."""
     words = draw_words(torch.tensor([12]), 4, seed=5, stream=6, first_block=1 << 30)[0].tolist()
     u = [(word + 0.5) / 2**32 for word in words]
     radius, angle = math.sqrt(-2 * math.log(u[0])), 2 * math.pi * u[1]

@@ -17,7 +17,8 @@ BURST, DISTRACTOR, FILLER, QUERY = (int(role) for role in Role)
 
 
 def draw(n, n_classes=12, table=None, pool=None, exemplars=(0, 20), seed=0, **settings):
-    """Draw n sequences over classes 0 … n_classes − 1, whose labels are their numbers unless a table is given."""
+    """Draw n sequences over classes 0 … n_classes − 1, whose labels are their numbers unless a table is
+    given."""
     table = torch.arange(n_classes)[:, None] if table is None else table
     pool = torch.arange(n_classes) if pool is None else pool
     sampler = Sampler(
@@ -372,18 +373,39 @@ def test_polysemy_takes_the_block_of_the_class():
 @pytest.mark.parametrize(
     ("settings", "n_classes", "message"),
     [
-        ({}, 1, "classes = 'train (1 in the pool)': too few classes: a sequence needs 2 different ones. Take a bank with more classes"),
-        ({"burst": 0, "fillers": "different"}, 8, "'train (8 in the pool)': too few classes: a sequence needs 9 different ones"),
+        (
+            {},
+            1,
+            "classes = 'train (1 in the pool)': too few classes: a sequence needs 2 different ones. "
+            "Take a bank with more classes",
+        ),
+        (
+            {"burst": 0, "fillers": "different"},
+            8,
+            "'train (8 in the pool)': too few classes: a sequence needs 9 different ones",
+        ),
         ({"burst": 0, "query": "absent"}, 1, "a sequence needs 2 different ones"),
         ({}, 0, "a sequence needs 2 different ones"),
         ({"burst": 0}, 0, "a sequence needs 1 different ones"),
         ({"exemplars": "train"}, 12, "exemplars = 'train': the pool holds no exemplars. Split the bank"),
-        ({"exemplars": "holdout"}, 12, "exemplars = 'holdout': the bank has no such pool. It has: all, train."),
-        ({"classes": "holdout", "labels": "remapped", "n_remap": 9}, 12, "classes = 'holdout': the bank has no such"),
-        ({"burst": 3, "labels": "remapped", "n_remap": 20}, 12, "n_remap = 20: remapped labels must be among the bank's"),
+        (
+            {"exemplars": "holdout"},
+            12,
+            "exemplars = 'holdout': the bank has no such pool. It has: all, train.",
+        ),
+        (
+            {"classes": "holdout", "labels": "remapped", "n_remap": 9},
+            12,
+            "classes = 'holdout': the bank has no such",
+        ),
+        (
+            {"burst": 3, "labels": "remapped", "n_remap": 20},
+            12,
+            "n_remap = 20: remapped labels must be among the bank's",
+        ),
         ({"zipf": 9.0}, 12, "those still allowed must keep a probability of 1%, and here it can fall to 0.2"),
     ],
-)  # fmt: skip
+)
 def test_pools_that_are_too_small(settings, n_classes, message):
     sampler = {"table": torch.arange(12)[:, None], "pool": torch.arange(n_classes)}
     spec = SequenceSpec(**settings)

@@ -1,4 +1,5 @@
-"""Runs published on the loopback Hub: killed, resumed, pulled, measured again. Every command is a process of its own."""
+"""Runs published on the loopback Hub: killed, resumed, pulled, measured again.
+Every command is a process of its own."""
 
 import json
 import shutil
@@ -10,6 +11,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_icl.history.history import History
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.target import Target
 from hf_icl.runs.run import Run
@@ -74,13 +76,14 @@ def test_pushing_again_makes_no_commit(hub, launcher, publication):
 
 
 def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, publication, tmp_path):
-    """Killed while a large file, a commit and a tag are on their way; then resumed, and pulled into an empty folder."""
+    """Killed while a large file, a commit and a tag are on their way; then resumed,
+    and pulled into an empty folder."""
     words = ["run", "default", *SETTINGS, "--output", "run", "--push", "ann/killed", "--revisions", "all"]
     for path, method, rate in (
-        ("/models/ann/killed/[0-9a-f]{64}/", "PUT", 300), ("/commit/", "POST", 2000), ("/tag/", "POST", 1),
+        ("/models/ann/killed/[0-9a-f]{64}/", "PUT", 300), ("/commit/", "POST", 300), ("/tag/", "POST", 1),
     ):  # fmt: skip
         hub.reset()
-        hub.fault(path, method=method, rate=rate)
+        hub.fault(path, method=method, rate=rate, times=None)
         command = launcher.start(*words, folder=tmp_path)
         hub.wait_for(lambda: any(seen["fault"] and seen["received"] for seen in hub.requests()))  # noqa: B023
         assert command.kill().code == -9
@@ -125,10 +128,10 @@ def test_all_revisions_are_measured_again(hub, launcher, publication, tmp_path):
 def test_revisions_that_do_not_agree_are_an_error(hub, launcher, publication, tmp_path):
     shutil.copytree(publication.run, tmp_path / "run")
     (tmp_path / "run" / ".hub.json").unlink()
-    path = tmp_path / "run" / "history.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    history = History(tmp_path / "run" / "history.jsonl")
+    rows = list(history.rows)
     rows[-1]["metrics"]["icl/accuracy"] += 0.25
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    history.restore(rows)
     assert launcher.hf_icl("push", "run", "ann/edited", folder=tmp_path).code == 0
     ended = launcher.hf_icl("evaluate", "ann/edited", "--all-revisions", folder=tmp_path)
     assert ended.code == 2 and "differs from the published history by up to 0.25" in ended.err
@@ -146,7 +149,7 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
         hub.reset()
         (tmp_path / "run" / ".hub.json").unlink(missing_ok=True)
         hub.fault(
-            "/api/", method="GET", delay=1.5
+            "/api/", method="GET", delay=0.7
         )  # the first that is asked waits; what was said by then is looked at
         command = launcher.start("push", "run", repo, *more, folder=tmp_path)
         hub.wait_for(lambda: any(asked["fault"] for asked in hub.requests()))
@@ -168,7 +171,8 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
     ],
 )
 def test_what_is_there_already_is_left_alone(hub, launcher, publication, tmp_path, repo, more, says):
-    """Neither shown to more people than asked, nor mixed with another run; not even where reading it fails at first."""
+    """Neither shown to more people than asked, nor mixed with another run;
+    not even where reading it fails at first."""
     client = (
         "from huggingface_hub import HfApi; HfApi().create_repo('ann/world', private=False, exist_ok=True)"
     )

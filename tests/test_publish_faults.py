@@ -1,7 +1,8 @@
-"""What goes wrong on the way to the Hub changes nothing in training, is said plainly, and is made good by the next push.
+"""What goes wrong on the way to the Hub changes nothing in training, is said plainly,
+and is made good by the next push.
 
-Each case trains a run that publishes five revisions under a server that was told to fail, then pushes again without the
-fault. What is to be seen stands in the table of docs/hub.md, which is read here.
+Each case trains a run that publishes five revisions under a server that was told to fail, then pushes again
+without the fault. What is to be seen stands in the table of docs/hub.md, which is read here.
 """
 
 import json
@@ -51,7 +52,8 @@ def read_table():
 
 
 def assert_no_token(hub, launcher, *folders):
-    """Look for the tokens in every file that a command wrote: run folders, outputs, caches, and the repositories."""
+    """Look for the tokens in every file that a command wrote: run folders, outputs, caches,
+    and the repositories."""
     secrets = [token.encode() for token in (*hub.tokens.values(), FAULTS["401: a token that is not one"])]
     for folder in (*folders, launcher.scratch, hub.folder):
         for path in (path for path in ROOT.joinpath(folder).rglob("*") if path.is_file()):

@@ -16,11 +16,21 @@ from tests.publishing import TAGS, assert_trained_as
 
 EVIL = "import pathlib; pathlib.Path('/tmp/hf_icl_evil').touch(); (pathlib.Path.home() / 'hacked').touch()\n"
 PLANTED = {
-    "pytorch_model.bin": "cos\nsystem\n(S'touch hacked'\ntR.", "optimizer.pt": "x", "adapter_model.bin": "x",
-    "training_args.bin": "x", "tokenizer.pkl": "x", "training_state/optimizer.pt": "x", "evil.py": EVIL,
-    "training_state/rng_state.pth": "x", "modeling_evil.py": EVIL, "sub/model.safetensors": "x", "setup.cfg": "x",
-    "report/index.html": "<script>hacked</script>", "report/evil.js": "x", ".outbox/00000008/item.json": "{}",
-}  # fmt: skip
+    "pytorch_model.bin": "cos\nsystem\n(S'touch hacked'\ntR.",
+    "optimizer.pt": "x",
+    "adapter_model.bin": "x",
+    "training_args.bin": "x",
+    "tokenizer.pkl": "x",
+    "training_state/optimizer.pt": "x",
+    "evil.py": EVIL,
+    "training_state/rng_state.pth": "x",
+    "modeling_evil.py": EVIL,
+    "sub/model.safetensors": "x",
+    "setup.cfg": "x",
+    "report/index.html": "<script>hacked</script>",
+    "report/evil.js": "x",
+    ".outbox/00000008/item.json": "{}",
+}
 
 
 def plant(hub, repo, **files):
@@ -86,10 +96,26 @@ def test_a_model_that_needs_code_of_its_own_is_refused(publication, tmp_path, mo
 def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication, tmp_path, path):
     """The server lists paths that lead elsewhere, and files under the names of folders."""
     names = [
-        "../evil.json", "../../evil.json", "/etc/evil.json", "report/../../evil.html", "..\\evil.json", "C:\\evil.json",
-        "training_state/../../evil.json", "model\0.safetensors", "training_state", "", ".", "..", "~/evil.json",
-        "model.safetensors/../../evil", "checkpoint-8/optimizer.pt", ".hub.json", "complete.json", "*", "[a-z]*.json",
-    ]  # fmt: skip
+        "../evil.json",
+        "../../evil.json",
+        "/etc/evil.json",
+        "report/../../evil.html",
+        "..\\evil.json",
+        "C:\\evil.json",
+        "training_state/../../evil.json",
+        "model\0.safetensors",
+        "training_state",
+        "",
+        ".",
+        "..",
+        "~/evil.json",
+        "model.safetensors/../../evil",
+        "checkpoint-8/optimizer.pt",
+        ".hub.json",
+        "complete.json",
+        "*",
+        "[a-z]*.json",
+    ]
     repo = "ann/undisturbed"
     state = hub.repo(f"model {repo}")
     if path == "/tree/":
@@ -98,9 +124,14 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
         ]
     else:
         listed = {
-            "id": repo, "sha": state.branches["main"], "private": True, "tags": [], "downloads": 0, "likes": 0,
+            "id": repo,
+            "sha": state.branches["main"],
+            "private": True,
+            "tags": [],
+            "downloads": 0,
+            "likes": 0,
             "siblings": [{"rfilename": name} for name in [*names, *state.files]],
-        }  # fmt: skip
+        }
     hub.fault(path, method="GET", times=None, status=200, body=json.dumps(listed))
     (tmp_path / "here").mkdir()
     before = set(tmp_path.rglob("*"))
@@ -124,13 +155,31 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
         ({"run.json": "[]"}, "cannot be read as a run folder"),
         ({"run.json": "bank"}, "run.json or history is damaged"),
         ({"config.yaml": "!!python/object/apply:os.system [touch hacked]"}, "cannot be read as a run folder"),
-        ({"history.jsonl": '{"step": "<script>", "sequences": 0, "metrics": {}, "hits": {}}\n'}, "history is damaged"),
-        ({"history.jsonl": '{"step": 1, "sequences": 0, "metrics": {"icl/accuracy": "<b>"}, "hits": {}}\n'}, "damaged"),
-        ({"training_state/trainer_state.json": '{"global_step": "../../evil"}'}, "trainer state cannot be read"),
-        ({"training_state/trainer_state.json": '{"global_step": 8}', "training_state/optimizer.pt.json": '{"call": 1}',
-          "training_state/optimizer.pt.safetensors": ""}, "not a trainer state"),
+        (
+            {"history.jsonl": '{"step": "<script>", "sequences": 0, "metrics": {}, "hits": {}}\n'},
+            "history is damaged",
+        ),
+        (
+            {
+                "history.jsonl": '{"step": 1, "sequences": 0, "metrics": {"icl/accuracy": "<b>"}, '
+                '"hits": {}}\n'
+            },
+            "damaged",
+        ),
+        (
+            {"training_state/trainer_state.json": '{"global_step": "../../evil"}'},
+            "trainer state cannot be read",
+        ),
+        (
+            {
+                "training_state/trainer_state.json": '{"global_step": 8}',
+                "training_state/optimizer.pt.json": '{"call": 1}',
+                "training_state/optimizer.pt.safetensors": "",
+            },
+            "not a trainer state",
+        ),
     ],
-)  # fmt: skip
+)
 def test_damaged_or_hostile_files_are_refused_and_leave_nothing(
     hub, launcher, planted, tmp_path, files, says
 ):
@@ -145,10 +194,25 @@ def test_damaged_or_hostile_files_are_refused_and_leave_nothing(
 
 def test_hostile_names_are_not_ours():
     names = [
-        "../run.json", "/run.json", "a/../run.json", "report/x.html", "training_state/../run.json", "run.json/", "//run.json",
-        "training_state\\optimizer.pt.json", "run.json\n", "\u0440un.json", "model.safetensors\0", ".eval/x.json", "model*",
-        "training_state/a/optimizer.pt.json", "training_state/optimizer.pt", "config.json.py", "adapter_x.pkl", "token.py",
-    ]  # fmt: skip
+        "../run.json",
+        "/run.json",
+        "a/../run.json",
+        "report/x.html",
+        "training_state/../run.json",
+        "run.json/",
+        "//run.json",
+        "training_state\\optimizer.pt.json",
+        "run.json\n",
+        "\u0440un.json",
+        "model.safetensors\0",
+        ".eval/x.json",
+        "model*",
+        "training_state/a/optimizer.pt.json",
+        "training_state/optimizer.pt",
+        "config.json.py",
+        "adapter_x.pkl",
+        "token.py",
+    ]
     assert [name for name in names if is_ours(name)] == []
 
 
@@ -191,7 +255,8 @@ def test_config_and_run_files_of_a_published_run_name_no_token(hub, publication)
 
 @pytest.mark.slow
 def test_a_pulled_run_that_tells_of_markup_makes_a_page_without_it(hub, launcher, planted, tmp_path):
-    """Names and values that a run carries stand in its page as text; tests/test_report_page.py opens such a page."""
+    """Names and values that a run carries stand in its page as text;
+    tests/test_report_page.py opens such a page."""
     state, hostile = hub.repo(f"model {planted}"), "</script><img src=x onerror=alert(1)>"
     about = json.loads(state.files["run.json"])
     about["provenance"] |= {hostile: hostile, "command": hostile}

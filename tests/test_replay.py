@@ -1,4 +1,5 @@
-"""A step that is recorded and replayed. Here without a GPU: operators are noted down and run again on the same memory."""
+"""A step that is recorded and replayed. Here without a GPU:
+operators are noted down and run again on the same memory."""
 
 import logging
 
@@ -11,7 +12,8 @@ from tests.test_stacking import make_run, make_trainer, needs_new_torch
 
 
 class Recorder(TorchDispatchMode):
-    """Notes operators down as a CUDA graph does: what they write is undone, and asking for a value is an error."""
+    """Notes operators down as a CUDA graph does: what they write is undone,
+    and asking for a value is an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +95,7 @@ def test_what_is_recorded_is_what_is_called(recording):
 
 @needs_new_torch
 def test_a_replayed_run_is_the_stock_run(tmp_path, recording):
-    """With a learning rate that moves in every step, clipping, L2 and a resume from step 40."""
+    """With a learning rate that moves in every step, clipping, L2 and a resume from step 20."""
     words = ["training.schedule=inverse_sqrt", "training.warmup_steps=7", "training.clip=0.5"]
     words += ["training.regularization={kind: l2, strength: 1e-4}"]
     stock, other = make_run(tmp_path / "stock", *words), make_run(tmp_path / "replayed", *words)
@@ -104,7 +106,7 @@ def test_a_replayed_run_is_the_stock_run(tmp_path, recording):
     for mine, theirs in zip(other.history.rows, stock.history.rows, strict=True):
         assert mine["metrics"] == pytest.approx(theirs["metrics"], abs=1e-5)
     again = make_trainer(other, CompiledTrainer)
-    again.train(resume_from_checkpoint=str(other.folder / "checkpoint-40"))
+    again.train(resume_from_checkpoint=str(other.folder / "checkpoint-20"))
     assert len(recording) == 2
     for name, weight in again.model.state_dict().items():
         torch.testing.assert_close(weight, trainer.model.state_dict()[name], rtol=0, atol=1e-6)

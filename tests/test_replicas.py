@@ -1,10 +1,8 @@
 """Replicas: each ends where it would have ended alone, and a killed group goes on to the same bytes."""
 
-import json
 import os
 import signal
 import subprocess
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_icl.errors import ConfigError, RunError
+from hf_icl.history.lines import decode_row
 from hf_icl.runs.config import load_config
 from hf_icl.runs.replicas import check_replicas, train_replicas
 from hf_icl.runs.run import Run
@@ -21,7 +20,7 @@ from hf_icl.training import checkpoints
 from hf_icl.training.compiled.stack import Stack
 from tests.programs import TINY
 
-SETTINGS = [*TINY, "training.checkpoint_every=50", "evaluate=20"]
+SETTINGS = [*TINY, "training.checkpoint_every=20", "evaluate=10"]
 VARIED = {
     "as it is": [],
     "seed": ["seed=7"],
@@ -44,9 +43,12 @@ SHAPES = {
     "tied, no norm": ["model.tie_labels=true", "model.layer_norm=false", "training.learning_rate=1e-3"],
     "attention alone, rotary": ["model.mlp_ratio=0", "model.positions=rotary", "model.n_layers=2"],
     "long, sinusoidal": [
-        "task.train={n_context: 8}", "model.places=interleaved", "model.positions=sinusoidal", "model.n_layers=2",
+        "task.train={n_context: 8}",
+        "model.places=interleaved",
+        "model.positions=sinusoidal",
+        "model.n_layers=2",
     ],
-}  # fmt: skip
+}
 
 
 def make_runs(folder: Path, varied, *settings: str) -> list[Run]:
@@ -90,7 +92,7 @@ def test_every_setting_that_may_differ_gives_the_solo_history(tmp_path):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_of_the_native_network_gives_the_solo_history(tmp_path, shape):
-    settings = ("training.steps=40", *SHAPES[shape])
+    settings = ("training.steps=20", *SHAPES[shape])
     varied = [[], ["seed=3"]]
     solo, together = (make_runs(tmp_path / name, varied, *settings) for name in ("solo", "together"))
     for run in solo:
@@ -102,7 +104,7 @@ def test_every_shape_of_the_native_network_gives_the_solo_history(tmp_path, shap
 
 def test_a_bank_of_ids_gives_the_solo_history(tmp_path):
     bank = {"kind": "symbolic", "n_classes": 20, "n_holdout_classes": 4, "n_labels": 4}
-    default = load_config("default", [*SETTINGS, "training.steps=40", "model.positions=none"])
+    default = load_config("default", [*SETTINGS, "training.steps=20", "model.positions=none"])
     config = default.replace(task=TaskConfig(bank=bank, train=default.task.train, n_eval_sequences=40))
     solo, together = (
         [Run.create(config.replace(seed=seed), tmp_path / name / str(seed)) for seed in (0, 1)]
@@ -117,7 +119,7 @@ def test_a_bank_of_ids_gives_the_solo_history(tmp_path):
 
 def test_what_a_replica_writes_is_what_a_run_writes(tmp_path):
     varied = [[], ["seed=3"]]
-    solo, together = (make_runs(tmp_path / name, varied, "training.steps=100") for name in ("s", "t"))
+    solo, together = (make_runs(tmp_path / name, varied, "training.steps=40") for name in ("s", "t"))
     solo[0].train()
     train_replicas(together, n_processes=1)
     left_out = {"rng_state.pth"}  # of a generator that nothing draws from
@@ -127,28 +129,20 @@ def test_what_a_replica_writes_is_what_a_run_writes(tmp_path):
     ]
     assert names[0] == names[1]
     final = load_file(together[1].folder / "model.safetensors")
-    last = load_file(together[1].folder / "checkpoint-100/model.safetensors")
+    last = load_file(together[1].folder / "checkpoint-40/model.safetensors")
     assert final.keys() == last.keys() and all(torch.equal(final[name], last[name]) for name in last)
-    assert Run.open(together[1].folder).record().rows[-1]["step"] == 100
+    assert Run.open(together[1].folder).record().rows[-1]["step"] == 40
 
 
-def test_a_run_goes_on_alone_where_its_group_stopped(tmp_path):
-    varied = [["training.learning_rate=2e-3"], ["training.schedule=inverse_sqrt", "training.warmup_steps=20"]]
-    solo, together = (make_runs(tmp_path / name, varied, "training.steps=100") for name in ("s", "t"))
-    train_in_process(together, die_at=70)
+def test_a_run_goes_on_alone_where_its_group_stopped(programs, tmp_path):
+    varied = [["training.learning_rate=2e-3"], ["training.schedule=inverse_sqrt", "training.warmup_steps=10"]]
+    solo, together = (make_runs(tmp_path / name, varied, "training.steps=50") for name in ("s", "t"))
+    assert programs.call(_train_and_die, together, 28) == -signal.SIGKILL
     for one, other in zip(together, solo, strict=True):
         assert not one.is_finished
         one.train()
         other.train()
         assert_same_rows(one, other, 1e-4)
-
-
-def train_in_process(runs: list[Run], die_at: int) -> None:
-    """Train in a process of its own that is killed at a step."""
-    process = get_context("spawn").Process(target=_train_and_die, args=(runs, die_at))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
 
 
 def _train_and_die(runs: list[Run], die_at: int) -> None:
@@ -179,20 +173,18 @@ def _save_and_die(runs: list[Run], number: int) -> None:
 @pytest.mark.parametrize(
     ("end", "at"),
     [
-        (_train_and_die, 70),
-        pytest.param(_train_and_die, 20, marks=pytest.mark.slow),
+        (_train_and_die, 28),
+        pytest.param(_train_and_die, 8, marks=pytest.mark.slow),
         pytest.param(_save_and_die, 6, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_group_goes_on_to_the_same_bytes(tmp_path, end, at):
-    """Killed between checkpoints, before the first, and while the second of three saves the second checkpoint."""
+def test_a_killed_group_goes_on_to_the_same_bytes(programs, tmp_path, end, at):
+    """Killed between checkpoints, before the first, and while the second of three saves the second
+    checkpoint."""
     varied = [[], ["seed=3", "training.regularization={kind: l2, strength: 1e-3}"], ["training.clip=0.5"]]
-    whole, parts = (make_runs(tmp_path / name, varied, "training.steps=120") for name in ("whole", "parts"))
+    whole, parts = (make_runs(tmp_path / name, varied, "training.steps=50") for name in ("whole", "parts"))
     train_replicas(whole, n_processes=1)
-    process = get_context("spawn").Process(target=end, args=(parts, at))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert programs.call(end, parts, at) == -signal.SIGKILL
     train_replicas(parts, n_processes=1)
     for one, other in zip(parts, whole, strict=True):
         for name in ("history.jsonl", "model.safetensors", "config.json"):
@@ -265,13 +257,13 @@ def test_a_full_disk_is_told_and_a_group_goes_on_when_there_is_room(small_disk, 
     by_history = words[0] == "evaluate=1"
     config = [load_config("default", [*TINY, "training.steps=60", *words, f"seed={seed}"]) for seed in (0, 1)]
     runs = [Run.create(one, small_disk / str(one.seed)) for one in config]
-    (small_disk / "filler").write_bytes(b"0" * (200_000 if by_history else 150_000))
+    (small_disk / "filler").write_bytes(b"0" * (240_000 if by_history else 150_000))
     said = "a row could not be written" if by_history else "the disk is full .*the same hf-icl sweep"
     with pytest.raises(RunError, match=said):
         train_replicas(runs, n_processes=1)
     for run in runs:
         lines = run.history.path.read_text().splitlines()
-        assert lines and run.history.rows == [json.loads(line) for line in lines] and not run.is_finished
+        assert lines and run.history.rows == [decode_row(line) for line in lines] and not run.is_finished
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
     train_replicas([Run.open(run.folder) for run in runs], n_processes=1)
     assert all(run.is_finished and run.history.last_step == 60 for run in runs)

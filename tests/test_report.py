@@ -1,4 +1,5 @@
-"""The files of a report: what they hold, and that they are written whole or not at all. All histories are synthetic."""
+"""The files of a report: what they hold, and that they are written whole or not at all.
+All histories are synthetic."""
 
 import dataclasses
 import io
@@ -56,7 +57,8 @@ def read(folder):
 
 
 def check(value, shape, path="document"):
-    """Check JSON against a shape: a type or tuple of types, None for null, {name: shape}, {str: shape}, or [shape]."""
+    """Check JSON against a shape: a type or tuple of types, None for null, {name: shape}, {str: shape},
+    or [shape]."""
     if isinstance(shape, dict):
         assert isinstance(value, dict), path
         if set(shape) != {str}:
@@ -82,6 +84,7 @@ SCHEMA_1 = {
         {
             "name": str,
             "verdict": str,
+            "diverged_step": (int, type(None)),
             "verdict_shares": {str: float},
             "loss_falls": bool,
             "n_evaluations": int,
@@ -293,7 +296,8 @@ def test_words(runs, other):
         runs[0], rows=[{"step": s, "sequences": s, "metrics": {ICL: 0.05}, "hits": {}} for s in (0, 1)]
     )
     assert describe_run(analyse([flat]).document["runs"][0]) == (
-        "ICL never emerged: its best accuracy was 0.05 at step 0 (chance 0.0312; naming either label of the context "
+        "ICL never emerged: its best accuracy was 0.05 at step 0 (chance 0.0312; naming either label of the "
+        "context "
         "gives 0.500)."
     )
 

@@ -31,7 +31,8 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, tmp_path):
-    """Return a function that writes runs' page and opens it; at the end, nothing may have gone wrong in it."""
+    """Return a function that writes runs' page and opens it; at the end,
+    nothing may have gone wrong in it."""
     troubles, contexts = [], []
 
     def open_page(runs, **options):
@@ -208,15 +209,34 @@ def test_hostile_names_and_values_do_not_run(open_page):
 
 def test_a_run_made_by_someone_else_runs_nothing(open_page, tmp_path):
     """A run folder as it is pulled, whose files are hostile wherever they hold names or free text."""
-    config = load_config(
-        "default", ["task.bank.n_classes=24", "training.arguments={run_name: " + json.dumps(HOSTILE) + "}"]
-    )
+    overrides = [
+        "task.bank.n_classes=24",
+        "training.batch_size=64",
+        "training.steps=32000",
+        "training.arguments={run_name: " + json.dumps(HOSTILE) + "}",
+    ]
+    config = load_config("default", overrides)
     about = {
-        "schema": 1, "config": config.to_dict(), "chance": {ICL: 0.1, f"{HOSTILE}/accuracy": 0.1},
-        "n_sequences": {"icl": 64, HOSTILE: 64}, "bank": {"name": HOSTILE, HOSTILE: HOSTILE, "n_classes": 24, "n_holdout_classes": 4, "n_exemplars": 1},
-        "provenance": {"seed": HOSTILE, "versions": {HOSTILE: HOSTILE}, "commit": HOSTILE, "machine": HOSTILE,
-                       "command": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}},
-    }  # fmt: skip
+        "schema": 1,
+        "config": config.to_dict(),
+        "chance": {ICL: 0.1, f"{HOSTILE}/accuracy": 0.1},
+        "n_sequences": {"icl": 64, HOSTILE: 64},
+        "bank": {
+            "name": HOSTILE,
+            HOSTILE: HOSTILE,
+            "n_classes": 24,
+            "n_holdout_classes": 4,
+            "n_exemplars": 1,
+        },
+        "provenance": {
+            "seed": HOSTILE,
+            "versions": {HOSTILE: HOSTILE},
+            "commit": HOSTILE,
+            "machine": HOSTILE,
+            "command": HOSTILE,
+            HOSTILE: {HOSTILE: [HOSTILE]},
+        },
+    }
     folder = tmp_path / "<img src=x onerror=window.hacked=1>"
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(about["config"]))

@@ -61,7 +61,8 @@ def test_other_seeds_and_streams_give_other_sequences(specs):
 
 
 def test_a_spec_draws_the_same_sequences_with_other_pools_of_exemplars():
-    """Exemplar pools leave classes, labels and order alone, so held-out exemplars can be compared pair by pair."""
+    """Exemplar pools leave classes, labels and order alone,
+    so held-out exemplars can be compared pair by pair."""
     spec = SequenceSpec(zipf=1.0)
     layout = (torch.arange(40)[:, None], {"train": torch.arange(40)})
     few, many = (

@@ -45,23 +45,28 @@ def test_slots(settings, bursty, burst_free):
         ),
         (
             {"burst": 9, "distractor": False},
-            "burst = 9: burst and distractor places (9) must fit into n_context = 8. Lower burst, raise n_context.",
+            "burst = 9: burst and distractor places (9) must fit into n_context = 8. Lower burst, raise "
+            "n_context.",
         ),
         (
             {"burst": 0, "p_bursty": 0.5},
-            "p_bursty = 0.5: a share of bursty sequences needs a burst. Set burst ≥ 1, or leave p_bursty at 1.",
+            "p_bursty = 0.5: a share of bursty sequences needs a burst. Set burst ≥ 1, or leave p_bursty at "
+            "1.",
         ),
         (
             {"burst": 0, "matched_exemplars": True},
-            "matched_exemplars = True: there is no burst place whose exemplar could match the query's. Set burst ≥ 1.",
+            "matched_exemplars = True: there is no burst place whose exemplar could match the query's. Set "
+            "burst ≥ 1.",
         ),
         (
             {"query": "absent"},
-            "query = 'absent': the query's class cannot both be absent and fill burst = 3 places. Set burst=0.",
+            "query = 'absent': the query's class cannot both be absent and fill burst = 3 places. Set "
+            "burst=0.",
         ),
         (
             {"query": "absent", "burst": 0, "labels": "remapped", "n_remap": 20},
-            "labels = 'remapped': an absent query has no label in the context, so remapped labels give it no answer. "
+            "labels = 'remapped': an absent query has no label in the context, so remapped labels give it "
+            "no answer. "
             "Take labels=fixed or pasted, or query=free.",
         ),
         (

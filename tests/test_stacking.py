@@ -1,4 +1,5 @@
-"""Steps compiled whole: the same training as a stock Trainer's, to rounding, whatever is switched on around it."""
+"""Steps compiled whole: the same training as a stock Trainer's, to rounding,
+whatever is switched on around it."""
 
 import json
 import logging
@@ -18,7 +19,8 @@ from hf_icl.training.compiled.compiling import OLDEST_TORCH
 from hf_icl.training.compiled.flat import FlatAdamW, flatten
 from tests.programs import TINY
 
-SETTINGS = [*TINY, "training.checkpoint_every=20", "evaluate=20", "training.steps=60"]
+SMALL_GPT2 = "model.backbone={model_type: gpt2, n_embd: 16, n_head: 2, n_layer: 1}"
+SETTINGS = [*TINY, "training.checkpoint_every=10", "evaluate=10", "training.steps=30"]
 
 needs_new_torch = pytest.mark.skipif(
     torch.__version__ < OLDEST_TORCH, reason="this torch cannot compile a step"
@@ -47,7 +49,7 @@ def make_trainer(run: Run, kind: type[TransienceTrainer]) -> TransienceTrainer:
     return run.build_trainer(run.history, kind=kind)
 
 
-def read_state(run: Run, step: int = 60) -> dict:
+def read_state(run: Run, step: int = 30) -> dict:
     return json.loads((run.folder / f"checkpoint-{step}/trainer_state.json").read_text())
 
 
@@ -69,7 +71,7 @@ def test_a_compiled_run_is_the_stock_run(tmp_path):
     names = [
         {str(path.relative_to(run.folder)) for path in run.folder.rglob("*")} for run in (stock, compiled)
     ]
-    assert names[0] - names[1] == {f"checkpoint-{step}/rng_state.pth" for step in (40, 60)}
+    assert names[0] - names[1] == {f"checkpoint-{step}/rng_state.pth" for step in (20, 30)}
     assert not names[1] - names[0]
 
 
@@ -84,10 +86,10 @@ def test_what_is_logged_is_what_a_stock_trainer_logs(tmp_path, eager):
     assert mine.keys() == theirs.keys()
     same = ("global_step", "max_steps", "epoch", "logging_steps", "save_steps", "train_batch_size")
     assert {key: mine[key] for key in same} == {key: theirs[key] for key in same}
-    known = [state["stateful_callbacks"]["TransienceCallback"] for state in (mine, theirs)]
+    known = [state["stateful_callbacks"]["hf_icl"] for state in (mine, theirs)]
     assert known[0] == known[1]
     logged = [[entry for entry in state["log_history"] if "loss" in entry] for state in (mine, theirs)]
-    assert [entry["step"] for entry in logged[0]] == [20, 40, 60]
+    assert [entry["step"] for entry in logged[0]] == [10, 20, 30]
     for entry, right in zip(*logged, strict=True):
         assert entry["loss"] == pytest.approx(right["loss"], abs=1e-4)
         assert entry["learning_rate"] == right["learning_rate"]
@@ -114,16 +116,16 @@ def test_either_trainer_goes_on_where_the_other_stopped(tmp_path, eager, first, 
     whole, parts = make_run(tmp_path / "whole"), make_run(tmp_path / "parts")
     make_trainer(whole, second).train()
     for kind, folder, stop in (
-        (first, None, StopAt(45)),
-        (second, parts.folder / "checkpoint-40", StopAt(0)),
+        (first, None, StopAt(23)),
+        (second, parts.folder / "checkpoint-20", StopAt(0)),
     ):
         trainer = make_trainer(parts, kind)
         trainer.add_callback(stop)
         output = trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
-        assert stop.ended == 1 and output.global_step == (stop.step or 60)
+        assert stop.ended == 1 and output.global_step == (stop.step or 30)
     assert_same_training(parts, whole)
     if first is second:
-        for name in ("history.jsonl", "checkpoint-60/model.safetensors"):
+        for name in ("history.jsonl", "checkpoint-30/model.safetensors"):
             assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
@@ -140,7 +142,7 @@ def test_a_search_over_settings_is_refused(tmp_path, eager):
         ("training.arguments={gradient_accumulation_steps: 2}", "gradient_accumulation_steps = 2"),
         ("training.arguments={bf16: true, use_cpu: true}", "bf16 = True"),
         ("training.keep_best=icl/accuracy", "eval_strategy"),
-        ("model.backbone={model_type: gpt2, n_embd: 16, n_head: 2, n_layer: 1}", "model = 'ICLModel'"),
+        (SMALL_GPT2, "model = 'ICLModel'"),
     ],
 )
 def test_what_the_compiled_loop_would_leave_out_is_refused(tmp_path, setting, message):
@@ -167,7 +169,7 @@ def test_which_runs_are_compiled(words, expected):
 
 def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match="model.backbone = .*only the native network"):
-        make_run(tmp_path / "run", "training.compile=true", "model.backbone={model_type: gpt2}")
+        make_run(tmp_path / "run", "training.compile=true", SMALL_GPT2)
     assert not any(tmp_path.iterdir())
 
 
@@ -201,7 +203,8 @@ def make_optimizer(model: torch.nn.Module, decayed: str) -> torch.optim.AdamW:
 
 @pytest.mark.parametrize("decayed", ["weight", "bias", "0.weight", ""])
 def test_adamw_over_one_block_is_adamw(decayed):
-    """Six steps of two replicas; before the fourth, new optimizers load what those of the other kind saved."""
+    """Six steps of two replicas; before the fourth, new optimizers load what those of the other kind
+    saved."""
     make = lambda: torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2), torch.nn.Linear(2, 7))  # noqa: E731
     torch.manual_seed(0)
     models, twins = [make() for _ in range(2)], [make() for _ in range(2)]
@@ -240,13 +243,14 @@ def test_adamw_over_one_block_is_adamw(decayed):
 
 
 def test_a_loader_of_ones_own_is_used(tmp_path, eager):
-    """One that reads the same sequences from a data set gives the same weights, one that reads others does not."""
+    """One that reads the same sequences from a data set gives the same weights,
+    one that reads others does not."""
     weights = []
     for name, first in (("stream", None), ("same", 0), ("others", 64)):
         trainer = make_trainer(make_run(tmp_path / name), CompiledTrainer)
         if first is not None:
             task, size = trainer.task, trainer.args.train_batch_size
-            rows = torch.utils.data.Subset(task.dataset(first + 60 * size), range(first, first + 60 * size))
+            rows = torch.utils.data.Subset(task.dataset(first + 30 * size), range(first, first + 30 * size))
             loader = torch.utils.data.DataLoader(rows, batch_size=size, collate_fn=task.collate)
             trainer.get_train_dataloader = lambda loader=loader: loader
         trainer.train()
@@ -262,7 +266,7 @@ def test_an_optimizer_or_schedule_of_ones_own_is_kept(tmp_path, eager):
     before = trainer.model.head.weight.clone()
     trainer.train()
     assert type(trainer.optimizer) is torch.optim.SGD and not torch.equal(trainer.model.head.weight, before)
-    assert read_state(run)["log_history"][-1]["step"] == 60
+    assert read_state(run)["log_history"][-1]["step"] == 30
 
 
 def test_an_old_torch_trains_by_the_stock_loop(tmp_path, monkeypatch, caplog):

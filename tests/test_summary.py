@@ -120,9 +120,16 @@ def test_nothing_measured():
 
 def test_one_evaluation_gives_values_but_no_verdict():
     check(
-        summarize([70], [0.9], 0.0), None,
-        onset_step=70, peak=0.9, peak_step=70, half_decay_step=None, final=0.9, persistence=1.0, area_lost=None,
-    )  # fmt: skip
+        summarize([70], [0.9], 0.0),
+        None,
+        onset_step=70,
+        peak=0.9,
+        peak_step=70,
+        half_decay_step=None,
+        final=0.9,
+        persistence=1.0,
+        area_lost=None,
+    )
 
 
 def test_order_duplicates_and_gaps_change_nothing():
@@ -301,7 +308,8 @@ def test_intervals_cover():
 
 
 def test_resampling_is_paired():
-    """All evaluations see one draw: with equal hits at peak and end, persistence is exactly 1 in every resample."""
+    """All evaluations see one draw: with equal hits at peak and end,
+    persistence is exactly 1 in every resample."""
     same = np.random.default_rng(0).random(500) < 0.6
     hits = np.stack([np.zeros(500, bool), same, same])
     found = bootstrap_curve(np.array([0.0, 10.0, 20.0]), hits, 0.0, ICL).measures
@@ -340,7 +348,9 @@ def test_replicas():
     many = np.random.default_rng(0).normal(3, 1, 400)
     estimate = bootstrap_replicas(many.tolist())
     half_width = 1.96 * many.std() / 20
-    assert (estimate.low, estimate.high) == pytest.approx((many.mean() - half_width, many.mean() + half_width), abs=0.02)  # fmt: skip
+    assert (estimate.low, estimate.high) == pytest.approx(
+        (many.mean() - half_width, many.mean() + half_width), abs=0.02
+    )
     one = bootstrap_replicas([0.25, None])
     assert (one.mean, one.low, one.high, one.n) == (0.25, None, None, 1)
     assert bootstrap_replicas([None]).mean is None

@@ -160,7 +160,8 @@ def test_a_stock_trainer_keeps_the_best_icl_too(tmp_path, task):
 
 @pytest.mark.parametrize("kind", ["thin", "stock"])
 def test_evaluating_before_and_after_training_measures_this_model_and_records_nothing(tmp_path, task, kind):
-    """Before the first step, and with the best weights loaded after the last: always of the weights as they are."""
+    """Before the first step, and with the best weights loaded after the last:
+    always of the weights as they are."""
     args = arguments(
         tmp_path, max_steps=20, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
         metric_for_best_model="icl/accuracy", load_best_model_at_end=True,
@@ -266,7 +267,8 @@ def test_l2_adds_the_sum_of_squares_to_the_loss(tmp_path, task):
 
 @pytest.fixture(scope="module", params=["l2", "decay"])
 def one_step(request, task, tmp_path_factory):
-    """Return the kind, a function that trains one step, and the weights after one step without regularisation."""
+    """Return the kind, a function that trains one step, and the weights after one step without
+    regularisation."""
     settings = dict(max_steps=1, max_grad_norm=0.0, weight_decay=0.0, optim="sgd")
     if request.param == "decay":
         settings |= dict(weight_decay=1.0, optim="adamw_torch")
@@ -349,7 +351,7 @@ def test_sequences_without_end_need_a_number_of_steps(tmp_path, task):
 def test_the_checkpoint_says_how_many_rows_it_knows(tmp_path, task):
     train(tmp_path, task, schedule=3, save_strategy="steps", save_steps=6)
     state = json.loads((tmp_path / "checkpoint-6/trainer_state.json").read_text())
-    assert state["stateful_callbacks"]["TransienceCallback"]["attributes"]["n_rows"] == 3
+    assert state["stateful_callbacks"]["hf_icl"]["attributes"]["n_rows"] == 3
 
 
 def test_a_head_with_too_few_labels_is_refused_before_training(tmp_path, task):

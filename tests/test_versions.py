@@ -1,4 +1,5 @@
-"""What version 0.1.0 wrote, kept in `tests/data/v0.1.0`, opens, reports, resumes and comes from the Hub as it did then."""
+"""What version 0.1.0 wrote, kept in `tests/data/v0.1.0`, opens, reports,
+resumes and comes from the Hub as it did then."""
 
 import dataclasses
 import json
@@ -16,15 +17,23 @@ from hf_icl.sweeps.worker import train_job
 
 OLD = Path(__file__).parent / "data" / "v0.1.0"
 NAMES = """
-Bank BankError CausalTransformerConfig CausalTransformerModel CompiledTrainer ConfigError Evaluator HfIclError History
-ICLConfig ICLModel Regularization Role Run RunConfig RunError RunRecord Sampler Schedule SequenceBatch SequenceSpec Task
-TaskConfig TransienceCallback TransienceTrainer __version__ export_parquet list_presets load_bank load_config load_dataset
-standard_specs summarize summarize_history write_report
+Bank BankError CausalTransformerConfig CausalTransformerModel CompiledTrainer ConfigError Evaluator
+HfIclError History ICLConfig ICLModel Regularization Role Run RunConfig RunError RunRecord Sampler Schedule
+SequenceBatch SequenceSpec Task TaskConfig TransienceCallback TransienceTrainer __version__ export_parquet
+list_presets load_bank load_config load_dataset standard_specs summarize summarize_history write_report
 """.split()
 CURVE_FIELDS = [
-    "n_evaluations", "chance", "onset_step", "peak", "peak_step", "half_decay_step", "final", "persistence", "area_lost",
+    "n_evaluations",
+    "chance",
+    "onset_step",
+    "peak",
+    "peak_step",
+    "half_decay_step",
+    "final",
+    "persistence",
+    "area_lost",
     "verdict",
-]  # fmt: skip
+]
 
 
 def read_rows(folder: Path) -> list[dict]:

@@ -3,8 +3,6 @@
 import http.server
 import json
 import os
-import subprocess
-import sys
 import threading
 from io import StringIO
 from pathlib import Path
@@ -579,29 +577,27 @@ class Hub:
 
 
 class TestHub:
-    def ask(self, hub, tmp_path, **variables):
-        environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | {
+    def ask(self, programs, hub, tmp_path, offline):
+        variables = {
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": offline,
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            **variables,
         }
         out = tmp_path / "out.pt"
-        command = [sys.executable, "-c", READ_FROM_HUB, str(out)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+        ended = programs.start_python("-c", READ_FROM_HUB, out, folder=ROOT, **variables).wait(120)
+        assert ended.code == 0, ended.err
         return torch.load(out)
 
-    def test_only_header_and_table_are_fetched(self, checkpoint, tmp_path):
+    def test_only_header_and_table_are_fetched(self, programs, checkpoint, tmp_path):
         make_model().save_pretrained(checkpoint, max_shard_size="20KB")
         (checkpoint / "model.safetensors").unlink(missing_ok=True)
         shards = json.loads((checkpoint / "model.safetensors.index.json").read_text())["weight_map"]
         shard = shards["model.embed_tokens.weight"]
         local = load_bank(small(checkpoint))
         with Hub(checkpoint) as hub:
-            found = self.ask(hub, tmp_path)
+            found = self.ask(programs, hub, tmp_path, offline="0")
             weights = [
                 entry for entry in hub.asked if entry[1].endswith(".safetensors") and entry[0] == "GET"
             ]
@@ -611,6 +607,6 @@ class TestHub:
             start = 8 + n_header
             expected = [(0, 8), (8, start), (start + first, start + last)]
             assert weights == [("GET", shard, f"bytes={a}-{b - 1}", b - a) for a, b in expected]
-        for rows, facts, prefix in (*found, *self.ask(hub, tmp_path, HF_HUB_OFFLINE="1")):
+        for rows, facts, prefix in (*found, *self.ask(programs, hub, tmp_path, offline="1")):
             assert torch.equal(rows, local.rows) and prefix == (0,)
             assert facts == local.facts | {"source": "me/tiny", "commit": hub.commit}

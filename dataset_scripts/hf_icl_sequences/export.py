@@ -1,6 +1,7 @@
 """Write sequences as Parquet with a card, which `load_dataset(FOLDER)` reads without hf_icl.
 
-Example: python dataset_scripts/hf_icl_sequences/export.py gaussian data/gaussian n_sequences=1000000 n_classes=512
+Example: python dataset_scripts/hf_icl_sequences/export.py gaussian data/gaussian n_sequences=1000000
+n_classes=512
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hf_icl.cli.app import app, console
-from hf_icl.errors import HfIclError, LostProcessError
+from hf_icl.errors import DivergedError, HfIclError, LostProcessError
 
 # Each adds its commands to the app; this is their order in --help.
 # isort: off
@@ -23,6 +23,9 @@ import hf_icl.cli.data  # noqa: F401
 # isort: on
 
 
+MISTAKE, DIVERGED = 2, 4  # exit codes; 3: something is not on the Hub yet
+
+
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -32,7 +35,7 @@ def main() -> None:
     except HfIclError as error:
         if not _speaks() and not isinstance(error, LostProcessError):
             sys.exit(2)  # the first process has the same error and says so
-        _fail(str(error))
+        _fail(str(error), DIVERGED if isinstance(error, DivergedError) else MISTAKE)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -46,6 +49,6 @@ def _speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _fail(text: str) -> None:
+def _fail(text: str, code: int = MISTAKE) -> None:
     Console(stderr=True).print(f"[bold red]Error[/] {escape(text)}", soft_wrap=True, highlight=False)
-    sys.exit(2)
+    sys.exit(code)

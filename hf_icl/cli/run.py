@@ -27,7 +27,7 @@ from hf_icl.cli.app import (
     say,
     sort_words,
 )
-from hf_icl.errors import ConfigError
+from hf_icl.errors import ConfigError, DivergedError
 
 
 @app.command()
@@ -230,17 +230,21 @@ def _train_and_report(made) -> None:
     quiet_transformers()
     say(f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})")
     with quiet_hub(), _publisher(made) as publisher:
+        diverged: DivergedError | None = None
         try:
             made.train(console, [publisher.callback] if publisher else [])
         except KeyboardInterrupt:
             say(f"Stopped. Continue with: hf-icl resume {made.folder}")
             raise typer.Exit(130) from None
+        except DivergedError as error:  # the report says so too
+            diverged = error
         leave()
-        if not is_main():
-            return
-        _write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
-        if publisher:
-            publishing.finish(publisher)
+        if is_main():
+            _write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
+            if publisher:
+                publishing.finish(publisher)
+        if diverged is not None:
+            raise diverged
 
 
 def _publisher(made):

@@ -71,6 +71,8 @@ def sweep(
     with console.status("Computing intervals and drawing figures …"):
         report = made.write_report()
     show_table(report.document)
+    if diverged := [run["name"] for run in report.document["runs"] if run["diverged_step"] is not None]:
+        say(f"Diverged, their loss being no number any more: {', '.join(diverged)}.")
     say(f"Report: {report.page}")
 
 

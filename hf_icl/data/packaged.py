@@ -25,8 +25,8 @@ BUILDER_MODULE = "hf_icl.data.builder"
 NO_FILES = {"train": []}
 PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = (
-    "config.py", "distributed.py", "errors.py", "files.py", "lazy.py", "philox.py", "banks/*.py",
-    "sequences/*.py", "task/*.py", "data/*.py",
+    "wording.py", "errors.py", "reading.py", "config.py", "distributed.py", "files.py", "lazy.py",
+    "philox.py", "banks/*.py", "sequences/*.py", "task/*.py", "data/*.py",
 )  # fmt: skip  # models and reports are downstream of the rows
 
 

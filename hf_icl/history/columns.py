@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from hf_icl.history.lines import check_lines
+
 SMALL_BYTES = 1 << 20  # up to here Python reads JSON soon enough
 HITS = b',"hits":{'  # as a row is written
 NO_COUNT, NO_VALUE = -1, -np.inf  # what a row does not say; a diverged loss is not-a-number
@@ -101,17 +103,24 @@ def clean_points(steps: Sequence[float], values: Sequence[float]) -> tuple[np.nd
     return (steps, values) if kept.all() else (steps[kept], values[kept])
 
 
-def read_columns(block: bytes, ends: Sequence[int]) -> Columns | None:
-    """Return the columns of a history's lines, which end at `ends`; None if a line is not like the others.
+def read_columns(block: bytes, ends: Sequence[int], before: bytes = b"") -> Columns | None:
+    """Return the columns of a history's lines; None if a line is not like the others.
 
     Then, as where they are few, it is Python's to read them one by one, and to say what is wrong with them.
+
+    Args:
+        block: Bytes of the lines.
+        ends: Where each line ends.
+        before: The line before the first.
     """
-    if ends[-1] < SMALL_BYTES:
+    if ends[-1] < SMALL_BYTES or check_lines(block, ends, before) is not None:
         return None
     try:
         names = list(json.loads(block[: ends[0]])["metrics"])
         metrics = pa.struct([(name, pa.float64()) for name in names])
-        schema = pa.schema({"step": pa.int64(), "sequences": pa.int64(), "metrics": metrics})
+        schema = pa.schema(
+            {"crc": pa.string(), "step": pa.int64(), "sequences": pa.int64(), "metrics": metrics}
+        )
         numbers = _without_hits(block, ends)
         table = pa.json.read_json(
             pa.BufferReader(numbers),

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from hf_icl.errors import FileError, RunError
 from hf_icl.files import write_whole
 from hf_icl.history.columns import Columns, read_columns
+from hf_icl.history.lines import PREFIX_BYTES, Row, check_lines, decode_row, encode_row
 
 logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.jsonl"
-Row = dict[str, Any]
 BLOCK_BYTES = 1 << 22  # of a file read at once
 N_READERS = 2
 ROWS_AT_ONCE = 1000
@@ -68,6 +69,7 @@ class Rows(Sequence[Row]):
         self._path = path
         self._ends = array("q")  # of each row's line in the file
         self._kept: list[Row] = []  # without a file
+        self._last_line: bytes | None = b""  # its beginning; None: to be read from the file
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -90,7 +92,7 @@ class Rows(Sequence[Row]):
         if self._path is None or not numbers:
             return [self._kept[number] for number in numbers]
         with _open(self._path) as file:
-            return [_parse(self._path, number, self._read_line(file, number)) for number in numbers]
+            return [_decode(self._path, number, self._read_line(file, number)) for number in numbers]
 
     def _read_line(self, file, number: int) -> bytes:
         start = self._ends[number - 1] if number else 0
@@ -102,18 +104,33 @@ class Rows(Sequence[Row]):
         """Bytes of the file that hold whole rows."""
         return self._ends[-1] if self._ends else 0
 
-    def append(self, row: Row, n_bytes: int) -> None:
-        """Add a row that was written to the file with so many bytes."""
+    @property
+    def last_line(self) -> bytes:
+        """How the last row's line in the file begins, empty if there is none."""
+        if self._last_line is None:
+            with _open(self._path) as file:
+                self._last_line = self._read_line(file, len(self) - 1)[:PREFIX_BYTES] if self else b""
+        return self._last_line
+
+    def read_bytes(self, n_rows: int) -> bytes:
+        """Return the file's lines of the first rows, as they are."""
+        with _open(self._path) as file:
+            return file.read(self._ends[n_rows - 1] if n_rows else 0)
+
+    def append(self, row: Row, line: bytes = b"") -> None:
+        """Add a row, which was written to the file, if there is one, as this line."""
         self.columns.append(row)
         if self._path is None:
             self._kept.append(row)
         else:
-            self._ends.append(self.n_bytes + n_bytes)
+            self._ends.append(self.n_bytes + len(line))
+            self._last_line = line[:PREFIX_BYTES]
 
     def cut(self, n_rows: int) -> None:
         """Keep the first rows only."""
         self.columns.cut(n_rows)
         del self._ends[n_rows:], self._kept[n_rows:]
+        self._last_line = None
 
     def read(self) -> None:
         """Read the file, but for a torn last line.
@@ -123,21 +140,32 @@ class Rows(Sequence[Row]):
         """
         waiting: deque[tuple] = deque()
         with _open(self._path) as file, ThreadPoolExecutor(N_READERS) as readers:
+            before = b""
             for block, ends in _read_blocks(self._path, file):
-                columns = readers.submit(read_columns, block, ends)
-                waiting.append((block, ends, columns))
+                columns = readers.submit(read_columns, block, ends, before)
+                waiting.append((block, ends, before, columns))
+                before = block[ends[-2] if len(ends) > 1 else 0 :][:PREFIX_BYTES]
                 if len(waiting) > N_READERS:
                     self._take(*waiting.popleft())
             while waiting:
                 self._take(*waiting.popleft())
+        self._last_line = None
 
-    def _take(self, block: bytes, ends: list[int], found: Future[Columns | None]) -> None:
+    def _take(self, block: bytes, ends: list[int], before: bytes, found: Future[Columns | None]) -> None:
         """Add lines of the file; those whose columns were not found are read one by one."""
         columns = found.result()
         if columns is None:
+            if (broken := check_lines(block, ends, before)) is not None:
+                rule = "is no row as it was written here, or not in its place"
+                raise _refuse(self._path, len(self) + broken, rule)
             columns = Columns()
-            for number, line in enumerate(block[: ends[-1]].splitlines(), start=len(self)):
-                columns.append(_parse(self._path, number, line))
+            for number, (start, end) in enumerate(pairwise([0, *ends]), start=len(self)):
+                columns.append(_decode(self._path, number, block[start:end]))
+        steps = np.array([self.columns.steps[-1] if self else -1, *columns.steps])
+        if not (steps[1:] > steps[:-1]).all():
+            number = int((steps[1:] <= steps[:-1]).argmax())
+            rule = f"step {steps[number + 1]} cannot come after step {steps[number]}"
+            raise _refuse(self._path, len(self) + number, rule)
         start = self.n_bytes
         self._ends.extend([start + end for end in ends])
         self.columns.extend(columns)
@@ -170,33 +198,32 @@ class History:
 
     def append(self, row: Row) -> None:
         """Add one row and hand it to the operating system before returning."""
-        line = encode_row(row)
-        if self.path is not None:
-            self._write(line)
-        self.rows.append(row, len(line))
+        if self.path is None:
+            self.rows.append(row)
+            return
+        line = encode_row(row, self.rows.last_line)
+        self._write(line)
+        self.rows.append(row, line)
 
     def cut_after(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run measures them again."""
-        steps = np.array(self.rows.columns.steps)
-        later = np.flatnonzero(steps > step)
-        if not later.size:
+        n_rows = bisect_right(self.rows.columns.steps, step)
+        if n_rows == len(self.rows):
             return
-        if (steps[later[0] :] <= step).any():
-            self.restore(row for row in self.rows if row["step"] <= step)
-            return
-        self.rows.cut(int(later[0]))
+        self.rows.cut(n_rows)
         if self.path is not None:
             os.truncate(self.path, self.rows.n_bytes)
 
     def restore(self, rows: Iterable[Row]) -> None:
         """Replace all rows, for a run whose history file was lost."""
-        rows = list(rows)
-        lines = [encode_row(row) for row in rows]
+        rows, lines = list(rows), [b""]
+        for row in rows:
+            lines.append(encode_row(row, lines[-1]))
         if self.path is not None:
             write_whole(self.path, b"".join(lines))
         self.rows.cut(0)
-        for row, line in zip(rows, lines, strict=True):
-            self.rows.append(row, len(line))
+        for row, line in zip(rows, lines[1:], strict=True):
+            self.rows.append(row, line)
 
     def _write(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,10 +247,6 @@ class History:
                 ) from error
 
 
-def encode_row(row: Row) -> bytes:
-    return json.dumps(row, separators=(",", ":"), allow_nan=True).encode() + b"\n"
-
-
 def _read_blocks(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, list[int]]]:
     """Yield some lines of a file at a time, with where they end; log it if the last one is torn."""
     rest = b""
@@ -238,19 +261,22 @@ def _read_blocks(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, list[int]]
         logger.warning("%s: left out a last line that was written only in part", path)
 
 
-def _parse(path: Path, number: int, line: bytes) -> Row:
+def _decode(path: Path, number: int, line: bytes) -> Row:
     """Return a row of the file, the first being number 0."""
     try:
-        row = json.loads(line)
+        row = decode_row(line)
         row = {"step": row["step"], "sequences": row["sequences"], **row}
         Columns.of([row])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise RunError(
-            f"{path}, line {number + 1}: not a history row. "
-            "Restore the file, or delete the lines from there on and resume the run from an earlier "
-            "checkpoint."
-        ) from error
+        raise _refuse(path, number, "is no history row") from error
     return row
+
+
+def _refuse(path: Path, number: int, rule: str) -> RunError:
+    return RunError(
+        f"{path}, line {number + 1}: {rule}. Restore the file, or delete the lines from there on and resume "
+        "the run: it measures them again."
+    )
 
 
 def _open(path: Path) -> BinaryIO:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
+from bisect import bisect_right
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError
 
 from hf_icl.errors import RunError
-from hf_icl.history.history import HISTORY_FILE, History, encode_row
+from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.hub.eval_results import EVAL_RESULTS_FILE, render_eval_results
 from hf_icl.hub.outbox import Outbox
-from hf_icl.hub.state import STATE_FILES, TRAINER_STATE_FILE, write_plain
+from hf_icl.hub.state import STATE_FILES, write_plain
 from hf_icl.report.card import render_card
 from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE
-from hf_icl.runs.run import MODEL_FILES, Run
-from hf_icl.training.checkpoints import find_checkpoints, is_whole, step_of
+from hf_icl.runs.run import MODEL_FILES, Run, list_model_files
+from hf_icl.training.checkpoints import STATE_FILE, find_checkpoints, find_damage, step_of
 
 CARD_FILE, REPORT_FOLDER, STATE_FOLDER = "README.md", "report", "training_state"
 RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)
@@ -44,7 +45,7 @@ def is_ours(name: str) -> bool:
             return last in RUN_FILES or (is_model and suffix in MODEL_SUFFIXES)
         case [str(folder)] if folder == STATE_FOLDER:
             is_state = any(fnmatchcase(stem, pattern) for pattern in STATE_FILES)
-            return last == TRAINER_STATE_FILE or (is_state and suffix in STATE_SUFFIXES)
+            return last == STATE_FILE or (is_state and suffix in STATE_SUFFIXES)
     return False
 
 
@@ -54,8 +55,8 @@ def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
     Raises:
         RunError: If the checkpoint is not whole, holds what cannot be published, or there is no room.
     """
-    if not is_whole(checkpoint):
-        raise RunError(f"{checkpoint}: not a whole checkpoint, so it is not published.")
+    if (damage := find_damage(checkpoint)) is not None:
+        raise RunError(f"{checkpoint}: {damage}. It is not published.")
     step, draft = step_of(checkpoint), outbox.folder / f".state-{step_of(checkpoint)}.tmp"
     try:
         draft.mkdir(parents=True, exist_ok=True)
@@ -95,11 +96,6 @@ def put_closing(outbox: Outbox, run: Run, *, repo_id: str, dataset: str | None =
     outbox.close(files, message=message, remove=(STATE_FOLDER,) if run.is_finished else ())
 
 
-def list_model_files(folder: Path) -> list[Path]:
-    """Return the files that make a saved model."""
-    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-
-
 def list_checkpoints(run: Path) -> dict[int, Path]:
     """Return the whole checkpoints of a run by step."""
     return {step_of(path): path for path in find_checkpoints(run)}
@@ -107,11 +103,12 @@ def list_checkpoints(run: Path) -> dict[int, Path]:
 
 def _describe_run(run: Path, last_step: int | None) -> dict[str, Path | bytes]:
     """Return config, origin, and the history up to a step: as bytes, since the file goes on growing."""
-    rows = [row for row in History(run / HISTORY_FILE).rows if last_step is None or row["step"] <= last_step]
+    rows = History(run / HISTORY_FILE).rows
+    n_rows = len(rows) if last_step is None else bisect_right(rows.columns.steps, last_step)
     return {
         CONFIG_FILE: run / CONFIG_FILE,
         RUN_FILE: run / RUN_FILE,
-        HISTORY_FILE: b"".join(map(encode_row, rows)),
+        HISTORY_FILE: rows.read_bytes(n_rows) if n_rows else b"",
     }
 
 
@@ -119,4 +116,4 @@ def _write_state(checkpoint: Path, folder: Path) -> None:
     for pattern in STATE_FILES:
         for path in sorted(checkpoint.glob(pattern)):
             write_plain(path, folder / path.name)
-    shutil.copyfile(checkpoint / TRAINER_STATE_FILE, folder / TRAINER_STATE_FILE)
+    shutil.copyfile(checkpoint / STATE_FILE, folder / STATE_FILE)

@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from hf_icl.history.record import RunRecord
+from hf_icl.report.analysis import cut_at_divergence
 from hf_icl.summary.summary import summarize
 from hf_icl.task.evaluators import EVALUATORS
 
@@ -34,7 +35,7 @@ def list_eval_results(
     [('icl', 0.8, 'accuracy over all labels at training step 9, chance 0.1, 1,000 sequences')]
     """
     source = {"source_url": source_url, "source_name": "hf_icl report"} if source_url else {}
-    entries = []
+    entries, run = [], cut_at_divergence(run)
     for name in run.n_sequences:
         kind = EVALUATORS.get(name)
         metric = kind.metric if kind is not None else f"{name}/accuracy"

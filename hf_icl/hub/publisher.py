@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_icl.errors import ConfigError, RunError
-from hf_icl.hub.contents import REPORT_FOLDER, list_checkpoints, list_model_files, put_closing, put_step
+from hf_icl.hub.contents import REPORT_FOLDER, list_checkpoints, put_closing, put_step
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.pusher import BackgroundPusher, Pusher, insist
 from hf_icl.hub.repos import describe_visibility, prepare_repo
@@ -24,7 +24,7 @@ from hf_icl.hub.target import Target, name_tag, read_tag
 from hf_icl.report.analysis import analyse
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import RUN_FILE
-from hf_icl.runs.run import Run
+from hf_icl.runs.run import Run, list_model_files
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from huggingface_hub import HfApi
 from hf_icl.errors import HubError, RunError
 from hf_icl.files import fill_whole, is_unused
 from hf_icl.history.history import HISTORY_FILE, History, Row
-from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, is_ours, list_model_files
+from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, is_ours
 from hf_icl.hub.repos import explain_failures
-from hf_icl.hub.state import TRAINER_STATE_FILE, read_plain
+from hf_icl.hub.state import read_plain
 from hf_icl.report.card import render_card
 from hf_icl.runs.folder import RUN_FILE
-from hf_icl.runs.run import Run
-from hf_icl.training.checkpoints import mark_whole
+from hf_icl.runs.run import Run, list_model_files
+from hf_icl.training.checkpoints import STATE_FILE, mark_whole
 
 
 def pull_run(
@@ -105,10 +105,10 @@ def _arrange(folder: Path, repo_id: str) -> None:
     if not list_model_files(folder):
         raise HubError(f"{repo_id}: holds no model. It was not pushed by hf-icl push.")
     if not state.exists():
-        mark_whole(folder, but=[CARD_FILE])
+        mark_whole(folder, (path for path in folder.glob("[!.]*") if path.name != CARD_FILE))
         return
     try:
-        step = json.loads((state / TRAINER_STATE_FILE).read_text())["global_step"]
+        step = json.loads((state / STATE_FILE).read_text())["global_step"]
         checkpoint = folder / f"checkpoint-{int(step)}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HubError(f"{repo_id}: its trainer state cannot be read ({error}).") from error
@@ -117,6 +117,6 @@ def _arrange(folder: Path, repo_id: str) -> None:
         os.replace(path, checkpoint / path.name)
     for path in sorted(state.glob("*.safetensors")):
         read_plain(path.with_suffix(""), checkpoint / path.stem)
-    os.replace(state / TRAINER_STATE_FILE, checkpoint / TRAINER_STATE_FILE)
+    os.replace(state / STATE_FILE, checkpoint / STATE_FILE)
     shutil.rmtree(state)
-    mark_whole(checkpoint)
+    mark_whole(checkpoint, checkpoint.iterdir())

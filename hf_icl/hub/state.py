@@ -22,7 +22,6 @@ from transformers.trainer_pt_utils import safe_globals
 from hf_icl.errors import RunError
 
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
-TRAINER_STATE_FILE = "trainer_state.json"
 
 
 def write_plain(source: Path, target: Path) -> None:

@@ -305,7 +305,8 @@ def _explain_data_dependence(model: nn.Module) -> Iterator[None]:
 
 def _measure_optimizer(model: nn.Module) -> int:
     """Let AdamW take a step on the gradients that are there; return the bytes that it keeps."""
-    optimizer = torch.optim.AdamW(weight for weight in model.parameters() if weight.requires_grad)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, foreach=True)  # few operations, on many tensors each
     optimizer.step()
     return sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
 

@@ -16,16 +16,17 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-# The fused attention of CPUs, which torch counts for GPUs alone. Both count all places, causal or not.
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, value, *args, **kwargs: sdpa_flop_count(query, key, value)
+# FLOPs by operation: torch's own counts, and the fused attention of CPUs, which torch counts for GPUs alone.
+# Both count all places, causal or not.
+_FLOPS = flop_registry | {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *args, **kwargs: (
+        sdpa_flop_count(query.shape, key.shape, value.shape)
     ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
         lambda gradient, query, key, value, *args, **kwargs: sdpa_backward_flop_count(
-            gradient, query, key, value
+            gradient.shape, query.shape, key.shape, value.shape
         )
     ),
 }
@@ -91,17 +92,15 @@ def measure_step(
     16661504
     """
     model.train()
-    with _count_flops() as flops:  # apart from bytes: its hooks on modules keep recomputed activations alive
-        _find_loss(model, encode(), dtype).backward()
-    model.zero_grad()
+    n_parts = min(accumulation, 2)
     with MemoryMeter(model) as meter:
-        for _ in range(min(accumulation, 2)):
+        for _ in range(n_parts):
             inputs = encode()  # alive to the end, as a Trainer's are
             loss = _find_loss(model, inputs, dtype)
             activations = meter.live["activations"] + meter.live["copies"]
             loss.backward()
             del loss
-    return StepCost(flops.get_total_flops(), activations, meter.peak, meter.peak_activations)
+    return StepCost(meter.flops // n_parts, activations, meter.peak, meter.peak_activations)
 
 
 def measure_forward(
@@ -113,9 +112,9 @@ def measure_forward(
         FLOPs, and the most bytes alive at once beside weights and optimizer state.
     """
     model.eval()
-    with torch.no_grad(), MemoryMeter(model) as meter, _count_flops() as flops, _autocast(dtype):
+    with torch.no_grad(), MemoryMeter(model) as meter, _autocast(dtype):
         predict()
-    return flops.get_total_flops(), meter.peak
+    return meter.flops, meter.peak
 
 
 def _find_loss(model: nn.Module, inputs: dict[str, Tensor], dtype: torch.dtype | None) -> Tensor:
@@ -127,12 +126,8 @@ def _autocast(dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
     return torch.autocast("cpu", dtype=dtype, enabled=dtype is not None)
 
 
-def _count_flops() -> FlopCounterMode:
-    return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
-
-
 class MemoryMeter(TorchDispatchMode):
-    """Follows every tensor storage that operations make, from its first byte to its last.
+    """Follows every tensor storage that operations make, from first byte to last, and counts their FLOPs.
 
     Weights and buffers that the model has beforehand do not count. Scratch memory inside kernels is not seen.
 
@@ -141,6 +136,7 @@ class MemoryMeter(TorchDispatchMode):
             all else.
         peak: Most bytes alive at once.
         peak_activations: Most bytes of "activations" alive at once.
+        flops: Of all operations; see `StepCost`.
 
     >>> with torch.no_grad(), MemoryMeter(nn.Identity()) as meter:
     ...     total = torch.ones(3, 8).sum()
@@ -151,7 +147,7 @@ class MemoryMeter(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.live: Counter[str] = Counter()
-        self.peak = self.peak_activations = 0
+        self.peak = self.peak_activations = self.flops = 0
         self._kinds: dict[int, str] = {}
         self._references: dict[int, weakref.ref] = {}
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -174,6 +170,8 @@ class MemoryMeter(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Run an operation and note what it made."""
         made = function(*args, **(kwargs or {}))
+        if count := _FLOPS.get(function.overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=made)
         is_copy = function is torch.ops.aten._to_copy.default and self._kind(args[0]) == "model"
         for value in tree_leaves(made):
             if isinstance(value, Tensor):

@@ -23,7 +23,7 @@ from hf_icl.summary.intervals import (
     bootstrap_replicas,
     stack_hits,
 )
-from hf_icl.summary.measures import measures_of
+from hf_icl.summary.measures import MEASURES, measures_of
 from hf_icl.summary.summary import Summary, find_floor, summarize_history
 from hf_icl.task.evaluators import ICL, TRAIN_LOSS
 
@@ -39,7 +39,7 @@ class Analysis:
     """All that a report says of some runs, computed once; JSON, figures, page and card are written from it.
 
     Attributes:
-        runs: At least one.
+        runs: At least one; of one that diverged, the rows before.
         groups: The runs in groups whose configs differ in seeds alone, in order of first appearance.
         document: The content of `transience.json`, JSON types only (no NaN).
             `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in
@@ -64,8 +64,10 @@ class Analysis:
 
 def analyse(runs: Sequence[RunRecord]) -> Analysis:
     """Compute everything that a report says of one or several runs."""
+    diverged = {run.name: find_divergence(run) for run in runs}
+    runs = [cut_at_divergence(run) for run in runs]
     groups = group_replicas(runs)
-    analysed = {run.name: _analyse_run(run) for run in runs}
+    analysed = {run.name: _analyse_run(run, diverged[run.name]) for run in runs}
     thresholds = ("EMERGED_RISE", "TRANSIENT_PERSISTENCE", "RISING_WINDOW", "RISING_GAIN")
     bootstrap = {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED, "max_evaluations": MAX_RESAMPLED}
     document = {
@@ -80,7 +82,34 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
     return Analysis(tuple(runs), groups, make_json_safe(document))
 
 
-def _analyse_run(run: RunRecord) -> dict[str, Any]:
+def find_divergence(run: RunRecord) -> int | None:
+    """Return the step at which a run's loss was no number for the first time, None if it always was one.
+
+    Where nobody watched the loss of every step, it is that of the first evaluation that shows it.
+    """
+    columns = run.columns
+    losses = [values for name, values in columns.metrics.items() if name.endswith("/loss")]
+    bad = [np.isnan(values) | (np.asarray(values) == np.inf) for values in losses]
+    places = np.flatnonzero(np.any(bad, axis=0)) if bad else np.empty(0)
+    seen = [columns.steps[int(places[0])]] if places.size else []
+    said = [row["diverged"] for row in run.rows[-1:] if "diverged" in row]  # every row since then says so
+    return min(map(int, said + seen), default=None)
+
+
+def _is_early(measure: str) -> bool:
+    """Return whether a measure says something of a run that has no end, as it has diverged."""
+    return MEASURES[measure].is_step or measure == "peak"
+
+
+def cut_at_divergence(run: RunRecord) -> RunRecord:
+    """Return a run up to where it diverged: what is measured afterwards is no answer to anything."""
+    if (diverged := find_divergence(run)) is None:
+        return run
+    rows = run.rows[: int(np.searchsorted(run.columns.steps, diverged))]
+    return dataclasses.replace(run, rows=list(rows))
+
+
+def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
     summary = summarize_history(run.rows, run.chance)
     rows = _choose_rows(run, summary)
     found: dict[str, dict[str, Any]] = {}
@@ -94,16 +123,17 @@ def _analyse_run(run: RunRecord) -> dict[str, Any]:
         found[metric] = {
             name: {"value": value, "interval": None if value is None else ends.get(name)}
             for name in measures_of(metric)
-            for value in [getattr(curve, name)]
+            for value in [getattr(curve, name) if diverged is None or _is_early(name) else None]
         }
-    if summary.loss_at_end is not None:
+    if summary.loss_at_end is not None and diverged is None:
         loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
         found[TRAIN_LOSS] = {name: {"value": value, "interval": None} for name, value in loss.items()}
     steps = np.sort(run.columns.steps)
     return {
         "name": run.name,
-        "verdict": summary.verdict,
-        "verdict_shares": icl_intervals.verdicts if icl_intervals else None,
+        "verdict": summary.verdict if diverged is None else "diverged",
+        "diverged_step": diverged,
+        "verdict_shares": icl_intervals.verdicts if icl_intervals and diverged is None else None,
         "loss_falls": summary.loss_falls,
         "n_evaluations": 1 + int((np.diff(steps) > 0).sum()) if len(steps) else 0,
         "first_step": int(steps[0]) if len(steps) else None,

@@ -107,7 +107,7 @@ def _make_header(run: dict[str, Any], record: RunRecord, dataset: str | None) ->
             metric_value=run["measures"][metric]["final"]["value"],
         )
         for metric in (ICL, IWL)
-        if metric in run["measures"]
+        if metric in run["measures"] and run["diverged_step"] is None
     ]
     named = {"model_name": run["name"], "eval_results": results} if results else {}
     library = "peft" if record.config.get("model", {}).get("lora") else "transformers"

@@ -109,6 +109,11 @@ def format_value(value: float) -> str:
 
 def describe_run(run: Mapping[str, Any]) -> str:
     """Return the verdict on one run (an entry of `analyse`), in sentences."""
+    if run["verdict"] == "diverged":
+        return (
+            f"Training diverged at step {format_step(run['diverged_step'])}: from there on the loss is no "
+            f"number. All that is shown is of the {run['n_evaluations']} evaluations before."
+        )
     if run["verdict"] is None:
         if not run["n_evaluations"]:
             return "Nothing has been measured yet."

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from hf_icl.config import list_differences
 from hf_icl.errors import RunError
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.record import RunRecord
+from hf_icl.reading import MOST_BYTES, parse_json, read_bounded
 
 CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
@@ -38,6 +40,7 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     rows = History(folder / HISTORY_FILE).rows
     if not rows:
         raise RunError(f"{folder}: nothing has been measured yet. Continue it with: hf-icl resume {folder}")
+    check_counts(folder, about["config"]["training"], rows.columns.steps, rows.columns.sequences)
     return RunRecord(
         name=folder.name,
         config=about["config"],
@@ -62,7 +65,7 @@ def read_circuits(folder: Path) -> dict[str, list[dict[str, Any]]]:
         if not path.exists():
             continue
         try:
-            rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            rows = [parse_json(line) for line in read_bounded(path, MOST_BYTES).splitlines()]
             found[kind] = [{"step": int(row["step"]), key: row[key], **row} for row in rows]
         except (OSError, ValueError, KeyError, TypeError) as error:
             way_out = f"Measure it again with: hf-icl circuits {folder.parent}"
@@ -101,3 +104,18 @@ def read_about(folder: str | Path) -> dict[str, Any]:
             f"hf-icl run {folder / CONFIG_FILE} --output NEW_FOLDER"
         )
     return about
+
+
+def check_counts(
+    folder: Path, training: Mapping[str, Any], steps: Sequence[int], sequences: Sequence[int]
+) -> None:
+    """Raise `RunError` unless steps, and the sequences seen by then, are such as a run's config allows."""
+    steps, sequences = np.asarray(steps), np.asarray(sequences)
+    wrong = (steps < 0) | (steps > training["steps"]) | (sequences != steps * training["batch_size"])
+    if wrong.any():
+        step, seen = int(steps[wrong.argmax()]), int(sequences[wrong.argmax()])
+        raise RunError(
+            f"{folder}: says that at step {step:,} {seen:,} sequences were seen, and its config allows "
+            f"{training['steps']:,} steps of {training['batch_size']:,}. It holds another run's files, or "
+            "was edited: put them back, or start a new run."
+        )

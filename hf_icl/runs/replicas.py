@@ -14,18 +14,20 @@ import torch
 from rich.console import Console
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_icl.errors import ConfigError
+from hf_icl.errors import ConfigError, DivergedError
 from hf_icl.history.history import History
 from hf_icl.locks import hold
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import Run, build_task, choose_trainer, use_threads
 from hf_icl.runs.stackable import check_replicas, is_compiled
 from hf_icl.task.task import Task
-from hf_icl.training.checkpoints import explain_full_disk, find_checkpoint, is_whole, step_of
+from hf_icl.training.checkpoints import explain_full_disk, find_damage, step_of, tidy_checkpoints
 from hf_icl.training.compiled.compiling import can_compile
 from hf_icl.training.compiled.trainer import train_together
 from hf_icl.training.display import LiveDisplay
 from hf_icl.training.trainer import TransienceTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def train_replicas(
@@ -49,6 +51,7 @@ def train_replicas(
 
     Raises:
         ConfigError: If a run cannot be stacked, or two differ in more than that; nothing is trained then.
+        DivergedError: At the end, if the loss of one was no number any more; the others are finished.
 
     Example::
 
@@ -89,8 +92,18 @@ def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
 
 
 def _train_stacked(runs: Sequence[Run], console: Console | None) -> None:
-    if all(run.is_finished for run in runs):
-        return
+    going = [run for run in runs if run.diverged_step is None]
+    if not all(run.is_finished for run in going):
+        _train_going(going, console)
+    if diverged := [run for run in runs if run.diverged_step is not None]:
+        told = ", ".join(f"{run.folder} at step {run.diverged_step:,}" for run in diverged)
+        raise DivergedError(
+            f"{len(diverged)} of {len(runs)} replicas diverged: {told}. The others are finished, and the "
+            "checkpoints from before are sound."
+        )
+
+
+def _train_going(runs: Sequence[Run], console: Console | None) -> None:
     start = find_common_step(runs)
     if start < runs[0].config.training.steps:
         histories = [run.history for run in runs]
@@ -105,7 +118,8 @@ def _train_stacked(runs: Sequence[Run], console: Console | None) -> None:
         with threads, display, explain_full_disk(runs[0].folder, way_on):
             train_together(trainers, folders, compiled=is_compiled(runs[0].config) and can_compile())
     for run in runs:
-        run.keep_final_model()
+        if run.diverged_step is None:
+            run.keep_final_model()
 
 
 def count_threads(configs: Sequence[RunConfig]) -> int | None:
@@ -139,8 +153,20 @@ def _check_shapes(first: torch.nn.Module, other: torch.nn.Module) -> None:
 
 
 def find_common_step(runs: Sequence[Run]) -> int:
-    """Return the newest step of which every run has a whole checkpoint, 0 if there is none."""
-    for run in runs:
-        find_checkpoint(run.folder, remove_broken=True)
-    steps = [{step_of(path) for path in run.folder.glob("checkpoint-*") if is_whole(path)} for run in runs]
-    return max(set.intersection(*steps), default=0)
+    """Return the newest step of which every run has a sound checkpoint, 0 if there is none.
+
+    What is half-written is removed, and what is damaged set aside.
+
+    Raises:
+        RunError: If a run has checkpoints and none is sound.
+    """
+    known = [tidy_checkpoints(run.folder, run.config.training.steps) for run in runs]
+    common = set.intersection(*({step_of(path) for path in paths} for paths in known))
+    while common:
+        step = max(common)
+        damaged = [path for paths in known for path in paths if step_of(path) == step and find_damage(path)]
+        if not damaged:
+            return step
+        common.discard(step)
+        logger.warning("%s is damaged: all replicas go on from an earlier step", damaged[0])
+    return 0

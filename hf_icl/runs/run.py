@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any, Self
 import torch
 import yaml
 from rich.console import Console
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.circuits.attention import check_heads
 from hf_icl.config import name_part
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
-from hf_icl.errors import ConfigError, RunError
+from hf_icl.errors import ConfigError, DivergedError, RunError
 from hf_icl.files import fill_whole, is_unused, remove_drafts
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.origin import describe_origin
@@ -27,14 +28,28 @@ from hf_icl.history.record import RunRecord
 from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.runs.config import RunConfig
-from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, make_record, read_about
+from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, check_counts, make_record, read_about
 from hf_icl.runs.stackable import is_compiled
 from hf_icl.task.task import Task
-from hf_icl.training.checkpoints import explain_full_disk, find_checkpoint, is_whole, mark_whole, step_of
+from hf_icl.training.callback import read_progress
+from hf_icl.training.checkpoints import (
+    STATE_FILE,
+    check_sound,
+    explain_full_disk,
+    find_checkpoint,
+    find_checkpoints,
+    find_damage,
+    is_whole,
+    mark_whole,
+    step_of,
+    tidy_checkpoints,
+)
 from hf_icl.training.compiled.compiling import find_obstacle
 from hf_icl.training.compiled.trainer import CompiledTrainer, find_misfit
 from hf_icl.training.display import LiveDisplay
 from hf_icl.training.trainer import TransienceTrainer
+
+logger = logging.getLogger(__name__)
 
 MODEL_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model*.json", "adapter_*", "token*",
@@ -129,6 +144,12 @@ class Run:
         return is_whole(self.folder)
 
     @property
+    def diverged_step(self) -> int | None:
+        """The step at which the loss was no number any more and the run ended; None if it did not."""
+        last = self.history.rows[-1:]
+        return last[0].get("diverged") if last and self.config.training.on_divergence == "stop" else None
+
+    @property
     def history(self) -> History:
         """The history as it is on disk now."""
         return History(self.folder / HISTORY_FILE)
@@ -150,6 +171,7 @@ class Run:
         finished, checkpoint = on_main(self._find_start)
         if finished:
             return
+        on_main(self.check_course)
         if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
             history = self.history if is_main() else History()
             display = LiveDisplay(console or Console(quiet=True), history)
@@ -164,23 +186,49 @@ class Run:
                 for callback in callbacks:
                     trainer.add_callback(callback)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        on_main(self.check_course)
         on_main(self.keep_final_model)
+
+    def check_course(self) -> None:
+        """Raise `DivergedError` if the run has ended before its last step, its loss being no number."""
+        if (step := self.diverged_step) is None:
+            return
+        sound = [path.name for path in find_checkpoints(self.folder) if step_of(path) < step]
+        kept = f"{sound[-1]} is sound" if sound else "There is no checkpoint from before"
+        raise DivergedError(
+            f"{self.folder}: diverged at step {step:,}: the loss is no number from there on, and it would be "
+            f"again. {kept}. Try a lower rate, clipping or warm-up in a run of its own, such as: hf-icl run "
+            f"{self.folder / CONFIG_FILE} training.learning_rate="
+            f"{self.config.training.learning_rate / 3:.1g} --output NEW_FOLDER"
+        )
 
     def _find_start(self) -> tuple[bool, Path | None]:
         """Return whether the run is finished, and its newest whole checkpoint;
         what a killed process left is removed."""
         if self.is_finished:
-            return True, None
+            if (damage := find_damage(self.folder)) is None:
+                return True, None
+            logger.warning("%s: %s. It is made again from the last checkpoint", self.folder, damage)
         remove_drafts(self.folder)
-        return False, find_checkpoint(self.folder, remove_broken=True)
+        sound = tidy_checkpoints(self.folder, self.config.training.steps)
+        if not sound:
+            return False, None
+        known = read_progress(sound[-1])
+        check_counts(sound[-1], self.about["config"]["training"], [known["step"]], [known["sequences"]])
+        return False, sound[-1]
 
     def keep_final_model(self) -> None:
         """Copy the last checkpoint's model to the run folder, and mark the run as finished."""
+        names = [CONFIG_FILE, RUN_FILE, HISTORY_FILE]
         last = find_checkpoint(self.folder)
-        for pattern in MODEL_FILES:
-            for path in last.glob(pattern):
-                shutil.copyfile(path, self.folder / path.name)
-        mark_whole(self.folder)
+        history = self.history
+        if len(history.rows) < read_progress(last)["n_rows"]:  # lost since
+            trainer = self.build_trainer(history)
+            trainer.transience.restore(trainer.args, TrainerState.load_from_json(str(last / STATE_FILE)))
+        for path in list_model_files(last):
+            shutil.copyfile(path, self.folder / path.name)
+            names.append(path.name)
+        mark_whole(self.folder, [self.folder / name for name in names])
 
     def build_trainer(
         self,
@@ -210,6 +258,7 @@ class Run:
             instruments=self.config.evaluate.instruments,
             regularization=training.regularization,
             history=history,
+            on_divergence=training.on_divergence,
             callbacks=list(callbacks),
             processing_class=load_tokenizer(self.config.model),
         )
@@ -220,7 +269,7 @@ class Run:
         """Return the final model, or that of a checkpoint such as `checkpoint-2000`.
 
         Raises:
-            RunError: If there is no such checkpoint, or it is not whole.
+            RunError: If there is no such checkpoint, it is not whole, or not as it was written.
         """
         if checkpoint is None:
             folder = self.folder if self.is_finished else find_checkpoint(self.folder)
@@ -231,6 +280,7 @@ class Run:
             raise RunError(
                 f"{self.folder}: no whole model at {checkpoint or 'the end'}. Checkpoints: {there}."
             )
+        check_sound(folder)
         return load_model(folder)
 
     def build_task(self) -> Task:
@@ -244,6 +294,11 @@ class Run:
             RunError: If nothing has been measured yet.
         """
         return make_record(self.folder, self.about)
+
+
+def list_model_files(folder: Path) -> list[Path]:
+    """Return the files that make a saved model."""
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def build_task(config: RunConfig, *, progress: bool = False) -> Task:

@@ -16,7 +16,7 @@ FREE = (
     "task.n_eval_sequences", "task.bank.seed", "task.bank.eps", "model.exemplar_scale",
     "model.label_init_std", "training.learning_rate", "training.schedule", "training.warmup_steps",
     "training.clip", "training.adam_beta1", "training.adam_beta2", "training.regularization*",
-    "training.keep_checkpoints", "training.threads", "training.compile",
+    "training.keep_checkpoints", "training.threads", "training.compile", "training.on_divergence",
 )  # fmt: skip
 ARGUMENTS = {"tf32", "use_cpu"}  # of training.arguments: what holds for any step on the device
 MIN_STEPS = 5_000  # from here on, compiling takes less time than it saves

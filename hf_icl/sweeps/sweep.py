@@ -105,8 +105,11 @@ class Sweep:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a run folder is trained to the end and has its report."""
-    return (folder / "README.md").exists() and Run.open(folder).is_finished
+    """Whether a run folder is trained to the end, or diverged, and has its report."""
+    if not (folder / "README.md").exists():
+        return False
+    run = Run.open(folder)
+    return run.is_finished or run.diverged_step is not None
 
 
 def read_last_step(history: Path, n_bytes: int = 1 << 16) -> int:

@@ -7,6 +7,7 @@ is killed leaves no process behind that still writes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from hf_icl.errors import HfIclError
+from hf_icl.errors import DivergedError, HfIclError
 from hf_icl.report.write import write_report
 from hf_icl.runs.replicas import train_replicas
 from hf_icl.runs.run import Run
@@ -31,10 +32,11 @@ def train_job(folder: str | Path, names: Sequence[str]) -> None:
         RunError: If a run folder cannot be used.
     """
     runs = [Run.open(Path(folder) / RUNS / name) for name in names]
-    if len(runs) == 1:
-        runs[0].train()
-    else:
-        train_replicas(runs, n_processes=1)
+    with contextlib.suppress(DivergedError):  # the reports, and the sweep's, say so
+        if len(runs) == 1:
+            runs[0].train()
+        else:
+            train_replicas(runs, n_processes=1)
     for run in runs:
         if not is_done(run.folder):
             write_report([run.record()], run.folder / "report", card=run.folder / "README.md")

@@ -88,7 +88,8 @@ class Evaluator:
         labels = batch.labels.to(logits.device)
         scores = score(logits, labels[:, :-1], labels[:, -1])
         if self.spec.labels == "swapped":
-            scores["in_weights_accuracy"] = logits.argmax(1) == _swapped_away(batch).to(logits.device)
+            own = score(logits, labels[:, :-1], _swapped_away(batch).to(logits.device))
+            scores["in_weights_accuracy"] = own["accuracy"]
         left_out = {"context_chance"} | (set() if self.scores_context else set(CONTEXT_MEASURES))
         return {
             f"{self.name}/{measure}": values.cpu()

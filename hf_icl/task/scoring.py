@@ -26,6 +26,7 @@ def score(logits_BL: Tensor, context_labels_BC: Tensor, target_B: Tensor) -> dic
         - `probability`: softmax over all labels, at the target.
         - `context_accuracy`, `context_probability`: the same over the distinct labels in context.
           0 where the target is not in the context.
+          Logits that are not numbers are no answer: neither accuracy holds.
         - `context_mass`: total probability on the labels in context.
         - `context_chance`: one over the number of distinct labels in context.
 
@@ -41,12 +42,13 @@ def score(logits_BL: Tensor, context_labels_BC: Tensor, target_B: Tensor) -> dic
     log_p_context_BC = log_p_BL.gather(1, context_labels_BC).masked_fill(repeats_BC, -torch.inf)
     answer_B = context_labels_BC.gather(1, log_p_context_BC.argmax(1, keepdim=True)).squeeze(1)
     log_mass_B = log_p_context_BC.logsumexp(1)
+    is_answer_B = log_p_BL.isnan().any(1).logical_not()
     in_context_B = (context_labels_BC == target_B[:, None]).any(1)
     return {
         "loss": -log_p_target_B,
-        "accuracy": log_p_BL.argmax(1) == target_B,
+        "accuracy": (log_p_BL.argmax(1) == target_B) & is_answer_B,
         "probability": log_p_target_B.exp(),
-        "context_accuracy": answer_B == target_B,
+        "context_accuracy": (answer_B == target_B) & is_answer_B,
         "context_probability": (log_p_target_B - log_mass_B).exp() * in_context_B,
         "context_mass": log_mass_B.exp(),
         "context_chance": 1 / repeats_BC.logical_not().sum(1),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,11 +20,16 @@ from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord
 from hf_icl.task.measuring import EVALUATION_BATCH, Reading
 from hf_icl.task.task import Instrument, Task
+from hf_icl.training.checkpoints import read_state
+from hf_icl.training.divergence import agree
 from hf_icl.training.schedule import Schedule
+from hf_icl.wording import shorten
 
 logger = logging.getLogger(__name__)
 
-STATE_KEY = "TransienceCallback"
+OnDivergence = Literal["stop", "go_on"]
+STATE_KEY = "hf_icl"  # no class name: transformers would make such a callback anew, from JSON alone
+OLD_STATE_KEY = "TransienceCallback"  # of version 0.1.0
 
 
 class TransienceCallback(TrainerCallback):
@@ -44,6 +50,8 @@ class TransienceCallback(TrainerCallback):
         instruments: What else to measure, beside the task's evaluators: names, as in ["heads"], or see
             `hf_icl.task.Instrument`.
         batch_size: Sequences per forward pass.
+        on_divergence: What to do once a loss is not a number: go_on, or stop without a further checkpoint.
+            Either way a warning says so, and the history's rows say since which step.
 
     Example (a whole program is `examples/stock_trainer.py`)::
 
@@ -61,6 +69,7 @@ class TransienceCallback(TrainerCallback):
         history: History | None = None,
         instruments: Sequence[Instrument | str] = (),
         batch_size: int = EVALUATION_BATCH,
+        on_divergence: OnDivergence = "go_on",
     ) -> None:
         self.task = task
         self.schedule = Schedule(every=schedule) if isinstance(schedule, int) else schedule
@@ -70,6 +79,9 @@ class TransienceCallback(TrainerCallback):
         self._training = False
         self.instruments, self.batch_size = find_instruments(instruments), batch_size
         self.sequences = 0  # training sequences seen, over all devices
+        self.on_divergence = on_divergence
+        self.diverged_step: int | None = None
+        self.find_divergence: Callable[[], int | None] | None = None  # asks a trainer that watches its loss
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
@@ -84,6 +96,7 @@ class TransienceCallback(TrainerCallback):
             self.history = History()  # in memory alone, and no more than the last row: one process writes
             self.history.restore(last)
         self.sequences = _count_sequences(args, state)
+        self.diverged_step = last[0].get("diverged") if last else None
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)
 
@@ -93,12 +106,40 @@ class TransienceCallback(TrainerCallback):
         """Count sequences; measure when the schedule says so, and after the last step."""
         self.sequences += _batch_size(args)
         self._note(state)
-        if self.schedule.is_due(state.global_step) or state.global_step >= state.max_steps:
+        is_due = self.schedule.is_due(state.global_step) or state.global_step >= state.max_steps
+        found_now = self._look_for_divergence(args, state, is_due or control.should_save)
+        if is_due or found_now:
             wanted = control.should_log
             self.measure(args, state, model)
             control.should_log = (
                 wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
             )
+        if self.has_stopped:
+            control.should_training_stop = True
+            control.should_save = control.should_evaluate = False
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether training has ended, or is about to, because its loss is not a number."""
+        return self.diverged_step is not None and self.on_divergence == "stop"
+
+    def _look_for_divergence(self, args: TrainingArguments, state: TrainerState, is_pause: bool) -> bool:
+        """Return whether the loss has been found to be no number just now.
+
+        Looking costs a wait for the device, or for other processes, so that there it is done at pauses only.
+        """
+        is_cheap = args.device.type == "cpu" and args.world_size == 1
+        if self.diverged_step is not None or self.find_divergence is None or not (is_pause or is_cheap):
+            return False
+        self._diverge(agree(self.find_divergence(), args.world_size), state)
+        return self.diverged_step is not None
+
+    def _diverge(self, step: int | None, state: TrainerState) -> None:
+        if step is None:
+            return
+        self.diverged_step = step
+        if state.is_world_process_zero:
+            logger.warning("Step %d: the loss is no number any more, training has diverged", step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
@@ -139,6 +180,10 @@ class TransienceCallback(TrainerCallback):
         means, hits = self._ask(args, model)
         numbers = {name: hit.numpy() for name, hit in hits.items()}
         row = make_row(state.global_step, self.sequences, means, numbers)
+        if self.diverged_step is None and not all(map(math.isfinite, means.values())):
+            self._diverge(state.global_step, state)
+        if self.diverged_step is not None:
+            row["diverged"] = self.diverged_step
         self.history.append(row)
         self._note(state)
         if self.log is not None:
@@ -155,6 +200,7 @@ class TransienceCallback(TrainerCallback):
     def _note(self, state: TrainerState) -> None:
         """Leave in the trainer's state, and so in its checkpoints, what a resumed training needs to know."""
         known = {"n_rows": len(self.history.rows), "sequences": self.sequences, "step": state.global_step}
+        state.stateful_callbacks.pop(OLD_STATE_KEY, None)
         state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": known}
 
     def record(self, name: str, model: Mapping[str, Any] | None = None) -> RunRecord:
@@ -188,10 +234,14 @@ class TransienceCallback(TrainerCallback):
                 _set_aside(path)
             self.history = History(path)
             self._opened = True
-        self._restore(args, state)
+        self.restore(args, state)
 
-    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Make the history hold exactly the rows that the checkpoint knows of."""
+    def restore(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Make the history hold exactly the rows that a checkpoint knows of.
+
+        Raises:
+            RunError: If rows are lost that the checkpoint's log does not hold either.
+        """
         self.history.cut_after(state.global_step)
         expected = _known(state).get("n_rows", 0)
         if len(self.history.rows) >= expected:
@@ -204,12 +254,42 @@ class TransienceCallback(TrainerCallback):
             expected,
         )
         kept = {row["step"]: row for row in self.history.rows}
-        self.history.restore(kept.get(row["step"], row) for row in _rows_from_log(args, state, self.task))
+        rows = [kept.get(row["step"], row) for row in _rows_from_log(args, state, self.task)]
+        if len(rows) < expected:
+            raise RunError(
+                f"{self.history.path}: rows are lost, and the checkpoint's log knows {len(rows)} of its "
+                f"{expected}. Put the history back, or resume from another checkpoint."
+            )
+        self.history.restore(rows)
+
+
+def read_progress(checkpoint: Path) -> dict[str, int]:
+    """Return what a checkpoint knows of the measuring: `step`, `sequences` seen and `n_rows` written.
+
+    Raises:
+        RunError: If it knows nothing of it, or what it knows is of another step.
+    """
+    try:
+        state = read_state(checkpoint)
+        known = _find_known(state["stateful_callbacks"])
+        counts = {name: known[name] for name in ("step", "sequences", "n_rows")}
+        if any(type(count) is not int or count < 0 for count in counts.values()):
+            raise ValueError(f"counts are {shorten(counts)}")
+        if counts["step"] != state["global_step"]:
+            raise ValueError(f"step {state['global_step']} was measured at {counts['step']}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{checkpoint}: its trainer state is not that of a run ({error}).") from error
+    return counts
+
+
+def _find_known(callbacks: Mapping[str, Any]) -> dict[str, int]:
+    found = callbacks.get(STATE_KEY) or callbacks.get(OLD_STATE_KEY) or {}
+    return found.get("attributes", {})
 
 
 def _known(state: TrainerState) -> dict[str, int]:
     """Return what the checkpoint from which a training resumes knows of this callback."""
-    return state.stateful_callbacks.get(STATE_KEY, {}).get("attributes", {})
+    return _find_known(state.stateful_callbacks)
 
 
 def _batch_size(args: TrainingArguments) -> int:

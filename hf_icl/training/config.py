@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from hf_icl.config import Config, unknown_key
 from hf_icl.distributed import check_whole_checkpoints, count_devices
 from hf_icl.errors import ConfigError
+from hf_icl.training.callback import OnDivergence
 from hf_icl.training.regularization import Regularization
 
 OURS = {
@@ -52,6 +53,9 @@ class TrainingConfig(Config):
         None,
         description="Compile whole steps of the native network, on one device; null: from 5,000 steps on, "
         "where it can be done.",
+    )
+    on_divergence: OnDivergence = pydantic.Field(
+        "stop", description="When the loss is no number any more: stop, keeping sound checkpoints; or go_on."
     )
     arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
 

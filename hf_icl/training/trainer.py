@@ -22,20 +22,21 @@ from hf_icl.report.card import render_card
 from hf_icl.report.write import write_report
 from hf_icl.task.datasets import SequenceStream
 from hf_icl.task.task import Instrument, Task
-from hf_icl.training.callback import TransienceCallback
+from hf_icl.training.callback import OnDivergence, TransienceCallback
 from hf_icl.training.checkpoints import ManifestCallback
+from hf_icl.training.divergence import LossWatch
 from hf_icl.training.regularization import Regularization
 from hf_icl.training.schedule import Schedule
 
 
 class TransienceTrainer(Trainer):
-    """A stock `Trainer` but for four things, each an override of a documented method.
+    """A stock `Trainer` but for five things, each an override of a documented method.
 
     - Batches are drawn, not loaded: the i-th sequence of training is the same for any batch size, number of
-      processes
-      and resume.
+      processes and resume.
     - `regularization` puts decay or true L2 on all weights or on named groups.
     - `evaluate()` measures the task's evaluators, so `metric_for_best_model="icl/accuracy"` needs no dataset.
+    - A loss that is not a number ends the training, before the next checkpoint.
     - The card that `push_to_hub` writes is that of hf_icl, with the report beside it.
 
     Args:
@@ -46,6 +47,7 @@ class TransienceTrainer(Trainer):
         regularization: None by default.
         history: A `History` to write instead of `history.jsonl` in the output folder.
         instruments: What else to measure; see `TransienceCallback`.
+        on_divergence: stop once a loss is not a number, without a further checkpoint; or go_on.
         callbacks: As for `Trainer`; they run after the measuring.
         processing_class: The tokenizer of a pretrained model, saved with it.
     """
@@ -60,6 +62,7 @@ class TransienceTrainer(Trainer):
         regularization: Regularization | None = None,
         history: History | None = None,
         instruments: Sequence[Instrument | str] = (),
+        on_divergence: OnDivergence = "stop",
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
@@ -76,8 +79,15 @@ class TransienceTrainer(Trainer):
         # `evaluate` below needs no dataset, but `Trainer` refuses an evaluation strategy without one.
         super().__init__(model, args, eval_dataset=task.dataset(1), processing_class=processing_class)
         self.transience = TransienceCallback(
-            task, schedule=schedule, log=self.log, history=history, instruments=instruments
+            task,
+            schedule=schedule,
+            log=self.log,
+            history=history,
+            instruments=instruments,
+            on_divergence=on_divergence,
         )
+        self.watch = LossWatch(device=self.args.device)
+        self.transience.find_divergence = lambda: self.watch.find()
         for callback in [self.transience, *(callbacks or []), ManifestCallback()]:
             self.add_callback(callback)
 
@@ -99,6 +109,12 @@ class TransienceTrainer(Trainer):
         metrics = self.transience.metrics_for_trainer(self.args, self.state, self.model)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """Remember the first step whose loss is not a number."""
+        loss = super().training_step(*args, **kwargs)
+        self.watch.note(loss, self.state.global_step + 1)
+        return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""

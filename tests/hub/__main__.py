@@ -1,4 +1,5 @@
-"""Run the loopback Hub: `python -m tests.hub FOLDER [PORT]`; prints its addresses and tokens as JSON, then serves.
+"""Run the loopback Hub: `python -m tests.hub FOLDER [PORT]`; prints its addresses and tokens as JSON,
+then serves.
 
 It ends with the process that started it, so that a killed test run leaves none behind.
 """

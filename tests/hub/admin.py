@@ -1,4 +1,5 @@
-"""What the tests ask of the loopback Hub itself, under `/_admin/`: no token needed, nothing of it in the log."""
+"""What the tests ask of the loopback Hub itself, under `/_admin/`: no token needed,
+nothing of it in the log."""
 
 import base64
 

@@ -1,7 +1,8 @@
-"""What `POST /api/validate-yaml` says about a README: the part of the Hub's rules that its documentation states.
+"""What `POST /api/validate-yaml` says about a README: the part of the Hub's rules that its documentation
+states.
 
-The real Hub checks more (languages, tasks, links …) and may change its rules at any time; a card that passes here can
-still be refused there, one refused here is wrong by the published rules.
+The real Hub checks more (languages, tasks, links …) and may change its rules at any time; a card that passes
+here can still be refused there, one refused here is wrong by the published rules.
 """
 
 import re
@@ -12,13 +13,19 @@ from .objects import Refusal
 
 FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 LICENSES = set(
-    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m"
-    " afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5"
-    " cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0"
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 "
+    "bigcode-openrail-m"
+    " afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 "
+    "cc-by-2.0 cc-by-2.5"
+    " cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 "
+    "cc-by-nc-nd-3.0"
     " cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0"
-    " cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0"
-    " lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0 openrail++ osl-3.0"
-    " postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license"
+    " cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl "
+    "gpl-2.0 gpl-3.0"
+    " lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0 "
+    "openrail++ osl-3.0"
+    " postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license "
+    "fair-noncommercial-research-license"
     " llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma unknown other".split()
 )
 STRINGS = ("tags", "datasets", "metrics", "base_model", "language")
@@ -26,7 +33,8 @@ SDKS = ("gradio", "docker", "static", "streamlit")
 
 
 def metadata(content: str) -> dict | None:
-    """Return the YAML header of a card, None without one; raise yaml.YAMLError or ValueError for a bad one."""
+    """Return the YAML header of a card, None without one; raise yaml.YAMLError or ValueError for a bad
+    one."""
     found = FRONT_MATTER.match(content)
     if not found:
         if re.match(r"\s*---[ \t]*\r?\n", content):

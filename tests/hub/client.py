@@ -3,11 +3,9 @@
 import base64
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.parse
 import urllib.request
@@ -16,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-REPORT = "\nimport json as _json; print(_json.dumps(globals().get('result')))\n"
+from tests.launcher import Launcher, Servers
+from tests.programs import QUIET, ROOT
 
 
 @dataclass
@@ -42,11 +40,16 @@ class LoopbackHub:
 
     Args:
         folder: Where it keeps its state (`store`) and client processes their caches (`home`).
+        servers: What forks client processes.
+
+    Attributes:
+        launcher: Starts `hf-icl` and snippets that are pointed at this server.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, servers: Servers | None = None):
         self.folder, self.process, self.port = Path(folder), None, 0
         self.start()
+        self.launcher = servers and Launcher(servers, self.folder, self.environment)
 
     def start(self) -> None:
         """Start the server, after `stop` at the address that it had."""
@@ -73,30 +76,24 @@ class LoopbackHub:
         """
         kept = {name: text for name, text in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         kept |= {
-            "HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.folder / "home"), "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-            "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "100",
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(self.folder / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        }  # fmt: skip
+        } | QUIET
         if user is not None:
             kept["HF_TOKEN"] = self.tokens.get(user, user)
         return kept | more
 
-    def spawn(self, code: str, user: str | None = "ann/write", **more: str) -> subprocess.Popen:
-        """Start a Python snippet in a process of its own."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, "-c", textwrap.dedent(code) + REPORT]
-        return subprocess.Popen(command, env=self.environment(user, **more), cwd=self.folder, **pipes)
-
-    def run(self, code: str, user: str | None = "ann/write", timeout: float = 120, **more: str):
-        """Run a Python snippet to its end and return what it left in `result` (JSON); fail with its traceback."""
-        process = self.spawn(code, user, **more)
-        try:
-            out, err = process.communicate(timeout=timeout)
-        finally:
-            process.kill()
-        assert process.returncode == 0, f"{out}\n{err}"
-        return json.loads(out.splitlines()[-1])
+    @property
+    def run(self):
+        """Run a Python snippet to its end and return what it left in `result`:
+        see `tests.launcher.Launcher.run`."""
+        return self.launcher.run
 
     # What the test sees and does
 
@@ -146,11 +143,6 @@ class LoopbackHub:
         while not true():
             assert time.monotonic() < end, f"not within {seconds} s; seen: {self.requests()}"
             time.sleep(0.02)
-
-    def kill(self, process: subprocess.Popen) -> None:
-        """Kill a client process with signal 9."""
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from .objects import Add, AddLarge, Delete, Refusal
 
 LARGEST_REGULAR = 10 * 1024 * 1024
 LARGE_SUFFIXES = (
-    ".7z .arrow .bin .bz2 .ckpt .ftz .gz .h5 .joblib .lz4 .mlmodel .model .msgpack .npy .npz .onnx .ot .parquet .pb"
+    ".7z .arrow .bin .bz2 .ckpt .ftz .gz .h5 .joblib .lz4 .mlmodel .model .msgpack .npy .npz .onnx .ot "
+    ".parquet .pb"
     " .pickle .pkl .pt .pth .rar .safetensors .tar .tflite .tgz .wasm .xz .zip .zst"
 ).split()
 

@@ -1,9 +1,10 @@
 """What the loopback Hub can be told to do wrong.
 
-A `Fault` names the requests that it spoils (method and path, as regular expressions; which of them, counted from 1; how
-many) and what happens to them. Faults are tried in the order in which they were added, and the first that is due is
-taken; each counts all requests that it matches, so `first=1` and `first=2` on one path spoil one request after the
-other. Over HTTP a fault is a JSON object with the same fields (`POST /_admin/faults`).
+A `Fault` names the requests that it spoils (method and path, as regular expressions; which of them, counted
+from 1; how many) and what happens to them. Faults are tried in the order in which they were added, and the
+first that is due is taken; each counts all requests that it matches, so `first=1` and `first=2` on one path
+spoil one request after the other. Over HTTP a fault is a JSON object with the same fields (`POST
+/_admin/faults`).
 """
 
 import re
@@ -25,13 +26,13 @@ class Fault:
         headers: Sent with that answer, such as `{"Retry-After": "1"}`.
         body: Sent with that answer; what is not JSON is what a proxy in front of the Hub would send.
         cut_received: Close the connection after so many bytes of the request's body.
-        cut_sent: Do what was asked, but close the connection after so many bytes of the answer's body; 0 sends not even
-            the status line: the request has had its effect and the client does not know.
+        cut_sent: Do what was asked, but close the connection after so many bytes of the answer's body; 0
+            sends not even the status line: the request has had its effect and the client does not know.
         rate: Bytes per second, received and sent.
         delay: Seconds of silence before anything is done.
         delete_repo: `model ann/name`: delete this repository first, then go on.
-        foreign_commit: `{"repo": "model ann/name", "branch": "main", "files": {path: text}}`: somebody else commits
-            first, then go on.
+        foreign_commit: `{"repo": "model ann/name", "branch": "main", "files": {path: text}}`: somebody else
+            commits first, then go on.
 
     Example:
         >>> faults = Faults()

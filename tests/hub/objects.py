@@ -22,7 +22,8 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class File:
-    """A file in a tree: `oid` is the git blob's SHA-1 (the pointer's, for LFS), `size` that of its content in bytes."""
+    """A file in a tree: `oid` is the git blob's SHA-1 (the pointer's, for LFS),
+    `size` that of its content in bytes."""
 
     path: str
     oid: str

@@ -1,7 +1,7 @@
 """Who may do what at the loopback Hub, and how a request finds its route.
 
-A route is a function of a request and the named pieces of its path; they are registered by the modules beside this one.
-`access` decides who may read or write before any of them looks at the rest.
+A route is a function of a request and the named pieces of its path; they are registered by the modules beside
+this one. `access` decides who may read or write before any of them looks at the rest.
 """
 
 import datetime
@@ -19,7 +19,8 @@ REPO = f"/api/{KIND}/(?P<repo_id>[^/]+/[^/]+)"
 
 
 def route(methods: str, pattern: str, storage: bool = False):
-    """Register a function for methods and a pattern of the (quoted) path; named groups become its arguments."""
+    """Register a function for methods and a pattern of the (quoted) path;
+    named groups become its arguments."""
 
     def register(function):
         ROUTES.append((methods, re.compile(pattern), storage, function))
@@ -52,8 +53,8 @@ def answer(request: Handler) -> Answer:
 def missing(request: Handler) -> Refusal:
     """Return the refusal for a repository that is not there, or not for this user: the two look the same.
 
-    Without a token the real Hub says 401, and the client takes that for a missing repository if the address begins
-    with https; `RepoNotFound` makes it do so here too.
+    Without a token the real Hub says 401, and the client takes that for a missing repository if the address
+    begins with https; `RepoNotFound` makes it do so here too.
     """
     if request.user is None:
         return Refusal(401, "Invalid username or password.", "RepoNotFound")

@@ -1,7 +1,8 @@
 """The loopback Hub's sockets: requests in, answers out, with all that can go wrong in between.
 
-Two addresses are served, as the real Hub has them: the Hub itself, and the storage to which it sends clients for the
-bytes of large files. The second knows signed addresses instead of tokens, and refuses a token that was sent to it.
+Two addresses are served, as the real Hub has them: the Hub itself, and the storage to which it sends clients
+for the bytes of large files. The second knows signed addresses instead of tokens, and refuses a token that
+was sent to it.
 """
 
 import hashlib
@@ -50,7 +51,8 @@ USERS = [
 
 @dataclass
 class Seen:
-    """A request as the log keeps it: no token, only whose it was. `status` 0: no answer, the connection was cut."""
+    """A request as the log keeps it: no token, only whose it was. `status` 0: no answer,
+    the connection was cut."""
 
     method: str
     path: str

@@ -1,8 +1,10 @@
-"""Repositories of the loopback Hub: bare git repositories in a folder, with LFS objects beside them. No HTTP here.
+"""Repositories of the loopback Hub: bare git repositories in a folder, with LFS objects beside them.
+No HTTP here.
 
-Each repository is a folder that `git` itself can read (`git --git-dir=<folder> log main`): loose objects named by
-their SHA-1, refs as files, commits with parents. Large files are LFS pointers in the tree; what they point to lies in
-`lfs/<sha256>`. Every file is written aside and then renamed, so a killed server leaves no half object.
+Each repository is a folder that `git` itself can read (`git --git-dir=<folder> log main`): loose objects
+named by their SHA-1, refs as files, commits with parents. Large files are LFS pointers in the tree; what they
+point to lies in `lfs/<sha256>`. Every file is written aside and then renamed, so a killed server leaves no
+half object.
 """
 
 import functools
@@ -170,11 +172,12 @@ class Repo:
         description: str = "",
         parent: str | None = None,
     ) -> Commit:
-        """Commit changes on a branch and move it; `parent` is the head that the sender has seen, if it says so.
+        """Commit changes on a branch and move it; `parent` is the head that the sender has seen,
+        if it says so.
 
         Raises:
-            Refusal: 404 for an unknown branch or file to delete, 412 for a head that has moved, 400 for a bad path or
-                an LFS object that is not there or has another size.
+            Refusal: 404 for an unknown branch or file to delete, 412 for a head that has moved, 400 for a bad
+                path or an LFS object that is not there or has another size.
         """
         with self.lock:
             head = self.refs("heads").get(branch)

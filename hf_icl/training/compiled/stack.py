@@ -177,9 +177,9 @@ class Stack:
             return [parts[0][name][None] for name in INPUTS]
         return [torch.stack([part[name] for part in parts]) for name in INPUTS]
 
-    def save(self) -> None:
-        """Write a checkpoint of every replica into its own folder, as a solo run's, and drop the oldest."""
-        for trainer in self.trainers:
+    def save(self, trainers: Iterable[TransienceTrainer]) -> None:
+        """Write a checkpoint of some replicas, each into its own folder, as a solo run's; drop the oldest."""
+        for trainer in trainers:
             folder = Path(trainer.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
             shutil.rmtree(folder, ignore_errors=True)
             trainer.save_model(str(folder))

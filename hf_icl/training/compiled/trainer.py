@@ -3,6 +3,7 @@ and the loop that trains one or many."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hf_icl.errors import ConfigError
 from hf_icl.models import CausalTransformerModel, ICLModel
 from hf_icl.training.compiled.compiling import can_compile
 from hf_icl.training.compiled.stack import Stack
+from hf_icl.training.divergence import LossWatch
 from hf_icl.training.trainer import TransienceTrainer
 
 # Of TrainingArguments: what the loop here leaves out.
@@ -111,22 +113,27 @@ def train_together(
     total = torch.zeros(len(trainers), device=stack.device)
     losses = torch.zeros_like(total)  # of the steps not yet logged
     n_unlogged = 0
-    for _ in range(first, last):
-        losses += stack.step()
+    watch = LossWatch(len(trainers), stack.device)
+    for number, trainer in enumerate(trainers):
+        trainer.transience.find_divergence = functools.partial(watch.find, number)
+    for step in range(first + 1, last + 1):
+        now = stack.step()
+        watch.note(now, step)
+        losses += now
         n_unlogged += 1
-        controls = [_end_step(trainer) for trainer in trainers]
-        if controls[0].should_log:
+        going = [trainer for trainer in trainers if not trainer.transience.has_stopped]
+        controls = [_end_step(trainer) for trainer in going]
+        if any(control.should_log for control in controls):
             for trainer, loss in zip(trainers, (losses / n_unlogged).tolist(), strict=True):
-                rate = trainer.optimizer.param_groups[0]["lr"]
-                trainer.log({"loss": loss, "learning_rate": rate})
+                if trainer in going:
+                    rate = trainer.optimizer.param_groups[0]["lr"]
+                    trainer.log({"loss": loss, "learning_rate": rate})
             total, losses, n_unlogged = total + losses, torch.zeros_like(losses), 0
-        if controls[0].should_save:
-            stack.save()
-            for trainer in trainers:
-                trainer.control = trainer.callback_handler.on_save(
-                    trainer.args, trainer.state, trainer.control
-                )
-        if any(control.should_training_stop for control in controls):
+        saved = [trainer for trainer in going if trainer.control.should_save]
+        stack.save(saved)
+        for trainer in saved:
+            trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+        if _is_over(trainers):
             break
     for trainer in trainers:
         trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
@@ -135,6 +142,12 @@ def train_together(
         TrainOutput(trainer.state.global_step, mean, {})
         for trainer, mean in zip(trainers, means, strict=True)
     ]
+
+
+def _is_over(trainers: Sequence[TransienceTrainer]) -> bool:
+    """Return whether something asks all to stop, or all have diverged; one that has leaves the others be."""
+    asked = [trainer for trainer in trainers if trainer.control.should_training_stop]
+    return len(asked) == len(trainers) or any(not trainer.transience.has_stopped for trainer in asked)
 
 
 def _begin(trainer: TransienceTrainer) -> None:
