@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_icl.history.record import RunRecord, group_replicas, label_group
+from hf_icl.report.heads import analyse_circuits
 from hf_icl.summary import curves, measures, verdicts
 from hf_icl.summary.intervals import (
     LEVEL,
@@ -52,6 +53,7 @@ class Analysis:
             `n` replicas with an interval over replicas; of a step also the `median` and its interval, where
             a replica in which the event never comes counts as later than all. An interval is null where there
             is none; its upper end is null where it lies beyond training, and so is a median.
+            Runs whose heads were measured also have `heads` (see `HeadsSummary`), and `effects` if any were.
     """
 
     runs: tuple[RunRecord, ...]
@@ -144,6 +146,7 @@ def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
         "chance": dict(run.chance),
         "n_sequences": dict(run.n_sequences),
         "bank": dict(run.bank),
+        **analyse_circuits(run, summary.curves[ICL].peak_step if ICL in summary.curves else None),
         "config": dict(run.config),
         "provenance": dict(run.provenance),
     }
@@ -218,7 +221,13 @@ def average_curve(runs: Sequence[RunRecord], metric: str, n_points: int = POINTS
     Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above
     `n_points` common steps, every k-th is taken.
     """
-    curves = [run.curve(metric) for run in runs]
+    return average_points([run.curve(metric) for run in runs], n_points)
+
+
+def average_points(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], n_points: int = POINTS_PER_CURVE
+) -> Mean | None:
+    """Return what `average_curve` does, from steps and values of each replica."""
     curves = [(steps, values) for steps, values in curves if steps.size]
     if len(curves) < 2:
         return None

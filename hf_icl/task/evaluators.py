@@ -168,7 +168,7 @@ EVALUATORS |= {
     kind.name: kind
     for kind in (_by_frequency(EVALUATORS[name], part) for name in ("icl", "iwl") for part in PARTS)
 }
-ICL, IWL, FLIP_SHARE = (EVALUATORS[name].metric for name in ("icl", "iwl", "flip"))
+ICL, IWL, CIWL, FLIP_SHARE = (EVALUATORS[name].metric for name in ("icl", "iwl", "ciwl", "flip"))
 """The metrics that say which strategy a model follows."""
 
 
