@@ -248,6 +248,19 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
+def list_described(folder: Path) -> dict[str, str]:
+    """Return the names of a folder's YAML files, each with its first comment line.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "small.yaml").write_text("# A small one.\\nseed: 1\\n")
+    >>> list_described(folder)
+    {'small': 'A small one.'}
+    """
+    files = sorted(folder.glob("*.yaml"))
+    return {path.stem: path.read_text("utf-8").splitlines()[0].lstrip("# ") for path in files}
+
+
 def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 

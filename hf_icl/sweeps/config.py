@@ -18,6 +18,7 @@ from hf_icl.config import Config, flatten, read_yaml, unknown_key
 from hf_icl.errors import ConfigError
 from hf_icl.report.sweep import write_value
 from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.sweeps.examples import find_sweep
 
 MAX_NAME = 120  # characters; file systems take 255 bytes
 
@@ -77,13 +78,13 @@ class Point:
     config: RunConfig
 
 
-def load_sweep(path: str | Path) -> SweepConfig:
-    """Read a sweep's YAML file.
+def load_sweep(source: str | Path) -> SweepConfig:
+    """Read a sweep's YAML file, or an example by its name.
 
     Raises:
         ConfigError: If it cannot be read, a key is unknown, or a value breaks a rule.
     """
-    return SweepConfig(**read_yaml(Path(path), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
+    return SweepConfig(**read_yaml(find_sweep(source), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
 
 
 def list_points(sweep: SweepConfig) -> list[Point]:

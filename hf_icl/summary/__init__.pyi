@@ -1,0 +1,19 @@
+from hf_icl.summary.intervals import (
+    bootstrap_curve as bootstrap_curve,
+    bootstrap_replicas as bootstrap_replicas,
+)
+from hf_icl.summary.measures import (
+    MEASURES as MEASURES,
+    VERDICTS as VERDICTS,
+    CurveSummary as CurveSummary,
+    Curves as Curves,
+    Measure as Measure,
+    describe_measures as describe_measures,
+    measure as measure,
+)
+from hf_icl.summary.summary import (
+    Summary as Summary,
+    find_floor as find_floor,
+    summarize as summarize,
+    summarize_history as summarize_history,
+)
