@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_icl.history.record import RunRecord, group_replicas, label_group
+from hf_icl.report.heads import analyse_circuits
 from hf_icl.summary import measures
 from hf_icl.summary.intervals import (
     LEVEL,
@@ -44,6 +45,7 @@ class Analysis:
             `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in
             `groups` (of two runs or more) it is the mean over `n` replicas with an interval over replicas. An
             interval is null where there is none; its upper end is null where it lies beyond training.
+            Runs whose heads were measured also have `heads` (see `HeadsSummary`), and `effects` if any were.
     """
 
     runs: tuple[RunRecord, ...]
@@ -140,6 +142,7 @@ def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
         "chance": dict(run.chance),
         "n_sequences": dict(run.n_sequences),
         "bank": dict(run.bank),
+        **analyse_circuits(run, summary.curves[ICL].peak_step if ICL in summary.curves else None),
         "config": dict(run.config),
         "provenance": dict(run.provenance),
     }
@@ -190,7 +193,13 @@ def average_curve(runs: Sequence[RunRecord], metric: str, n_points: int = POINTS
     Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above
     `n_points` common steps, every k-th is taken.
     """
-    curves = [run.curve(metric) for run in runs]
+    return average_points([run.curve(metric) for run in runs], n_points)
+
+
+def average_points(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], n_points: int = POINTS_PER_CURVE
+) -> Mean | None:
+    """Return what `average_curve` does, from steps and values of each replica."""
     curves = [(steps, values) for steps, values in curves if steps.size]
     if len(curves) < 2:
         return None

@@ -155,7 +155,7 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
     )
     axes.set_xlabel("Training step")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(_format_tick))
+    axes.xaxis.set_major_formatter(FuncFormatter(format_tick))
     axes.set_xlim(left=0)
     if "loss" in title:
         if all(line.get_ydata().min() > 0 for line in axes.lines) and axes.lines:
@@ -172,7 +172,8 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
         )  # fmt: skip
 
 
-def _format_tick(step: float, _position: int) -> str:
+def format_tick(step: float, _position: int) -> str:
+    """Return a training step as an axis shows it."""
     return f"{step / 1e6:g}M" if step >= 1e6 else f"{step / 1e3:g}k" if step >= 1e3 else f"{step:g}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_icl.banks.facts import tell_bank
 from hf_icl.config import flatten
+from hf_icl.report.heads import describe_heads
 from hf_icl.summary.measures import MEASURES, Measure, measures_of
 from hf_icl.summary.summary import find_floor
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS
@@ -123,7 +124,9 @@ def describe_run(run: Mapping[str, Any]) -> str:
         copying = find_floor(ICL, run["chance"])
         floor = f"; naming either label of the context gives {format_value(copying)}" if copying else ""
         return f"ICL never emerged: its best accuracy was {best} at step {step} (chance {chance}{floor})."
-    return _describe_course(run, "ICL peaked", f"(chance {chance})") + _describe_loss(run)
+    heads = describe_heads(run)
+    course = _describe_course(run, "ICL peaked", f"(chance {chance})") + _describe_loss(run)
+    return f"{course} {heads}".rstrip()
 
 
 def describe_group(group: Mapping[str, Any]) -> str:

@@ -12,9 +12,23 @@ from hf_icl.config import Config, merge, nest, parse_overrides
 from hf_icl.errors import ConfigError
 from hf_icl.models.config import ModelConfig
 from hf_icl.runs.presets import read_source
+from hf_icl.summary.heads import INSTRUMENT
 from hf_icl.task.task import TaskConfig
 from hf_icl.training.config import TrainingConfig
 from hf_icl.training.schedule import Schedule
+
+
+class EvaluateConfig(Schedule):
+    """When a run is measured, and what beside its evaluators."""
+
+    heads: bool = pydantic.Field(
+        False, description="Measure every attention head too: whether it looks at the right label."
+    )
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """What is measured beside the evaluators, by name."""
+        return (INSTRUMENT,) if self.heads else ()
 
 
 class RunConfig(Config):
@@ -30,8 +44,8 @@ class RunConfig(Config):
     training: TrainingConfig = pydantic.Field(
         default_factory=TrainingConfig, description="How it is trained."
     )
-    evaluate: Schedule = pydantic.Field(
-        default_factory=lambda: Schedule(every=500), description="When it is measured."
+    evaluate: EvaluateConfig = pydantic.Field(
+        default_factory=lambda: EvaluateConfig(every=500), description="When it is measured."
     )
 
     @pydantic.model_validator(mode="before")

@@ -136,7 +136,7 @@ EVALUATORS: dict[str, EvaluatorKind] = {kind.name: kind for kind in _STANDARD}
 
 Source: Singh et al. 2023 (arXiv 2311.08360) and 2025 (arXiv 2503.05631).
 """
-ICL, IWL, FLIP_SHARE = (EVALUATORS[name].metric for name in ("icl", "iwl", "flip"))
+ICL, IWL, CIWL, FLIP_SHARE = (EVALUATORS[name].metric for name in ("icl", "iwl", "ciwl", "flip"))
 """The metrics that say which strategy a model follows."""
 
 

@@ -61,7 +61,7 @@ class TransienceTrainer(Trainer):
         schedule: Schedule | int = 500,
         regularization: Regularization | None = None,
         history: History | None = None,
-        instruments: Sequence[Instrument] = (),
+        instruments: Sequence[Instrument | str] = (),
         on_divergence: OnDivergence = "stop",
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
