@@ -27,7 +27,7 @@ class Config(pydantic.BaseModel):
     several fields into a `model_validator(mode="after")` that raises `ConfigError`.
 
     >>> class Point(Config):
-    ...     x: int = pydantic.Field(0, ge=0, description="Steps to the right.")
+    ...     x: int = pydantic.Field(default=0, ge=0, description="Steps to the right.")
     >>> Point(x=3).x
     3
     >>> Point(y=3)

@@ -30,7 +30,7 @@ from hf_icl.sweeps.jobs import MAX_STACKED, count_workers
 from hf_icl.sweeps.sweep import read_last_step
 from hf_icl.sweeps.worker import train_job
 from hf_icl.task.evaluators import ICL
-from tests.programs import ROOT, TINY, environment
+from tests.programs import TINY, environment
 from tests.report_histories import make_run
 
 STRENGTH = "training.regularization.strength"

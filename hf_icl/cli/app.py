@@ -52,16 +52,20 @@ NSequences = Annotated[int, typer.Option("--count", "-n", help="Training sequenc
 WithExemplars = Annotated[bool, typer.Option(help="Write the exemplars too, not only their indices.")]
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(f"hf-icl {hf_icl.__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
 def start(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and stop."),
     ] = False,
 ) -> None:
     """Take the options that stand before a command's name."""
-    if version:
-        say(f"hf-icl {hf_icl.__version__}")
-        raise typer.Exit()
 
 
 def say(text: str) -> None:
@@ -86,8 +90,12 @@ def quiet_transformers() -> None:
 @contextmanager
 def quiet_hub() -> Iterator[None]:
     """Silence the client's own bars and remarks; the command's status line shows progress."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging as hub_logging,
+    )
 
     bars, level = not are_progress_bars_disabled(), hub_logging.get_verbosity()
     disable_progress_bars()

@@ -5,8 +5,8 @@ from hf_icl.summary.intervals import (
 from hf_icl.summary.measures import (
     MEASURES as MEASURES,
     VERDICTS as VERDICTS,
-    CurveSummary as CurveSummary,
     Curves as Curves,
+    CurveSummary as CurveSummary,
     Measure as Measure,
     describe_measures as describe_measures,
     measure as measure,

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from hf_icl.history.columns import clean_points
+from hf_icl.history.columns import Numbers, clean_points
 
 EMERGED_RISE = 0.2
 """A curve has emerged when its peak covers this share of the way from chance to 1, and tops the floor."""
@@ -51,7 +51,11 @@ class Curves:
 
     @classmethod
     def clean(
-        cls, steps: Sequence[float], values: Sequence[float], chance: float, floor: float = 0.0
+        cls,
+        steps: Numbers,
+        values: Numbers,
+        chance: float,
+        floor: float = 0.0,
     ) -> Curves | None:
         """Return a batch of one curve: finite points only, by rising step, the last of equal steps;
         None if none is left.

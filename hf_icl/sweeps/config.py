@@ -27,7 +27,7 @@ class SweepConfig(Config):
     """Runs that share a base and differ in some settings: a grid, a list of points, or both."""
 
     base: str = pydantic.Field(
-        "default", description="A preset, or a YAML file seen from the current folder."
+        default="default", description="A preset, or a YAML file seen from the current folder."
     )
     set: dict[str, JsonValue] = pydantic.Field(
         default_factory=dict, description="Settings of all runs: dotted key to value."
@@ -43,7 +43,9 @@ class SweepConfig(Config):
         description="What a key is called in folder names, table and figure; default: its last word.",
     )
     workers: int | None = pydantic.Field(
-        None, ge=1, description="Processes that train at a time; null: one per GPU, or per core without one."
+        default=None,
+        ge=1,
+        description="Processes that train at a time; null: one per GPU, or per core without one.",
     )
 
     @pydantic.model_validator(mode="after")
