@@ -23,10 +23,10 @@ def find_sweep(source: str | Path) -> Path:
 
     >>> find_sweep("l2").name, find_sweep("mine.yaml").name
     ('l2.yaml', 'mine.yaml')
-    >>> find_sweep("l2_x")
+    >>> find_sweep("l")
     Traceback (most recent call last):
         ...
-    hf_icl.errors.ConfigError: sweep = 'l2_x': neither an example nor a .yaml file. Known here: l2, l2_transient.
+    hf_icl.errors.ConfigError: sweep = 'l': neither an example nor a .yaml file. Did you mean l2?
     """
     if str(source) in list_examples():
         return FOLDER / f"{source}.yaml"
