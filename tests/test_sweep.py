@@ -33,7 +33,7 @@ from hf_icl.sweeps.progress import SweepProgress
 from hf_icl.sweeps.sweep import read_last_step
 from hf_icl.sweeps.worker import train_job
 from hf_icl.task.evaluators import ICL
-from tests.programs import ROOT, TINY, environment
+from tests.programs import TINY, environment
 from tests.report_histories import make_run
 
 STRENGTH = "training.regularization.strength"
@@ -138,7 +138,7 @@ def test_files_that_are_no_sweeps(tmp_path, text):
 
 
 def test_the_example_is_24_replicas_of_the_default():
-    points = list_points(load_sweep(ROOT / "examples/sweeps/l2.yaml"))
+    points = list_points(load_sweep("l2"))
     strengths = [point.values[STRENGTH] for point in points]
     assert len(points) == 24 and min(strengths) == 0 and max(strengths) == 1e-3
     assert {(len(set(strengths)), len({point.config.seed for point in points}))} == {(6, 4)}

@@ -39,12 +39,12 @@ class Ablation(Config):
         description="Which, counted from 0: L0H3 is head 3 of layer 0, L0 the whole layer."
     )
     how: Literal["zero", "mean", "resample"] = pydantic.Field(
-        "zero",
+        default="zero",
         description="By what: zero; mean: the mean, place by place, over all sequences of the evaluator that "
         "is asked; resample: what another one of its sequences gives, always the same one.",
     )
     keep: tuple[Literal["patterns", "queries", "keys", "values"], ...] = pydantic.Field(
-        (), description="What all layers after the ablated ones keep as it is in the intact model."
+        default=(), description="What all layers after the ablated ones keep as it is in the intact model."
     )
 
     @pydantic.model_validator(mode="after")

@@ -23,7 +23,7 @@ class EvaluateConfig(Schedule):
     """When a run is measured, and what beside its evaluators."""
 
     heads: bool = pydantic.Field(
-        False, description="Measure every attention head too: whether it looks at the right label."
+        default=False, description="Measure every attention head too: whether it looks at the right label."
     )
 
     @property
@@ -36,7 +36,7 @@ class RunConfig(Config):
     """Everything that decides the numbers of a run."""
 
     seed: int = pydantic.Field(
-        0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank."
+        default=0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank."
     )
     task: TaskConfig = pydantic.Field(
         default_factory=TaskConfig, description="What is learned and what is asked."

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
-from hf_icl.history.columns import clean_points
+from hf_icl.history.columns import Numbers, clean_points
 
 EMERGED_RISE = 0.2
 """A curve has emerged when its peak covers this share of the way from chance to 1, and tops the floor."""
@@ -36,7 +35,7 @@ class Curves:
 
     @classmethod
     def clean(
-        cls, steps: Sequence[float], values: Sequence[float], chance: float, floor: float = 0.0
+        cls, steps: Numbers, values: Numbers, chance: float, floor: float = 0.0
     ) -> Curves | None:
         """Return a batch of one curve: finite points only, by rising step, the last of equal steps;
         None if none is left.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from hf_icl.history.columns import Columns, clean_points
+from hf_icl.history.columns import Columns, Numbers, clean_points
 from hf_icl.summary.curves import Curves
 from hf_icl.summary.measures import CurveSummary, measures_of
 from hf_icl.summary.verdicts import VERDICTS, judge
@@ -16,8 +16,8 @@ from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE,
 
 
 def summarize(
-    steps: Sequence[float],
-    values: Sequence[float],
+    steps: Numbers,
+    values: Numbers,
     chance: float,
     floor: float = 0.0,
     *,

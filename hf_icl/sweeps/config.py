@@ -18,6 +18,7 @@ from hf_icl.config import Config, flatten, read_yaml, unknown_key
 from hf_icl.errors import ConfigError
 from hf_icl.report.sweep import write_value
 from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.sweeps.examples import find_sweep
 
 MAX_NAME = 120  # characters; file systems take 255 bytes
 
@@ -26,7 +27,7 @@ class SweepConfig(Config):
     """Runs that share a base and differ in some settings: a grid, a list of points, or both."""
 
     base: str = pydantic.Field(
-        "default", description="A preset, or a YAML file seen from the current folder."
+        default="default", description="A preset, or a YAML file seen from the current folder."
     )
     set: dict[str, JsonValue] = pydantic.Field(
         default_factory=dict, description="Settings of all runs: dotted key to value."
@@ -42,7 +43,9 @@ class SweepConfig(Config):
         description="What a key is called in folder names, table and figure; default: its last word.",
     )
     workers: int | None = pydantic.Field(
-        None, ge=1, description="Processes that train at a time; null: one per GPU, or per core without one."
+        default=None,
+        ge=1,
+        description="Processes that train at a time; null: one per GPU, or per core without one.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -79,13 +82,13 @@ class Point:
     base: str = "default"
 
 
-def load_sweep(path: str | Path) -> SweepConfig:
-    """Read a sweep's YAML file.
+def load_sweep(source: str | Path) -> SweepConfig:
+    """Read a sweep's YAML file, or an example by its name.
 
     Raises:
         ConfigError: If it cannot be read, a key is unknown, or a value breaks a rule.
     """
-    return SweepConfig(**read_yaml(Path(path), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
+    return SweepConfig(**read_yaml(find_sweep(source), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
 
 
 def list_points(sweep: SweepConfig) -> list[Point]:

@@ -38,7 +38,7 @@ class TaskConfig(Config):
         description="How training sequences are drawn; a list is a mixture by weight.",
     )
     evaluators: tuple[str, ...] | None = pydantic.Field(
-        None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
+        default=None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
     )
     by_frequency: bool = pydantic.Field(
         False,
@@ -49,11 +49,13 @@ class TaskConfig(Config):
         default_factory=dict, description="Evaluators of your own: name to sequence spec."
     )
     form: Literal["vectors", "tokens"] | None = pydantic.Field(
-        None,
+        default=None,
         description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language "
         "model; null: tokens for a bank of kind vocabulary, else vectors.",
     )
-    n_eval_sequences: int = pydantic.Field(1000, ge=1, description="Sequences per evaluator, drawn once.")
+    n_eval_sequences: int = pydantic.Field(
+        default=1000, ge=1, description="Sequences per evaluator, drawn once."
+    )
 
     @property
     def train_specs(self) -> tuple[SequenceSpec, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hf_icl.config import read_yaml, suggest
+from hf_icl.config import list_described, read_yaml, suggest
 from hf_icl.errors import ConfigError
 from hf_icl.runs.layers import lay
 
@@ -15,8 +15,7 @@ FOLDER = Path(__file__).parent
 
 def list_presets() -> dict[str, str]:
     """Return the presets' names, each with its first comment line."""
-    files = sorted(FOLDER.glob("*.yaml"))
-    return {path.stem: path.read_text("utf-8").splitlines()[0].lstrip("# ") for path in files}
+    return list_described(FOLDER)
 
 
 def read_source(source: str) -> dict[str, Any]:
