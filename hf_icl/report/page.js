@@ -101,11 +101,19 @@ function makeScale(low, high, from, to, log, count) {
 // ---- drawing ----
 function draw() {
   const width = Math.max(280, find("plot").clientWidth), narrow = width < 520;
-  const left = 44, right = width - 14, heights = { top: narrow ? 260 : 340, gap: 46, loss: 120 };
+  const left = 44, right = width - 14, heights = { top: narrow ? 260 : 340, gap: 46, heads: 140, loss: 120 };
   const metrics = shownMetrics(), top = shownCurves(metrics);
   const loss = shownCurves([{ metric: data.loss, colour: "var(--ink)" }]);
-  const steps = allSteps([...top, ...loss]);
-  const total = 24 + heights.top + (loss.length ? heights.gap + heights.loss : 0) + 40;
+  const heads = shownCurves(data.heads.map((h) => ({ metric: h.metric, colour: colour(h.evaluator) })));
+  const headsTitle = narrow ? "Strongest head's induction strength" : data.headsTitle;
+  const panels = [
+    { curves: top, metrics, height: heights.top, title: data.views.find((v) => v.name === state.view).title,
+      range: state.view === "loss" ? null : [0, 1] },
+    { curves: heads, metrics: [], height: heights.heads, title: headsTitle, range: [-1, 1], levels: [0] },
+    { curves: loss, metrics: [], height: heights.loss, title: data.lossTitle, range: null },
+  ].filter((panel, i) => i === 0 || panel.curves.length);
+  const steps = allSteps(panels.flatMap((panel) => panel.curves));
+  const total = 24 + panels.reduce((sum, panel) => sum + panel.height + heights.gap, -heights.gap) + 40;
   const svg = make("svg", { viewBox: `0 0 ${width} ${total}`, height: total, tabindex: 0, role: "slider",
     "aria-label": "Curves over training steps; arrow keys move the reading step" });
   if (!steps.length) {
@@ -113,12 +121,13 @@ function draw() {
     scale = { steps, svg };
   } else {
     const x = makeScale(steps[0], steps.at(-1), left, right, state.log, narrow ? 4 : 8);
-    const frame = { x, from: left, to: right };
-    const title = data.views.find((v) => v.name === state.view).title;
-    drawPanel(svg, { ...frame, at: 24, height: heights.top, title, isLoss: state.view === "loss" }, top, metrics);
-    drawPanel(svg, { ...frame, at: 24 + heights.top + heights.gap, height: heights.loss, title: data.lossTitle, isLoss: true }, loss, []);
+    let at = 24;
+    for (const panel of panels) {
+      drawPanel(svg, { ...panel, x, from: left, to: right, at }, panel.curves, panel.metrics);
+      at += panel.height + heights.gap;
+    }
     svg.append(make("text", { x: (left + right) / 2, y: total - 6, "text-anchor": "middle" }, "Training step"));
-    scale = { x, steps, svg, curves: [...top, ...loss], bottom: total - 40 };
+    scale = { x, steps, svg, curves: panels.flatMap((panel) => panel.curves), bottom: total - 40 };
   }
   svg.addEventListener("pointermove", moveTo);
   svg.addEventListener("pointerdown", moveTo);
@@ -128,11 +137,11 @@ function draw() {
   if (focused) svg.focus();
   showCursor();
 }
-function drawPanel(svg, { x, from, to, at, height, title, isLoss }, curves, metrics) {
-  if (isLoss && !curves.length) return;
+function drawPanel(svg, { x, from, to, at, height, title, range, levels }, curves, metrics) {
+  if (!range && !curves.length) return;
   const values = curves.flatMap((c) => [...c.values, ...(c.low || []), ...(c.high || [])]);
-  const [low, high] = isLoss ? [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] : [0, 1];
-  const y = makeScale(low, high, at + height, at, isLoss && low > 0, 5);
+  const [low, high] = range || [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  const y = makeScale(low, high, at + height, at, !range && low > 0, 5);
   svg.append(make("text", { class: "title", x: 4, y: at - 10 }, title));
   for (const tick of y.ticks) {
     svg.append(make("line", { class: "grid", x1: from, x2: to, y1: y.to(tick), y2: y.to(tick) }));
@@ -142,8 +151,8 @@ function drawPanel(svg, { x, from, to, at, height, title, isLoss }, curves, metr
     svg.append(make("line", { class: "grid", x1: x.to(tick), x2: x.to(tick), y1: at, y2: at + height }));
     svg.append(make("text", { class: "xtick", x: x.to(tick), y: at + height + 16, "text-anchor": "middle" }, writeTick(tick)));
   }
-  const levels = new Set(shownSeries().flatMap((s) => metrics.map((m) => s.chance[m.metric])).filter((l) => l !== undefined));
-  for (const level of levels) svg.append(make("line", { class: "chance", x1: from, x2: to, y1: y.to(level), y2: y.to(level) }));
+  const chances = shownSeries().flatMap((s) => metrics.map((m) => s.chance[m.metric])).filter((l) => l !== undefined);
+  for (const level of new Set([...chances, ...(levels || [])])) svg.append(make("line", { class: "chance", x1: from, x2: to, y1: y.to(level), y2: y.to(level) }));
   const nMarked = shownSeries().filter((s) => !isThin(s)).length;
   for (const curve of curves) drawCurve(svg, x, y, curve);
   for (const curve of curves) {
@@ -237,6 +246,9 @@ function fillReadout() {
   find("columns").replaceChildren(html("tr", {}, html("th", { scope: "col" }, "Curve"), ...series.map((s) => html("th", { scope: "col" }, s.name))));
   const rows = data.evaluators.filter((e) => known(metricOf(e)))
     .map((e) => line(metricOf(e), toggle(state.evaluators, e.name, state.view === STRATEGIES ? e.title : e.label, drawSample(colour(e.name), "", 3))));
+  for (const head of data.heads) {
+    if (known(head.metric)) rows.push(line(head.metric, html("span", {}, drawSample(colour(head.evaluator), "", 3), head.title)));
+  }
   if (known(data.loss)) rows.push(line(data.loss, html("span", {}, data.lossTitle)));
   find("values").replaceChildren(...rows);
 }
