@@ -115,8 +115,8 @@ def _count_types(annotation: Any) -> int | None:
     return 1 if get_origin(annotation) is Annotated else None  # what follows says more of that type
 
 
-def check_plain(tree: Mapping[str, Any], most: int = 10_000) -> Mapping[str, Any]:
-    """Return nested mappings and lists as they are.
+def check_plain(tree: Any, most: int = 10_000) -> Any:
+    """Return nested mappings and lists as they are; that they are such is not asked here.
 
     Raises:
         ConfigError: If a number in them is not finite, text holds a null character, or they hold too much.
@@ -147,7 +147,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
-PlainMapping = Annotated[dict[str, pydantic.JsonValue], pydantic.AfterValidator(check_plain)]
+PlainMapping = Annotated[dict[str, pydantic.JsonValue], pydantic.BeforeValidator(check_plain)]
 """Settings of another library, as JSON has them."""
 
 Step = Annotated[int, pydantic.Field(ge=0, le=MOST_STEPS)]

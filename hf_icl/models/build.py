@@ -106,16 +106,25 @@ def _try(make: Callable[[], PreTrainedModel], settings: ModelConfig, *, ask: boo
             n_weights = sum(weight.numel() for weight in make().parameters())
     except ConfigError:
         raise
-    except Exception as error:  # whatever transformers or torch find wrong with it, in whatever way
-        rule = f"no such network can be built: {error or type(error).__name__}"
+    except ValueError as error:
+        if "for this kind of AutoModel" not in str(error):
+            raise _refuse(settings, error) from error
+        rule = "transformers has no causal language model of it"
         raise ConfigError(
-            "backbone", settings.backbone, rule, "See the model's config in transformers."
+            "backbone", settings.backbone, rule, "Take another, or a task of vectors."
         ) from error
+    except Exception as error:  # whatever transformers or torch find wrong with it, in whatever way
+        raise _refuse(settings, error) from error
     if ask:
         copies = 1 if torch.accelerator.is_available() else 4
         field = "d_model" if settings.backbone is None else "backbone"
         what = f"training {n_weights:,} weights"
         ask_for_memory(4 * copies * n_weights, field, getattr(settings, field), what)
+
+
+def _refuse(settings: ModelConfig, error: Exception) -> ConfigError:
+    rule = f"no such network can be built: {error or type(error).__name__}"
+    return ConfigError("backbone", settings.backbone, rule, "See the model's config in transformers.")
 
 
 def _load_pretrained(auto_class: type, settings: ModelConfig, weights: bool) -> PreTrainedModel:

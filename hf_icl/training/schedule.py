@@ -25,6 +25,13 @@ class Schedule(Config):
     """
 
     every: int | None = pydantic.Field(default=None, ge=1, le=MOST_STEPS, description="Every so many steps.")
+    early: int | None = pydantic.Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="With every: also so many per 10×, evenly spaced on a log axis, while that is finer; "
+        "curves move most at first.",
+    )
     per_decade: int | None = pydantic.Field(
         default=None, ge=1, le=1000, description="So many, evenly spaced on a log axis, per 10×."
     )
