@@ -17,6 +17,7 @@ from hf_icl.summary import measures
 from hf_icl.summary.intervals import (
     LEVEL,
     N_RESAMPLES,
+    Band,
     Intervals,
     bootstrap_band,
     bootstrap_curve,
@@ -46,11 +47,14 @@ class Analysis:
             `groups` (of two runs or more) it is the mean over `n` replicas with an interval over replicas. An
             interval is null where there is none; its upper end is null where it lies beyond training.
             Runs whose heads were measured also have `heads` (see `HeadsSummary`), and `effects` if any were.
+        bands: By name of run and of metric, what its evaluation sequences leave open: steps, and the low and
+            the high end of a 95 % band.
     """
 
     runs: tuple[RunRecord, ...]
     groups: list[list[RunRecord]]
     document: dict[str, Any]
+    bands: dict[tuple[str, str], Band] = dataclasses.field(default_factory=dict, repr=False)
     _means: dict[tuple[str, str], Mean | None] = dataclasses.field(default_factory=dict, repr=False)
 
     def average(self, group: Sequence[RunRecord], metric: str) -> Mean | None:
@@ -67,7 +71,8 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
     diverged = {run.name: find_divergence(run) for run in runs}
     runs = [cut_at_divergence(run) for run in runs]
     groups = group_replicas(runs)
-    analysed = {run.name: _analyse_run(run, diverged[run.name]) for run in runs}
+    bands: dict[tuple[str, str], Band] = {}
+    analysed = {run.name: _analyse_run(run, diverged[run.name], bands) for run in runs}
     thresholds = ("EMERGED_RISE", "TRANSIENT_PERSISTENCE", "RISING_WINDOW", "RISING_GAIN")
     bootstrap = {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED, "max_evaluations": MAX_RESAMPLED}
     document = {
@@ -79,7 +84,7 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
         "runs": list(analysed.values()),
         "groups": [_analyse_group(group, analysed) for group in groups if len(group) > 1],
     }
-    return Analysis(tuple(runs), groups, make_json_safe(document))
+    return Analysis(tuple(runs), groups, make_json_safe(document), bands)
 
 
 def find_divergence(run: RunRecord) -> int | None:
@@ -109,7 +114,8 @@ def cut_at_divergence(run: RunRecord) -> RunRecord:
     return dataclasses.replace(run, rows=list(rows))
 
 
-def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
+def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, str], Band]) -> dict[str, Any]:
+    """Return a run's entry in the document; its bands are added to those given."""
     summary = summarize_history(run.rows, run.chance)
     rows = _choose_rows(run, summary)
     found: dict[str, dict[str, Any]] = {}
@@ -120,6 +126,8 @@ def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
         intervals = _bootstrap(run, rows, metric)
         icl_intervals = intervals if metric == ICL else icl_intervals
         ends = intervals.measures if intervals else {}
+        if intervals:
+            bands[run.name, metric] = intervals.band
         found[metric] = {
             name: {"value": value, "interval": None if value is None else ends.get(name)}
             for name in measures_of(metric)
@@ -182,6 +190,7 @@ def _analyse_group(group: Sequence[RunRecord], analysed: Mapping[str, Any]) -> d
         "runs": [run["name"] for run in runs],
         "verdicts": dict(Counter(run["verdict"] or "none yet" for run in runs).most_common()),
         "n_loss_falls": sum(bool(run["loss_falls"]) for run in runs),
+        "n_loss_known": sum(run["loss_falls"] is not None for run in runs),
         "measures": found,
     }
 

@@ -112,7 +112,6 @@ _STANDARD = (
         "the query's class is absent, its label pasted on a random exemplar of the context",
         lambda n_context: _alone(n_context).replace(labels="pasted"),
         table=("peak", "final"),
-        is_shown=False,
     ),
     EvaluatorKind(
         "flip",
