@@ -176,9 +176,11 @@ def test_commands_stand_in_the_order_in_which_they_are_needed():
         "push",
         "pull",
         "sweep",
+        "reproduce",
         "data show",
         "data export",
         "data push",
+        "claims show",
         "metrics push",
     ]
 

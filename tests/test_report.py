@@ -20,7 +20,8 @@ from hf_icl.report import analyse, analysis, render_card, write_report
 from hf_icl.report.analysis import average_curve, thin
 from hf_icl.report.figures import MARKERS, draw_figure, render_figure
 from hf_icl.report.page import collect_data
-from hf_icl.report.words import describe_group, describe_run, format_measure, list_table
+from hf_icl.report.words import describe_group, describe_run, find_typical, format_measure, list_table
+from hf_icl.summary.intervals import bootstrap_median
 from hf_icl.summary.summary import summarize_history
 from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL
 from tests.report_histories import LAST_STEP, make_run
@@ -58,13 +59,15 @@ def read(folder):
 
 def check(value, shape, path="document"):
     """Check JSON against a shape: a type or tuple of types, None for null, {name: shape}, {str: shape},
-    or [shape]."""
+    or [shape]. A name that ends in ? may be missing."""
     if isinstance(shape, dict):
         assert isinstance(value, dict), path
+        plain = {key: of for key, of in shape.items() if key is str or not key.endswith("?")}
+        maybe = {key[:-1]: of for key, of in shape.items() if key is not str and key.endswith("?")}
         if set(shape) != {str}:
-            assert set(value) == set(shape), path
+            assert plain.keys() <= set(value) <= plain.keys() | maybe.keys(), path
         for key, item in value.items():
-            check(item, shape.get(key, shape.get(str)), f"{path}.{key}")
+            check(item, (plain | maybe).get(key, shape.get(str)), f"{path}.{key}")
     elif isinstance(shape, list):
         assert isinstance(value, list), path
         for index, item in enumerate(value):
@@ -90,7 +93,7 @@ SCHEMA_1 = {
             "n_evaluations": int,
             "first_step": int,
             "last_step": int,
-            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None))}}},
+            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None)), "why?": str}}},
             "chance": {str: float},
             "n_sequences": {str: int},
             "bank": {str: object},
@@ -103,9 +106,21 @@ SCHEMA_1 = {
             "name": str,
             "runs": [str],
             "verdicts": {str: int},
+            "n_emerged": int,
             "n_loss_falls": int,
             "n_loss_known": int,
-            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None)), "n": int}}},
+            "measures": {
+                str: {
+                    str: {
+                        "value": NUMBER,
+                        "interval": (list, type(None)),
+                        "n": int,
+                        "why?": {str: int},
+                        "median?": NUMBER,
+                        "median_interval?": (list, type(None)),
+                    }
+                }
+            },
         }
     ],
 }
@@ -215,10 +230,39 @@ def test_events_are_marked_where_they_are(runs, other, count):
         (ICL, "half_decay_step"),
         (IWL, "onset_step"),
     ]:
-        assert entry[metric][name]["value"] in marks
-    assert entry[FLIP_SHARE]["crossover_step"]["value"] in marks
+        assert find_typical(entry[metric][name]) in marks
+    assert find_typical(entry[FLIP_SHARE]["crossover_step"]) in marks
     assert len(figure.axes) == (4 if count == 4 else 3)
     assert all(len(axes.collections) > 0 for axes in figure.axes[: -1 if count == 1 else None])  # bands
+
+
+def never_in_context(run):
+    """The same run, had its flipped share never risen clear of 1/2."""
+    low = [
+        {**row, "metrics": row["metrics"] | {FLIP_SHARE: min(0.55, row["metrics"][FLIP_SHARE])}}
+        for row in run.rows
+    ]
+    return dataclasses.replace(run, name=f"{run.name}-low", rows=low)
+
+
+def test_a_crossover_that_is_not_there_is_explained(runs, other):
+    document = analyse([*runs[:2], never_in_context(runs[2]), other]).document
+    low, high = document["runs"][2:]
+    assert format_measure(low, FLIP_SHARE, "crossover_step") == "never in context"
+    assert format_measure(high, FLIP_SHARE, "crossover_step") == "in context to the end"
+    assert "With labels flipped, the answers are never in context." in describe_run(low)
+    cell = format_measure(document["groups"][0], FLIP_SHARE, "crossover_step")
+    assert cell.endswith("(2 of 3, never in context in 1)")
+    all_low = analyse([never_in_context(run) for run in runs]).document["groups"][0]
+    assert format_measure(all_low, FLIP_SHARE, "crossover_step") == "never in context"
+
+
+def test_of_steps_the_median_is_shown_and_a_missing_one_is_later_than_all():
+    assert bootstrap_median([5, 1, 900]) == (5, (1, 900))
+    assert bootstrap_median([None, None, 4]) == (None, (4, None)) and bootstrap_median([]) == (None, None)
+    entry = {"value": 450.0, "interval": [1, 900], "n": 2, "median": None, "median_interval": [900, None]}
+    group = {"runs": ["a", "b", "c"], "measures": {ICL: {"onset_step": entry}}}
+    assert format_measure(group, ICL, "onset_step") == "later [900, later] (2 of 3)"
 
 
 def test_same_runs_same_bytes(runs, tmp_path):
@@ -292,7 +336,7 @@ def test_words(runs, other):
     )
     assert "half of its rise" not in describe_run(document["runs"][3])
     assert describe_group(document["groups"][0]).startswith(
-        "Of 3 replicas, ICL is transient in 3. On average"
+        "ICL emerged in 3 of 3 replicas; it is transient in 3. On average"
     )
     flat = dataclasses.replace(
         runs[0], rows=[{"step": s, "sequences": s, "metrics": {ICL: 0.05}, "hits": {}} for s in (0, 1)]
@@ -341,7 +385,8 @@ def test_words_never_contradict_themselves(seed):
     told = re.findall(r"(fell|rose) from ICL's peak to the end, (\S+) to (\S+?)\.(?= |$)", text)
     for word, before, after in told:
         assert float(before) > float(after) if word == "fell" else float(before) < float(after)
-    if found := re.search(r"peaked at (\S+) .* ended at (\S+?): (.*) of the rise", text):
+    late = r"(?: \(\S+ over the last tenth\))?"
+    if found := re.search(rf"peaked at (\S+) .* ended at (\S+?){late}: (.*) of the rise", text):
         peak, end, share = found.groups()
         assert (share == "all") == (peak == end) and float(peak) >= float(end)
     assert " 0 %" not in text and "100 %" not in text and "-" not in text.replace("in-", "")

@@ -21,7 +21,7 @@ ORDER = (
     {"training"},
     {"runs"},
     {"hub", "sweeps", "plan"},
-    {"data"},
+    {"data", "experiments"},
     {"metrics"},
     {"cli"},
 )

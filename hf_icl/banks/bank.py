@@ -86,6 +86,17 @@ class BankConfigBase(Config, abc.ABC):
         return False
 
     @property
+    def n_head_labels(self) -> int:
+        """Labels that a model's head needs, as `assign_labels` counts them."""
+        return self.n_classes * self.labels_per_class if self.n_labels is None else self.n_labels
+
+    @property
+    def sizes_shape_model(self) -> bool:
+        """Whether a model's shapes depend on how many classes and exemplars there are, the head's aside:
+        those of a table of ids do, those of a linear encoder do not."""
+        return False
+
+    @property
     def n_all_classes(self) -> int:
         """Classes, training and holdout together."""
         return self.n_classes + self.n_holdout_classes

@@ -32,6 +32,11 @@ class SymbolicConfig(BankConfigBase):
         """Ids have a table."""
         return True
 
+    @property
+    def sizes_shape_model(self) -> bool:
+        """A table has a row for each id."""
+        return True
+
     def load(self, *, seed: int, progress: bool = False) -> Bank:
         """Number the exemplars, see `load_symbolic`."""
         return load_symbolic(self, seed=seed)

@@ -70,6 +70,11 @@ class VocabularyConfig(BankConfigBase):
         """Tokens set aside as labels."""
         return self.n_labels or self.n_classes * self.labels_per_class
 
+    @property
+    def is_stackable(self) -> bool:
+        """Vectors have a linear encoder; a language model reads ids by itself."""
+        return self.vectors
+
     def load(self, *, seed: int, progress: bool = False) -> Bank:
         """Group the checkpoint's tokens, see `load_vocabulary`."""
         return load_vocabulary(self, seed=seed, progress=progress)

@@ -21,8 +21,10 @@ app = typer.Typer(
     help="When in-context learning appears in a Hugging Face model, and when it fades.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a task, export or publish them.")
+claims_app = typer.Typer(help="List the claims that can be reproduced, or explain one.")
 metrics_app = typer.Typer(no_args_is_help=True, help="Metrics for `evaluate`.")
 app.add_typer(data_app, name="data")
+app.add_typer(claims_app, name="claims")
 app.add_typer(metrics_app, name="metrics")
 console = Console()
 

@@ -19,6 +19,7 @@ import hf_icl.cli.run  # noqa: F401
 import hf_icl.cli.circuits  # noqa: F401
 import hf_icl.cli.hub  # noqa: F401
 import hf_icl.cli.sweep  # noqa: F401
+import hf_icl.cli.claims  # noqa: F401
 import hf_icl.cli.data  # noqa: F401
 # isort: on
 

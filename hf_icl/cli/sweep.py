@@ -65,6 +65,7 @@ def sweep(
     Example: `hf-icl sweep mine.yaml --engine ray --address auto`
     """
     from hf_icl.sweeps import Sweep, load_sweep, train_sweep
+    from hf_icl.sweeps.jobs import tell_alone
     from hf_icl.sweeps.train import choose_n_workers
 
     config = load_sweep(source)
@@ -75,7 +76,8 @@ def sweep(
     n_done = len(made.points) - n_left
     say(f"{len(made.points)} runs, {n_done} finished; {n_workers} at work at a time. Folder: {made.folder}")
     for job in jobs:
-        say(f"  {job}, steps {job.start:,} to {job.steps:,}")
+        why = tell_alone({name: point.config for name, point in made.points.items()}, job)
+        say(f"  {job}, steps {job.start:,} to {job.steps:,}" + (f" ({why})" if why else ""))
     if dry_run:
         return
     with console.status("Checking runs …") as status:

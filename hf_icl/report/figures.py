@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, thin
-from hf_icl.report.words import list_events
+from hf_icl.report.words import find_typical, list_events
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS, title_metric
 
@@ -63,14 +63,14 @@ def draw_figure(analysis: Analysis) -> Figure:
     return figure
 
 
-def render_figure(figure: Figure, kind: str) -> bytes:
-    """Return a figure as the bytes of a "png" (300 dpi) or "svg" file, the same for the same figure."""
+def render_figure(figure: Figure, kind: str, *, dpi: int = 300) -> bytes:
+    """Return a figure as the bytes of a "png" or "svg" file, the same for the same figure."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A run's name may hold signs that the font lacks; a box in a legend is no reason to fail.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -82,7 +82,9 @@ def _draw_one(figure: Figure, analysis: Analysis) -> list[Line2D]:
     }
     shares = [kind.metric for kind in EVALUATORS.values() if kind.measure == "context_accuracy"]
     accuracies = [
-        kind.metric for kind in EVALUATORS.values() if kind.table != () and kind.metric not in shares
+        kind.metric
+        for kind in EVALUATORS.values()
+        if kind.table != () and kind.part is None and kind.metric not in shares
     ]
     colours[TRAIN_LOSS] = LOSS_COLOUR
     drawn = [
@@ -143,15 +145,16 @@ def _draw_curve(
 
 
 def _mark_events(axes, analysis, group, metric, colour, curve) -> None:
-    """Mark a run's events, or the replicas' mean ones, where they lie on the curve that stands for them."""
+    """Mark a run's events, or the replicas' median ones, where they lie on the curve that stands for them."""
     document, label = analysis.document, label_group(group)
     entry = next(entry for entry in (*document["groups"], *document["runs"]) if entry["name"] == label)
     for event in list_events(metric):
         found = entry["measures"].get(metric, {}).get(event.name)
-        if found is None or found["value"] is None:
+        step = None if found is None else find_typical(found)
+        if step is None:
             continue
         axes.plot(
-            found["value"], np.interp(found["value"], *curve), marker=MARKERS[event.marker],
+            step, np.interp(step, *curve), marker=MARKERS[event.marker],
             ms=9 if event.marker == "star" else 6, color=colour, markeredgecolor="white", markeredgewidth=0.7,
             zorder=5, clip_on=False,
         )  # fmt: skip

@@ -21,6 +21,7 @@ from hf_icl.report.panels import collect_page
 from hf_icl.report.words import (
     describe_group,
     describe_run,
+    find_typical,
     headline_entries,
     list_events,
     list_facts,
@@ -211,9 +212,9 @@ def _make_series(name, entry, chance, curves, *, is_mean=False, mean=None) -> di
     found = entry["measures"]
     events = {
         metric: {
-            event.name: found[metric][event.name]["value"]
+            event.name: step
             for event in list_events(metric)
-            if found[metric].get(event.name, {}).get("value") is not None
+            if event.name in found[metric] and (step := find_typical(found[metric][event.name])) is not None
         }
         for metric in found
         if list_events(metric)
@@ -280,7 +281,11 @@ def _order_table(columns: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     config = yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
-    return {**run, "facts": list(list_facts(run["provenance"], run["bank"]).items()), "config_yaml": config}
+    return {
+        **run,
+        "facts": list(list_facts(run["provenance"], run["bank"], run["config"]).items()),
+        "config_yaml": config,
+    }
 
 
 def _hash(text: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pydantic
 
-from hf_icl.config import Config, merge, nest, parse_overrides
+from hf_icl.config import Config, nest, parse_overrides
 from hf_icl.errors import ConfigError
 from hf_icl.models.config import ModelConfig
+from hf_icl.runs.layers import lay
 from hf_icl.runs.presets import read_source
 from hf_icl.summary.heads import INSTRUMENT
 from hf_icl.task.task import TaskConfig
@@ -77,6 +78,8 @@ def load_config(source: str = "default", overrides: Iterable[str] | Mapping[str,
     10
     >>> load_config("default", {"training.steps": 10}).training.steps
     10
+    >>> load_config("default", ["evaluate.steps=[5, 10]"]).evaluate.every is None
+    True
     """
     top = nest(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    return RunConfig(**merge(read_source(source), top))
+    return RunConfig(**lay(read_source(source), top))

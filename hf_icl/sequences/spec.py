@@ -33,7 +33,8 @@ class SequenceSpec(Config):
 
     Source: Singh et al. 2023 (arXiv 2311.08360) for the defaults; Chan et al. 2022 (2205.05055) for
         `p_bursty`, `zipf` and several labels per class; Singh et al. 2025 (2503.05631) for swapped and pasted
-        labels and for matched exemplars.
+        labels and for matched exemplars. The reference codes differ in `repeat_exemplars`: Chan et al. 2022
+        draw without replacement, Singh et al. 2025 with.
 
     >>> SequenceSpec(burst=4, labels="remapped").n_fillers
     0
@@ -88,10 +89,20 @@ class SequenceSpec(Config):
     matched_exemplars: bool = pydantic.Field(
         default=False, description="Whether the query and its burst places show one and the same exemplar."
     )
+    repeat_exemplars: bool = pydantic.Field(
+        default=True,
+        description="Whether places of one class may show the same exemplar, each drawn alone (with "
+        "replacement); false: all differ within a sequence (without replacement).",
+    )
     noise: float = pydantic.Field(
         default=0.0, ge=0, description="Standard deviation of noise added to exemplars at draw time."
     )
     classes: Literal["train", "holdout"] = pydantic.Field(default="train", description="Pool of classes.")
+    ranks: tuple[float, float] | None = pydantic.Field(
+        default=None,
+        description="Part of the pool's classes by rank, as [0, 0.25] for the first quarter, the likeliest "
+        "of a Zipfian training; null: all.",
+    )
     exemplars: Literal["all", "train", "holdout"] = pydantic.Field(
         default="all", description="Pool of each class's exemplars."
     )
@@ -118,6 +129,12 @@ class SequenceSpec(Config):
         if self.burst == 0 and self.matched_exemplars:
             rule = "there is no burst place whose exemplar could match the query's"
             raise ConfigError("matched_exemplars", True, rule, "Set burst ≥ 1.")
+        if self.matched_exemplars and not self.repeat_exemplars:
+            rule = "matched exemplars are repeated on purpose, and repeat_exemplars = False forbids it"
+            raise ConfigError("matched_exemplars", True, rule, "Leave one of the two as it is by default.")
+        if self.ranks is not None and not 0 <= self.ranks[0] < self.ranks[1] <= 1:
+            rule = "must be two shares in rising order, from 0 to 1"
+            raise ConfigError("ranks", self.ranks, rule, "For example [0, 0.25].")
 
     def _check_query(self) -> None:
         if self.query != "absent":

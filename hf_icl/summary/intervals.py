@@ -18,7 +18,9 @@ import numpy as np
 
 from hf_icl.errors import RunError
 from hf_icl.history.history import unpack_hits
-from hf_icl.summary.measures import MEASURES, VERDICTS, Curves, judge, measures_of
+from hf_icl.summary.curves import Curves
+from hf_icl.summary.measures import MEASURES, measures_of
+from hf_icl.summary.verdicts import VERDICTS, judge
 
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]
 LEVEL = 0.95
@@ -153,6 +155,39 @@ def bootstrap_replicas(values: Sequence[float | None], *, seed: int = 0) -> Repl
         return ReplicaEstimate(float(known[0]) if known.size else None, None, None, int(known.size))
     low, high = bootstrap_band(known[:, None], seed=seed)
     return ReplicaEstimate(float(known.mean()), float(low[0]), float(high[0]), int(known.size))
+
+
+def bootstrap_median(
+    values: Sequence[float | None], *, seed: int = 0
+) -> tuple[float | None, tuple[float, float | None] | None]:
+    """Return the median of a step over replicas and its 95 % interval, which resamples replicas.
+
+    A replica in which the event never comes (None) counts as later than all: leaving it out would make a
+    setting in which the event is rare look early. Of an even number the upper middle one counts.
+
+    Returns:
+        The median, None where it lies beyond training, and the interval, its upper end None likewise; None
+        with fewer than two replicas, or where the event comes in too few of them to say.
+
+    >>> bootstrap_median([100, 300, None])
+    (300.0, (100.0, None))
+    >>> bootstrap_median([100, None, None])
+    (None, (100.0, None))
+    """
+    steps = np.array([np.inf if value is None else value for value in values], float)
+    if not steps.size:
+        return None, None
+    middle = steps.size // 2
+    median = np.sort(steps)[middle]
+    median = float(median) if np.isfinite(median) else None
+    if steps.size < 2:
+        return median, None
+    drawn = np.random.default_rng(seed).integers(steps.size, size=(N_RESAMPLES, steps.size))
+    medians = np.sort(steps[drawn], axis=1)[:, middle]
+    low, high = np.quantile(medians, _ends(), method="inverted_cdf").tolist()
+    if np.isinf(low):
+        return median, None
+    return median, (low, high if np.isfinite(high) else None)
 
 
 def bootstrap_band(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,5 +9,5 @@ from hf_icl.sweeps.examples import (
     list_examples as list_examples,
 )
 from hf_icl.sweeps.jobs import Job as Job, share_out as share_out
-from hf_icl.sweeps.sweep import Sweep as Sweep
+from hf_icl.sweeps.sweep import RunSet as RunSet, Sweep as Sweep
 from hf_icl.sweeps.train import train_sweep as train_sweep

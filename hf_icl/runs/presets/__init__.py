@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hf_icl.config import list_described, merge, read_yaml, suggest
+from hf_icl.config import list_described, read_yaml, suggest
 from hf_icl.errors import ConfigError
+from hf_icl.runs.layers import lay
 
 FOLDER = Path(__file__).parent
 
@@ -32,5 +33,5 @@ def read_source(source: str) -> dict[str, Any]:
             raise ConfigError("preset", source, rule, suggest(source, list_presets()))
     tree = read_yaml(path, "config file", "See: hf-icl presets")
     if "preset" in tree:
-        return merge(read_source(str(tree.pop("preset"))), tree)
+        return lay(read_source(str(tree.pop("preset"))), tree)
     return tree
