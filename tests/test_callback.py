@@ -23,7 +23,7 @@ from hf_icl.runs.config import load_config
 from hf_icl.task.task import Task, TaskConfig
 from hf_icl.training.callback import TransienceCallback
 
-COMPILED = ("passed", "asked for")  # slow, as torch loads its compiler
+COMPILED = [pytest.param(how, marks=pytest.mark.slow) for how in ("passed", "asked for")]  # loads a compiler
 BANK = dict(kind="gaussian", n_classes=24, n_holdout_classes=4, n_exemplars=4, dim=8, n_labels=4)
 
 
@@ -141,9 +141,7 @@ def test_a_run_keeps_to_the_batch_of_its_config(tmp_path):
         load_config("default", ["training.arguments.auto_find_batch_size=true"])
 
 
-@pytest.mark.parametrize(
-    "how", ["parallel", *(pytest.param(how, marks=pytest.mark.slow) for how in COMPILED)]
-)
+@pytest.mark.parametrize("how", ["parallel", *COMPILED])
 def test_sequences_are_counted_in_a_model_that_is_wrapped(tmp_path, task, how):
     model, settings = build_model(task), dict(remove_unused_columns=False)
     if how == "passed":

@@ -15,8 +15,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from hf_icl.errors import ConfigError, HubError, RunError
-from hf_icl.hub import outbox as outbox_module
-from hf_icl.hub import publisher
+from hf_icl.hub import outbox as outbox_module, publisher
 from hf_icl.hub.contents import put_step
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.pusher import BackgroundPusher, Pusher, insist

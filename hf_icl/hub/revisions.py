@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from hf_icl.circuits.instrument import find_instruments
 from hf_icl.errors import HubError
 from hf_icl.hub.contents import is_ours
 from hf_icl.hub.publisher import list_tags
@@ -60,20 +61,31 @@ def measure_revisions(
     with tempfile.TemporaryDirectory() as scratch:
         run = pull_run(repo_id, Path(scratch) / "run", api=api)
         task = run.build_task()
+        instruments = find_instruments(run.config.evaluate.instruments)
         rows = {row["step"]: row["metrics"] for row in run.history.rows}
-        with explain_failures(repo_id):
-            tags = list_tags(api, repo_id)
-        if not tags:
-            way_on = f"Push some with: hf-icl push RUN {repo_id}"
-            raise HubError(f"{repo_id}: no revision is tagged step-…. {way_on}")
-        for step, tag in track(sorted(tags.items())):
-            with explain_failures(repo_id):
-                folder = _fetch_model(api, repo_id, tag)
-            metrics, _ = task.measure(load_model(folder))
+        for step, tag in track(sorted(list_revisions(repo_id, api).items())):
+            model = load_model(fetch_revision(repo_id, tag, api))
+            metrics, _ = task.measure(model, instruments=instruments)
             yield Remeasured(step, tag, metrics, rows.get(step))
 
 
-def _fetch_model(api: HfApi, repo_id: str, tag: str) -> str:
-    names = [name for name in api.list_repo_files(repo_id, revision=tag) if is_ours(name)]
-    models = [name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
-    return api.snapshot_download(repo_id, revision=tag, allow_patterns=models)
+def list_revisions(repo_id: str, api: HfApi) -> dict[int, str]:
+    """Return the step revisions of a published run, step to tag.
+
+    Raises:
+        HubError: If the Hub cannot be reached, or there is none.
+    """
+    with explain_failures(repo_id):
+        tags = list_tags(api, repo_id)
+    if not tags:
+        way_on = f"Push some with: hf-icl push RUN {repo_id}"
+        raise HubError(f"{repo_id}: no revision is tagged step-…. {way_on}")
+    return tags
+
+
+def fetch_revision(repo_id: str, tag: str, api: HfApi) -> str:
+    """Return the folder, in the client's cache, that holds the model of one revision."""
+    with explain_failures(repo_id):
+        names = [name for name in api.list_repo_files(repo_id, revision=tag) if is_ours(name)]
+        models = [name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
+        return api.snapshot_download(repo_id, revision=tag, allow_patterns=models)

@@ -14,6 +14,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_icl.banks.facts import describe_bank
+from hf_icl.circuits.instrument import find_instruments
 from hf_icl.config import suggest
 from hf_icl.distributed import check_joined, from_main
 from hf_icl.errors import ConfigError, RunError
@@ -51,7 +52,8 @@ class TransienceCallback(TrainerCallback):
             callbacks no trainer, and calls reporters before them; without `log`, values still reach
             `state.log_history`.
         history: A `History` to write instead of `history.jsonl` in the output folder.
-        instruments: What else to measure, beside the task's evaluators; see `hf_icl.task.Instrument`.
+        instruments: What else to measure, beside the task's evaluators: names, as in ["heads"], or see
+            `hf_icl.task.Instrument`.
         batch_size: Sequences per forward pass.
         on_divergence: What to do once a loss is not a number: go_on, or stop without a further checkpoint.
             Either way a warning says so, and the history's rows say since which step.
@@ -77,7 +79,7 @@ class TransienceCallback(TrainerCallback):
         schedule: Schedule | int = 500,
         log: Callable[[dict[str, float]], None] | None = None,
         history: History | None = None,
-        instruments: Sequence[Instrument] = (),
+        instruments: Sequence[Instrument | str] = (),
         batch_size: int = EVALUATION_BATCH,
         on_divergence: OnDivergence = "go_on",
         name: str = "",
@@ -88,7 +90,7 @@ class TransienceCallback(TrainerCallback):
         self.schedule = Schedule(every=schedule) if isinstance(schedule, int) else schedule
         self.log = log
         self.history = history
-        self.instruments, self.batch_size = tuple(instruments), batch_size
+        self.instruments, self.batch_size = find_instruments(instruments), batch_size
         self.on_divergence = on_divergence
         self.diverged_step: int | None = None
         self.find_divergence: Callable[[], int | None] | None = None  # asks a trainer that watches its loss
@@ -294,13 +296,16 @@ class TransienceCallback(TrainerCallback):
         )
 
     def _tell(self, state: TrainerState, means: Mapping[str, float]) -> None:
-        """Log what a person looks at, and what instruments found; the state's log gets all there is."""
+        """Log what a person looks at; the state's log gets all there is.
+
+        Of what instruments found that is `<instrument>/<measure>`, and not what they say of parts, as of heads.
+        """
         named = {name: name_in_log(name, self._prefix) for name in means}
         by_evaluator = tuple(f"{name}/" for name in self.task.specs)
         shown = {
             named[name]: value
             for name, value in means.items()
-            if name in self._primary or not name.startswith(by_evaluator)
+            if name in self._primary or not (name.startswith(by_evaluator) or name.count("/") > 1)
         }
         if self.log is not None:
             self.log(dict(shown))
