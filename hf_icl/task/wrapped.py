@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 
 def see_through(model: nn.Module) -> nn.Module:
@@ -19,7 +20,6 @@ def see_through(model: nn.Module) -> nn.Module:
     True
     """
     from accelerate.utils import extract_model_from_parallel  # takes a second
-    from torch.distributed.fsdp import FullyShardedDataParallel
 
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
         return model

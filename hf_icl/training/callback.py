@@ -298,7 +298,7 @@ class TransienceCallback(TrainerCallback):
     def _tell(self, state: TrainerState, means: Mapping[str, float]) -> None:
         """Log what a person looks at; the state's log gets all there is.
 
-        Of what instruments found that is `<instrument>/<measure>`, and not what they say of parts, as of heads.
+        Of what instruments found, that is `<instrument>/<measure>`, not what they say of parts such as heads.
         """
         named = {name: name_in_log(name, self._prefix) for name in means}
         by_evaluator = tuple(f"{name}/" for name in self.task.specs)
