@@ -150,7 +150,7 @@ def test_what_was_once_taken_wrongly_is_refused_by_name(tmp_path, words, said):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.usefixtures("little_memory")
 def test_a_backbone_is_built_before_anything_is_written(tmp_path, seed):
-    """Fields of a transformers config, each of a drawn value: built, or refused in the name of the backbone."""
+    """Fields of a transformers config, each of a drawn value: built, or refused as the backbone."""
     rng = random.Random(seed)
     odd = [-1, 0, 3, 10**6, 0.5, "x", True, None, [], {"a": 1}]
     fields = ["n_layer", "n_embd", "n_head", "n_positions", "activation_function", "layer_norm_epsilon",
