@@ -1,6 +1,7 @@
 """Which room may import which: data flows to the right only (docs/architecture.md)."""
 
 import graphlib
+import re
 
 import pytest
 
@@ -89,3 +90,15 @@ def test_pure_rooms_know_no_trainer_no_hub_and_no_terminal(room):
         in {"transformers", "huggingface_hub", "datasets", "accelerate", "rich", "typer", "pathlib", "os"}
     ]
     assert wrong == []
+
+
+def test_what_others_may_have_written_is_read_in_one_place():
+    """`hf_icl.reading` bounds size and depth; lines and metadata whose sums were checked need no more."""
+    checked = {"reading.py", "history/columns.py", "banks/vocabulary.py", "data/builder.py"}
+    reads = re.compile(r"json\.loads?\(|yaml\.(safe_)?load\(")
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if reads.search(path.read_text("utf-8"))
+    }
+    assert found <= checked

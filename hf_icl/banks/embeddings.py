@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +25,7 @@ from transformers import (
 
 from hf_icl.banks.bank import track
 from hf_icl.errors import BankError
+from hf_icl.reading import parse_json, read_json
 
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken")  # configs, tokenizers, the index of shards
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -83,7 +83,7 @@ class Checkpoint:
         shard = constants.SAFETENSORS_SINGLE_FILE
         try:
             if index.exists() and not (self.folder / shard).exists():
-                shards = json.loads(index.read_text())["weight_map"]
+                shards = read_json(index)["weight_map"]
                 shard = shards[choose_name(shards, names, self.source)]
             with self._open_shard(shard) as file:
                 return file.read(choose_name(file.keys, names, self.source), progress)
@@ -137,7 +137,7 @@ class _HubFile:
         if n_header > MAX_HEADER_BYTES:
             raise ValueError("its header is no safetensors header")
         self._start = 8 + n_header
-        self._tensors = json.loads(self._read(n_header))
+        self._tensors = parse_json(self._read(n_header))
         self.keys = [name for name in self._tensors if name != "__metadata__"]
 
     def _read(self, n_bytes: int) -> bytes:

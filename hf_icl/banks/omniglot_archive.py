@@ -25,6 +25,7 @@ import PIL.Image
 from hf_icl.banks.bank import PIXEL_LEVELS, track
 from hf_icl.banks.cache import find_cache_folder, open_cached
 from hf_icl.errors import BankError
+from hf_icl.reading import read_json
 
 ARCHIVES = ("images_background", "images_evaluation")
 TIMEOUT_S = 60
@@ -263,7 +264,7 @@ def _load_cached(path: Path) -> Drawings | None:
     """Map the decoded drawings into memory, or return None where they are missing,
     cut short or of another shape."""
     try:
-        facts = json.loads(path.with_suffix(".json").read_bytes())
+        facts = read_json(path.with_suffix(".json"))
         ink = np.load(path, mmap_mode="c")
         names, shape, mean_square = tuple(facts["names"]), tuple(facts["shape"]), float(facts["mean_square"])
     except (OSError, ValueError, KeyError, TypeError):

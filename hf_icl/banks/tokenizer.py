@@ -3,10 +3,8 @@ what comes before any."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_icl.banks.embeddings import Checkpoint
 from hf_icl.errors import BankError
+from hf_icl.reading import read_json
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
@@ -84,7 +83,12 @@ def _list_special_ids(checkpoint: Checkpoint) -> set[int]:
     special: set[int] = set()
     for name in ("config.json", "generation_config.json"):
         path = checkpoint.folder / name
-        settings: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        try:
+            settings = read_json(path) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise BankError(f"{path}: cannot be read ({error}). Check the file.") from error
+        if not isinstance(settings, dict):
+            raise BankError(f"{path}: holds no settings of a model. Check the file.")
         for part in (settings, settings.get("text_config") or {}):
             for key, value in part.items():
                 if key.endswith("_token_id") or key.endswith("_token_index"):

@@ -14,6 +14,7 @@ import yaml
 
 from hf_icl.data.config import DatasetConfig
 from hf_icl.errors import ConfigError
+from hf_icl.reading import parse_yaml
 from hf_icl.sequences.spec import Role
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT
 
@@ -157,8 +158,8 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     """
     found = FIND_HEAD.match(text)
     try:
-        head = yaml.safe_load(found["head"]) if found else {}
-    except yaml.YAMLError as error:
+        head = parse_yaml(found["head"]) if found else {}
+    except ValueError as error:
         head = error
     if not isinstance(head or {}, dict):
         rule = f"the metadata at its top cannot be read ({' '.join(str(head).split())})"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
+import pydantic
 
 from hf_icl.config import list_differences
 from hf_icl.errors import RunError
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.record import RunRecord
-from hf_icl.reading import MOST_BYTES, parse_json, read_bounded
+from hf_icl.reading import MOST_BYTES, parse_json, read_bounded, read_json, read_yaml
 
 CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
@@ -82,19 +81,24 @@ def read_about(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        about = json.loads((folder / RUN_FILE).read_text())
-        written = yaml.safe_load((folder / CONFIG_FILE).read_text())
-        schema, config = about["schema"], about["config"]
+        about, written = read_json(folder / RUN_FILE), read_yaml(folder / CONFIG_FILE)
     except FileNotFoundError as error:
         raise RunError(f"{folder}: not a run folder ({Path(error.filename).name} is missing).") from error
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{folder}: cannot be read as a run folder ({error}).") from error
-    if schema != RUN_SCHEMA:
+    schema = about.get("schema") if isinstance(about, dict) else None
+    if schema != RUN_SCHEMA and type(schema) is int:
         raise RunError(
             f"{folder}: was written in format {schema}, this version of hf_icl reads format {RUN_SCHEMA}. "
-            "Use the version that made it: "
-            f"{about.get('provenance', {}).get('versions', {}).get('hf-icl', '?')}."
+            f"Use the version that made it: {_find_version(about)}."
         )
+    try:
+        _About.model_validate(about)
+    except pydantic.ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "the whole file"
+        raise RunError(f"{folder / RUN_FILE}: is damaged in {where} ({wrong['msg']}).") from error
+    config = about["config"]
     if written != config:
         both = isinstance(written, dict) and isinstance(config, dict)
         names = list_differences(config, written) if both else ["the whole file"]
@@ -104,6 +108,27 @@ def read_about(folder: str | Path) -> dict[str, Any]:
             f"hf-icl run {folder / CONFIG_FILE} --output NEW_FOLDER"
         )
     return about
+
+
+def _find_version(about: Mapping[str, Any]) -> str:
+    """Return which version says that it made a run, whatever else it wrote."""
+    for name in ("provenance", "versions"):
+        about = about.get(name) if isinstance(about.get(name), dict) else {}
+    return str(about.get("hf-icl", "?"))
+
+
+class _About(pydantic.BaseModel):
+    """What is used of `run.json`; what else stands there is shown."""
+
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    schema_: Literal[1] = pydantic.Field(alias="schema")
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    chance: dict[str, float]
+    n_sequences: dict[str, Annotated[int, pydantic.Field(ge=1)]]
+    bank: dict[str, Any] = {}
+    model_bytes: int | None = None
 
 
 def check_counts(

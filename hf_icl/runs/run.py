@@ -21,7 +21,7 @@ from hf_icl.circuits.attention import check_heads
 from hf_icl.config import name_part
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
 from hf_icl.errors import ConfigError, DivergedError, RunError
-from hf_icl.files import fill_whole, is_unused, remove_drafts
+from hf_icl.files import explain, fill_whole, is_unused, remove_drafts
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord
@@ -226,7 +226,10 @@ class Run:
             trainer = self.build_trainer(history)
             trainer.transience.restore(trainer.args, TrainerState.load_from_json(str(last / STATE_FILE)))
         for path in list_model_files(last):
-            shutil.copyfile(path, self.folder / path.name)
+            with explain(
+                self.folder / path.name, f"Move what is there away, then: hf-icl resume {self.folder}"
+            ):
+                shutil.copyfile(path, self.folder / path.name)
             names.append(path.name)
         mark_whole(self.folder, [self.folder / name for name in names])
 

@@ -3,7 +3,6 @@ and `report/` over all."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import yaml
 from hf_icl.errors import RunError
 from hf_icl.files import write_whole
 from hf_icl.history.history import HISTORY_FILE
+from hf_icl.reading import parse_json
 from hf_icl.report.write import Report, write_report
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.extend import extend
@@ -177,6 +177,6 @@ def read_last_step(history: Path, n_bytes: int = 1 << 16) -> int:
         with open(history, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - n_bytes))
             lines = file.read().split(b"\n")[:-1]
-        return json.loads(lines[-1])["step"] if lines else 0
-    except (OSError, ValueError):
+        return int(parse_json(lines[-1])["step"]) if lines else 0
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
