@@ -404,7 +404,9 @@ def test_tokens_of_a_language_model_are_clamped_in_training_and_in_evaluation(tm
     inputs = task.encode(task.train_sampler.draw(0, 6))
     trainer = make(tmp_path, task, [Clamp(heads=["L1"], pattern="induction")], model=model)
     callback = trainer.interventions
-    callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=model.eval())
+    about = trainer.args, trainer.state, trainer.control
+    callback.on_train_begin(*about, model=model.eval())
+    callback.on_step_begin(*about, model=model)
     with visit(model, keep):
         model(**inputs)
         tokens = inputs["input_ids"]
@@ -414,7 +416,7 @@ def test_tokens_of_a_language_model_are_clamped_in_training_and_in_evaluation(tm
         assert (seen[:, 0][~right] == 0).all() and right.any(1).all()
         task.predict(model, task.evaluators["icl"].batch)
         assert keep.patterns[1][:, :, -1, 1::2].sum(-1).allclose(torch.ones(()))
-    callback.on_train_end(trainer.args, trainer.state, trainer.control)
+    callback.on_train_end(*about)
     trainer.train()
     assert len(trainer.transience.history.rows) == 5
 
@@ -547,8 +549,8 @@ def test_anybodys_trainer_takes_interventions_and_stops(tmp_path, task):
     trainer = Trainer(model, args, train_dataset=task.dataset(STEPS * 8), data_collator=task.collate)
     stop = Stop(start=3, when=Trigger(metric="train/loss", falls_by=1e-4))
     clamp = Clamp(heads=["L1"], pattern="induction", stop=2)
-    trainer.add_callback(InterventionCallback(task, [Freeze(layers=[0]), clamp, stop]))
     trainer.add_callback(TransienceCallback(task, schedule=2, log=trainer.log))
+    trainer.add_callback(InterventionCallback(task, [Freeze(layers=[0]), clamp, stop]))
     trainer.add_callback(watcher)
     trainer.train()
     assert trainer.state.global_step == 4 and not list(tmp_path.glob("checkpoint-*"))

@@ -93,8 +93,8 @@ class TransienceTrainer(Trainer):
         self.watch = LossWatch(device=self.args.device)
         self.transience.find_divergence = lambda: self.watch.find()
         self.interventions = InterventionCallback(task, interventions)
-        first = [self.interventions] if interventions else []
-        for callback in [*first, self.transience, *(callbacks or []), ManifestCallback()]:
+        own = [self.transience, *([self.interventions] if interventions else [])]
+        for callback in [*own, *(callbacks or []), ManifestCallback()]:
             self.add_callback(callback)
 
     @property
@@ -108,7 +108,7 @@ class TransienceTrainer(Trainer):
         has seen."""
         stream = SequenceStream(
             self.task,
-            self.args.train_batch_size,
+            self._train_batch_size,  # which `auto_find_batch_size` halves until a batch fits
             self.args.device,
             first=lambda: self.transience.sequences,
             rank=self.args.process_index,

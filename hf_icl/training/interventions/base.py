@@ -15,6 +15,7 @@ from hf_icl.config import Config
 from hf_icl.errors import ConfigError
 from hf_icl.task.evaluators import ICL
 from hf_icl.task.task import Task
+from hf_icl.training.progress import name_in_log
 
 Log = Sequence[Mapping[str, Any]]  # a trainer's `state.log_history`
 
@@ -51,8 +52,8 @@ class Watch:
         while self._first is None and self._n_read < len(log):
             entry = log[self._n_read]
             self._n_read += 1
-            if self._trigger.metric in entry:
-                value = entry[self._trigger.metric]
+            names = (self._trigger.metric, name_in_log(self._trigger.metric, ""))
+            if (value := next((entry[name] for name in names if name in entry), None)) is not None:
                 self._peak = max(self._peak, value)
                 if entry["step"] >= self._start and value <= self._peak - self._trigger.falls_by:
                     self._first = entry["step"]

@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 class InterventionCallback(TrainerCallback):
     """Changes a model while any `Trainer` trains it: heads, weights, penalties; see the classes beside.
 
-    Put it before `TransienceCallback`, so that what is measured is the model under the interventions. They
+    What is measured after a step is the model as it was in that step, under what was in force. Interventions
     follow from the step and the trainer's log alone, both of which a checkpoint holds: a resumed training
     goes on to the same numbers. A checkpoint holds weights; a model that is loaded from it has no heads
-    clamped.
+    clamped. Put it after the `TransienceCallback`: before it, a `Stop` comes a step late.
 
     Args:
         task: Whose sequences the model is given.
@@ -34,8 +34,8 @@ class InterventionCallback(TrainerCallback):
     Example::
 
         rescue = Regularize(by="l2", strength=3e-4, when=Trigger(metric="icl/accuracy", falls_by=0.1))
-        trainer.add_callback(InterventionCallback(task, [rescue]))
         trainer.add_callback(TransienceCallback(task, log=trainer.log))
+        trainer.add_callback(InterventionCallback(task, [rescue]))
     """
 
     def __init__(self, task: Task, interventions: Sequence[Intervention]) -> None:
@@ -47,15 +47,9 @@ class InterventionCallback(TrainerCallback):
         self.stopped_step: int | None = None
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model=None,
-        optimizer=None,
-        **kwargs,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
     ) -> None:
-        """Find the parts that are meant, and put into force what is at this step.
+        """Find the parts that are meant.
 
         Raises:
             ConfigError: If one cannot be done to this model.
@@ -69,7 +63,6 @@ class InterventionCallback(TrainerCallback):
         self._watches = [one.watch() for one in self.interventions]
         self._in_force = [False] * len(self._actions)
         self.stopped_step = None
-        self._go_on(state, model, optimizer)
 
     def on_step_begin(
         self,
@@ -97,7 +90,9 @@ class InterventionCallback(TrainerCallback):
         for action in self._acting():
             action.after_update()
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
         """End the training, with a checkpoint, once a `Stop` says so."""
         if self.stopped_step is None:
             self.stopped_step = find_stop(self.interventions, state.log_history)
@@ -105,12 +100,11 @@ class InterventionCallback(TrainerCallback):
             control.should_training_stop = True
             control.should_save = args.save_strategy != "no"
 
-    def on_step_end(
+    def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
-        """As `on_log`, for measures that no trainer's log has announced."""
-        if any(isinstance(one, Stop) for one in self.interventions):
-            self.on_log(args, state, control)
+        """As `on_step_end`, for what the trainer itself has evaluated."""
+        self.on_step_end(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
