@@ -11,6 +11,7 @@ from hf_icl.errors import ConfigError
 from hf_icl.experiments.claim import Claim, ClaimFile
 from hf_icl.plan import Budget, estimate
 from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.runs.stackable import is_measured_only
 from hf_icl.sweeps.config import Point, digest, label_keys, name_point, tell_apart, write_words
 
 BASE_ARM = "base"
@@ -95,11 +96,16 @@ def _list_runs(claim: Claim, scale: str, seeds: Sequence[int]) -> Iterator[_Run]
 
 
 def _name_points(base: str, runs: Sequence[_Run]) -> list[Point]:
-    """Return the runs on one base, called after what their arms set."""
+    """Return the runs on one base, called after what their arms set and after what their claims set of which
+    not all have the same; what is only measured is not named."""
+    flat = [flatten(run.config.to_dict()) for run in runs]
+    shared = {key for key, value in flat[0].items() if all(one.get(key) == value for one in flat)}
     values = []
-    for run in runs:
-        flat = flatten(run.config.to_dict())
-        values.append({key: flat.get(key) for key in flatten(run.own)} | {"seed": run.config.seed})
+    for run, config in zip(runs, flat, strict=True):
+        arm, whole = flatten(run.own), flatten(run.settings)
+        keys = [key for key in whole if key in arm or key not in shared]
+        named = {key: config.get(key) for key in keys if not is_measured_only(key) and key != "seed"}
+        values.append(named | {"seed": run.config.seed})
     names = [
         name_point(label_keys(own, {}), own) if len(own) > 1 else f"{BASE_ARM},seed={own['seed']}"
         for own in values

@@ -34,9 +34,7 @@ class Curves:
     floor: float = 0.0
 
     @classmethod
-    def clean(
-        cls, steps: Numbers, values: Numbers, chance: float, floor: float = 0.0
-    ) -> Curves | None:
+    def clean(cls, steps: Numbers, values: Numbers, chance: float, floor: float = 0.0) -> Curves | None:
         """Return a batch of one curve: finite points only, by rising step, the last of equal steps;
         None if none is left.
 
