@@ -134,7 +134,8 @@ def test_replicas_are_compared_by_what_heads_do_not_by_their_numbers():
     step = mean["steps"][10]
     both = [np.interp(step, one["steps"], one["values"]) for one in (first, second)]
     assert (
-        mean["values"][10] == pytest.approx(np.mean(both), abs=1e-4) and mean["low"][10] <= mean["high"][10]
+        mean["values"][10] == pytest.approx(np.mean(both), abs=1e-4)
+        and mean["band"]["low"][10] <= mean["band"]["high"][10]
     )
     assert "<h3>seed-0</h3>" in page and "head L1H3 looks most" in page
 

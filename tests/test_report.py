@@ -18,7 +18,7 @@ from hf_icl.errors import RunError
 from hf_icl.history.record import group_replicas
 from hf_icl.report import analyse, analysis, render_card, write_report
 from hf_icl.report.analysis import average_curve, thin
-from hf_icl.report.figures import draw_figure, render_figure
+from hf_icl.report.figures import MARKERS, draw_figure, render_figure
 from hf_icl.report.page import collect_data
 from hf_icl.report.words import describe_group, describe_run, find_typical, format_measure, list_table
 from hf_icl.summary.intervals import bootstrap_median
@@ -108,6 +108,7 @@ SCHEMA_1 = {
             "verdicts": {str: int},
             "n_emerged": int,
             "n_loss_falls": int,
+            "n_loss_known": int,
             "measures": {
                 str: {
                     str: {
@@ -221,7 +222,7 @@ def test_events_are_marked_where_they_are(runs, other, count):
         line.get_xdata()[0]
         for axes in figure.axes
         for line in axes.lines
-        if line.get_marker() in ("^", "*", "v", "X")
+        if line.get_marker() in MARKERS.values()
     }
     for metric, name in [
         (ICL, "onset_step"),
@@ -232,6 +233,7 @@ def test_events_are_marked_where_they_are(runs, other, count):
         assert find_typical(entry[metric][name]) in marks
     assert find_typical(entry[FLIP_SHARE]["crossover_step"]) in marks
     assert len(figure.axes) == (4 if count == 4 else 3)
+    assert all(len(axes.collections) > 0 for axes in figure.axes[: -1 if count == 1 else None])  # bands
 
 
 def never_in_context(run):
@@ -344,6 +346,50 @@ def test_words(runs, other):
         "context "
         "gives 0.500)."
     )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_words_where_the_peak_is_the_end(count):
+    """Nothing is said of what came after a peak that nothing came after."""
+    whole = [make_run(f"run-{seed}", seed=seed, n_rows=20, fades=False) for seed in range(count)]
+    values = [0.1, 0.2, 0.9]
+    runs = []
+    for run in whole:
+        rows = [
+            row | {"metrics": row["metrics"] | {ICL: value, "train/loss": 1.319}, "hits": {}}
+            for row, value in zip(run.rows, values, strict=False)
+        ]
+        runs.append(dataclasses.replace(run, rows=rows))
+    document = analyse(runs).document
+    end = f"{runs[0].rows[-1]['step']:,}"
+    text = describe_group(document["groups"][0]) if count > 1 else describe_run(document["runs"][0])
+    assert "was at its best at the end: 0.900" in text and f"at step {end}, the last one." in text
+    assert not any(word in text for word in ("left", "fell", "rose", "ended", "loss", "same"))
+    assert all(run["loss_falls"] is None for run in document["runs"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_words_never_contradict_themselves(seed):
+    """Whatever the curves: no fall to the same number, no whole rise left after a loss,
+    no share below nothing."""
+    rng = np.random.default_rng(seed)
+    n_rows = int(rng.integers(3, 9))
+    values = rng.choice([0, 0.03, 0.5, 0.9, 0.901, 0.903, 1], n_rows).tolist()
+    losses = rng.choice([0.2, 1.319, 1.3191, 1.4], n_rows).tolist()
+    rows = [
+        {"step": 10 * i, "metrics": {ICL: values[i], "train/loss": losses[i]}, "hits": {}}
+        for i in range(n_rows)
+    ]
+    run = dataclasses.replace(make_run(n_rows=3, n_sequences=8), rows=rows)
+    text = describe_run(analyse([run]).document["runs"][0])
+    told = re.findall(r"(fell|rose) from ICL's peak to the end, (\S+) to (\S+?)\.(?= |$)", text)
+    for word, before, after in told:
+        assert float(before) > float(after) if word == "fell" else float(before) < float(after)
+    late = r"(?: \(\S+ over the last tenth\))?"
+    if found := re.search(rf"peaked at (\S+) .* ended at (\S+?){late}: (.*) of the rise", text):
+        peak, end, share = found.groups()
+        assert (share == "all") == (peak == end) and float(peak) >= float(end)
+    assert " 0 %" not in text and "100 %" not in text and "-" not in text.replace("in-", "")
 
 
 def test_missing_measures_are_told(runs, other):

@@ -281,6 +281,9 @@ def _write_and_show(records: list, folder: Path, card: Path | None = None) -> No
     for row in list_table(runs):
         table.add_row(f"{title_metric(row.metric)}, {row.title}", *map(escape, row.cells))
     for run in runs:
-        console.print(f"[bold]{escape(run['name'])}[/]: {escape(describe_run(run))}", highlight=False)
+        verdict = run["verdict"] or "no verdict yet"
+        console.print(
+            f"[bold]{escape(run['name'])}: {verdict}.[/] {escape(describe_run(run))}", highlight=False
+        )
     console.print(table)
     say(f"Report: {report.page}")

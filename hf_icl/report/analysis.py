@@ -17,6 +17,7 @@ from hf_icl.summary import curves, measures, verdicts
 from hf_icl.summary.intervals import (
     LEVEL,
     N_RESAMPLES,
+    Band,
     Intervals,
     bootstrap_band,
     bootstrap_curve,
@@ -54,11 +55,14 @@ class Analysis:
             a replica in which the event never comes counts as later than all. An interval is null where there
             is none; its upper end is null where it lies beyond training, and so is a median.
             Runs whose heads were measured also have `heads` (see `HeadsSummary`), and `effects` if any were.
+        bands: By name of run and of metric, what its evaluation sequences leave open: steps, and the low and
+            the high end of a 95 % band.
     """
 
     runs: tuple[RunRecord, ...]
     groups: list[list[RunRecord]]
     document: dict[str, Any]
+    bands: dict[tuple[str, str], Band] = dataclasses.field(default_factory=dict, repr=False)
     _means: dict[tuple[str, str], Mean | None] = dataclasses.field(default_factory=dict, repr=False)
 
     def average(self, group: Sequence[RunRecord], metric: str) -> Mean | None:
@@ -75,7 +79,8 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
     diverged = {run.name: find_divergence(run) for run in runs}
     runs = [cut_at_divergence(run) for run in runs]
     groups = group_replicas(runs)
-    analysed = {run.name: _analyse_run(run, diverged[run.name]) for run in runs}
+    bands: dict[tuple[str, str], Band] = {}
+    analysed = {run.name: _analyse_run(run, diverged[run.name], bands) for run in runs}
     thresholds = {name: getattr(home, name) for home, names in THRESHOLDS.items() for name in names}
     bootstrap = {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED, "max_evaluations": MAX_RESAMPLED}
     document = {
@@ -87,7 +92,7 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
         "runs": list(analysed.values()),
         "groups": [_analyse_group(group, analysed) for group in groups if len(group) > 1],
     }
-    return Analysis(tuple(runs), groups, make_json_safe(document))
+    return Analysis(tuple(runs), groups, make_json_safe(document), bands)
 
 
 def find_divergence(run: RunRecord) -> int | None:
@@ -117,7 +122,8 @@ def cut_at_divergence(run: RunRecord) -> RunRecord:
     return dataclasses.replace(run, rows=list(rows))
 
 
-def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
+def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, str], Band]) -> dict[str, Any]:
+    """Return a run's entry in the document; its bands are added to those given."""
     summary = summarize_history(run.rows, run.chance)
     rows = _choose_rows(run, summary)
     found: dict[str, dict[str, Any]] = {}
@@ -128,6 +134,8 @@ def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
         intervals = _bootstrap(run, rows, metric)
         icl_intervals = intervals if metric == ICL else icl_intervals
         ends = intervals.measures if intervals else {}
+        if intervals:
+            bands[run.name, metric] = intervals.band
         found[metric] = _list_measures(metric, curve, ends, ended=diverged is None)
     if summary.loss_at_end is not None and diverged is None:
         loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
@@ -198,6 +206,7 @@ def _analyse_group(group: Sequence[RunRecord], analysed: Mapping[str, Any]) -> d
         "verdicts": dict(Counter(run["verdict"] or "none yet" for run in runs).most_common()),
         "n_emerged": sum(run["verdict"] not in (None, VERDICTS[0]) for run in runs),
         "n_loss_falls": sum(bool(run["loss_falls"]) for run in runs),
+        "n_loss_known": sum(run["loss_falls"] is not None for run in runs),
         "measures": found,
     }
 

@@ -25,7 +25,13 @@ EVALUATOR_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC
 """In the evaluators' order. Okabe and Ito's palette, told apart by colour-blind readers too."""
 LOSS_COLOUR = "#444444"
 GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-MARKERS = {"up": "^", "star": "*", "down": "v", "cross": "X"}
+MARKERS = {  # of matplotlib's own triangles the corners' middle lies beside the point that is marked
+    "up": ((-1, -2 / 3), (0, 4 / 3), (1, -2 / 3), (-1, -2 / 3)),
+    "star": "*",
+    "down": ((-1, 2 / 3), (0, -4 / 3), (1, 2 / 3), (-1, 2 / 3)),
+    "cross": "X",
+}
+MAX_BANDS = 3  # runs without replicas, of whose bands one can still be told from another
 STYLE = {
     "font.size": 8,
     "font.family": "DejaVu Sans",
@@ -44,8 +50,9 @@ def draw_figure(analysis: Analysis) -> Figure:
     """Return the figure of one or several runs.
 
     Replicas of one config share axes: one colour per evaluator. With several configs each measure has a panel
-    of its own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; events are
-    marked on the mean's curve, or on the run's if there is one run alone.
+    of its own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; a few runs
+    without replicas have the band that their evaluation sequences leave open. Events are marked on the mean's
+    curve, or on the run's if there is one run alone.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.75), layout="constrained")
@@ -130,6 +137,8 @@ def _draw_curve(
         steps, values, low, high = mean
         axes.plot(steps, values, color=colour, linestyle=style, lw=1.4)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    elif len(analysis.groups) <= MAX_BANDS and (band := analysis.bands.get((group[0].name, metric))):
+        axes.fill_between(*band, color=colour, alpha=0.18, linewidth=0)
     if len(curves) == 1 or mean is not None:
         _mark_events(axes, analysis, group, metric, colour, curves[0] if mean is None else mean[:2])
     return bool(curves)

@@ -30,6 +30,7 @@ from hf_icl.report.words import (
     title_measure,
 )
 from hf_icl.summary.heads import HeadMetric
+from hf_icl.summary.intervals import Band
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_LOSS, title_metric
 
@@ -61,7 +62,7 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
     data, limit = collect_data(analysis)
     return environment.from_string(template).render(
         title=f"Transience report: {runs[0].name if len(runs) == 1 else f'{len(runs)} runs'}",
-        policy=_make_policy(css, js, has_pictures=bool(varied)),
+        policy=_make_policy(css, js),
         varied=varied and {**varied, "figure": base64.b64encode(varied["figure"]).decode()},
         css=Markup(css),
         js=Markup(js),
@@ -81,14 +82,14 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
             name: (GLYPHS[one.marker], _name_event(one.title)) for name, one in MEASURES.items() if one.marker
         },
         has_means=bool(document["groups"]),
+        has_bands=bool(analysis.bands),
         percent=lambda share: f"{100 * share:g} %",
     )
 
 
-def _make_policy(css: str, js: str, *, has_pictures: bool) -> str:
-    pictures = "; img-src data:" if has_pictures else ""
+def _make_policy(css: str, js: str) -> str:
     own = f"script-src '{_hash(js)}'; style-src '{_hash(css)}'"
-    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'{pictures}"
+    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'; img-src data:"
 
 
 def _name_event(title: str) -> str:
@@ -124,7 +125,7 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
             run.name,
             entries[run.name],
             run.chance,
-            _collect_curves(run, metrics, limit),
+            _collect_curves(run, metrics, limit, {} if run.name in means else analysis.bands),
             mean=means.get(run.name),
         )
         for run in runs
@@ -167,14 +168,13 @@ def _add_strongest(series: Sequence[dict[str, Any]], analysis: Analysis, groups:
     for one in series:
         for name, (steps, values) in curves.get(one["name"], {}).items():
             steps, values = thin(steps, values, POINTS_PER_CURVE)
-            one["curves"][f"{STRONGEST}/{name}"] = {"steps": _plain(steps), "values": _plain(values)}
+            one["curves"][f"{STRONGEST}/{name}"] = _make_curve(_plain(steps), _plain(values))
     for one, group in zip(series, groups, strict=False):  # means come first, in the order of their groups
         for name in STRONGEST_TITLES:
             found = [curves[run.name][name] for run in group if name in curves.get(run.name, {})]
             if (mean := average_points(found)) is not None:
-                names = ("steps", "values", "low", "high")
-                columns = {key: _plain(column) for key, column in zip(names, mean, strict=True)}
-                one["curves"][f"{STRONGEST}/{name}"] = columns
+                steps, values, low, high = map(_plain, mean)
+                one["curves"][f"{STRONGEST}/{name}"] = _make_curve(steps, values, (steps, low, high))
 
 
 def _collect_means(
@@ -185,21 +185,27 @@ def _collect_means(
         mean = analysis.average(group, metric)
         if mean is not None:
             every = math.ceil(mean[0].size / limit)
-            names = ("steps", "values", "low", "high")
-            curves[metric] = {name: _plain(column[::every]) for name, column in zip(names, mean, strict=True)}
+            steps, values, low, high = (_plain(column[::every]) for column in mean)
+            curves[metric] = _make_curve(steps, values, (steps, low, high))
     return curves
 
 
-def _collect_curves(run: RunRecord, metrics: Sequence[str], limit: int) -> dict[str, Any]:
-    curves = {metric: run.curve(metric) for metric in metrics}
-    return {
-        metric: {
-            name: _plain(column)
-            for name, column in zip(("steps", "values"), thin(*curve, limit), strict=True)
-        }
-        for metric, curve in curves.items()
-        if curve[0].size
-    }
+def _collect_curves(
+    run: RunRecord, metrics: Sequence[str], limit: int, bands: Mapping[tuple[str, str], Band]
+) -> dict[str, Any]:
+    curves = {}
+    for metric in metrics:
+        steps, values = thin(*run.curve(metric), limit)
+        if steps.size:
+            band = bands.get((run.name, metric))
+            curves[metric] = _make_curve(_plain(steps), _plain(values), band and tuple(map(_plain, band)))
+    return curves
+
+
+def _make_curve(steps: list, values: list, band: tuple[list, list, list] | None = None) -> dict[str, Any]:
+    """Return what the page draws of one curve; a band may have steps of its own."""
+    own = {} if band is None else {"band": dict(zip(("steps", "low", "high"), band, strict=True))}
+    return {"steps": steps, "values": values, **own}
 
 
 def _make_series(name, entry, chance, curves, *, is_mean=False, mean=None) -> dict[str, Any]:

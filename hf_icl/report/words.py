@@ -147,7 +147,7 @@ def describe_run(run: Mapping[str, Any]) -> str:
         floor = f"; naming either label of the context gives {format_value(copying)}" if copying else ""
         return f"ICL never emerged: its best accuracy was {best} at step {step} (chance {chance}{floor})."
     heads = describe_heads(run)
-    course = _describe_course(run, "ICL peaked", f"(chance {chance})") + _describe_loss(run)
+    course = _describe_course(run, "ICL", f"(chance {chance})") + _describe_loss(run)
     return f"{course} {heads}".rstrip()
 
 
@@ -158,22 +158,29 @@ def describe_group(group: Mapping[str, Any]) -> str:
     text = f"ICL emerged in {group['n_emerged']} of {total} replicas; it is {counts}. "
     if ICL not in group["measures"]:
         return text.strip()
-    falls = f" The training loss fell on from ICL's peak to the end in {group['n_loss_falls']} of {total}."
-    return text + _describe_course(group, "On average, ICL peaked", "") + falls
+    text += _describe_course(group, "On average, ICL", "")
+    if known := group["n_loss_known"]:
+        text += f" The training loss fell on from ICL's peak to the end in {group['n_loss_falls']} of {known}"
+        text += "." if known == total else " in which ICL peaked before the end."
+    return text
 
 
 def _describe_course(entry: Mapping[str, Any], start: str, chance: str) -> str:
     def say(metric: str, name: str, interval: bool = True) -> str:
         return format_measure(entry, metric, name, interval=interval)
 
-    text = f"{start} at {say(ICL, 'peak')} {chance}".rstrip() + f" at step {say(ICL, 'peak_step', False)}"
-    if (half := say(ICL, "half_decay_step")) != "–":
-        text += f", had lost half of its rise by step {half}"
-    text += f", and ended at {say(ICL, 'final')}"
-    if (late := say(ICL, "late", False)) != "–":
-        text += f" ({late} over the last tenth)"
-    left = entry["measures"][ICL]["persistence"]["value"]
-    text += "." if left is None else f": {100 * left:.0f} % of the rise was left."
+    peak = f"{say(ICL, 'peak')} {chance}".rstrip() + f" at step {say(ICL, 'peak_step', False)}"
+    if entry["measures"][ICL]["area_lost"]["value"] is None:  # there is nothing after the peak
+        text = f"{start} was at its best at the end: {peak}, the last one."
+    else:
+        text = f"{start} peaked at {peak}"
+        if (half := say(ICL, "half_decay_step")) != "–":
+            text += f", had lost half of its rise by step {half}"
+        text += f", and ended at {say(ICL, 'final')}"
+        if (late := say(ICL, "late", False)) != "–":
+            text += f" ({late} over the last tenth)"
+        left = entry["measures"][ICL]["persistence"]["value"]
+        text += "." if left is None else f": {_tell_share(left)} of the rise was left."
     return text + _describe_crossover(entry)
 
 
@@ -189,11 +196,25 @@ def _describe_crossover(entry: Mapping[str, Any]) -> str:
     )
 
 
+def _tell_share(share: float) -> str:
+    """Return a share in words that do not round the last bit away.
+
+    >>> [_tell_share(share) for share in (-0.1, 0.002, 0.18, 0.998, 1.0)]
+    ['nothing', 'nearly nothing', '18 %', 'nearly all', 'all']
+    """
+    if share <= 0 or share >= 1:
+        return "nothing" if share <= 0 else "all"
+    percent = f"{100 * share:.0f}"
+    return {"0": "nearly nothing", "100": "nearly all"}.get(percent, f"{percent} %")
+
+
 def _describe_loss(run: Mapping[str, Any]) -> str:
     if run["loss_falls"] is None:
         return ""
     before, after = (format_measure(run, TRAIN_LOSS, name) for name in ("at_icl_peak", "final"))
-    fell = "still fell" if run["loss_falls"] else "did not fall"
+    if before == after:
+        return f" The training loss was the same at ICL's peak and at the end, {before}."
+    fell = "still fell" if run["loss_falls"] else "rose"
     return f" The training loss {fell} from ICL's peak to the end, {before} to {after}."
 
 

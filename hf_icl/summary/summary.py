@@ -55,8 +55,9 @@ class Summary:
     """What one history says.
 
     `curves` maps metric names to their measures, with S (`prefer_context`) among them where ICL and IWL were
-    measured; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the
-    training loss at ICL's peak step, `loss_at_end` the last one, `loss_falls` whether it fell between them.
+    measured; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the training loss at ICL's peak step,
+    `loss_at_end` the last one, `loss_falls` whether it fell between them, None where the peak is the last
+    step.
     """
 
     verdict: str | None
@@ -100,7 +101,7 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
         iwl_onset_step=iwl.onset_step,
         loss_at_peak=at_peak,
         loss_at_end=float(loss[-1]) if loss.size else None,
-        loss_falls=bool(loss[-1] < at_peak) if known else None,
+        loss_falls=bool(loss[-1] < at_peak) if known and steps[-1] > icl.peak_step else None,
     )
 
 

@@ -117,7 +117,6 @@ _STANDARD = (
         "the query's class is absent, its label pasted on a random exemplar of the context",
         lambda n_context: _alone(n_context).replace(labels="pasted"),
         table=("peak", "final", "late"),
-        is_shown=False,
     ),
     EvaluatorKind(
         "flip",

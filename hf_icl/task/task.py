@@ -25,6 +25,7 @@ from hf_icl.task.datasets import SequenceDataset, SequenceRows
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
 from hf_icl.task.forms import choose_form, look_up
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Reading, measure
+from hf_icl.task.wrapped import see_through
 
 
 class TaskConfig(Config):
@@ -219,13 +220,14 @@ class Task:
 
     def predict(self, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return a model's label logits at the query, shape (n_sequences, n_labels)."""
+        model = see_through(model)
         bank = self.to(model.device).bank
         return self.form.predict(bank, model, batch.to(model.device))
 
     def check_model(self, model: nn.Module) -> None:
         """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about
         it."""
-        self.form.check_model(self.bank, model, self.n_context)
+        self.form.check_model(self.bank, see_through(model), self.n_context)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the bank, once, to the device where exemplars are looked up. Returns the task itself."""
@@ -244,7 +246,7 @@ class Task:
         """Put all evaluators to a model, in evaluation mode, and leave its mode as it was.
 
         Args:
-            model: Any model that `check_model` lets pass.
+            model: Any model that `check_model` lets pass, also in what torch or accelerate wrap around one.
             instruments: What else to measure; see `Instrument`.
             batch_size: Sequences per forward pass.
             spread: Deal the work out to all processes of a training; every one must call, and gets all
@@ -257,6 +259,7 @@ class Task:
         Raises:
             ConfigError: If the model's head has too few labels, or two instruments give one name.
         """
+        model = see_through(model)
         self.check_model(model)
         was_training = model.training
         model.eval()
@@ -278,8 +281,19 @@ class Task:
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Data collator for a stock `Trainer`: takes rows of `dataset()`,
-        `stream()` or `load_dataset("hf_icl", …)`."""
+        `stream()` or `load_dataset("hf_icl", …)`.
+
+        Raises:
+            ConfigError: If the trainer has dropped what a model's forward does not name, as it does with rows
+                of `load_dataset`, and with all rows where the model is wrapped.
+        """
         if "class_ids" not in rows[0]:
+            if not rows[0].keys() & {"exemplars", "input_ids"}:
+                rule = f"the trainer has dropped columns, and sequences are left with {sorted(rows[0])}"
+                hint = (
+                    "Set TrainingArguments(remove_unused_columns=False): the collator makes a model's inputs."
+                )
+                raise ConfigError("remove_unused_columns", True, rule, hint)
             return default_collate(rows)
         return self.to("cpu").encode(batch_from_rows(rows, seed=self.seed, stream=stream_of("training")))
 

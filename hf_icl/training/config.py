@@ -97,6 +97,10 @@ class TrainingConfig(Config):
                 rule = "runs are published by hf-icl, which keeps tokens out of configs"
                 hint = "Use: hf-icl run --push USER/REPO"
                 raise ConfigError(f"arguments.{name}", "…", rule, hint)
+            if name == "auto_find_batch_size" and value:
+                rule = "a run's batch size is what its config says, on any device"
+                hint = "Split batches that do not fit: training.arguments.gradient_accumulation_steps."
+                raise ConfigError(f"arguments.{name}", value, rule, hint)
             if name in OURS:
                 raise ConfigError(
                     f"arguments.{name}", value, "the run sets this itself", "Use the field of training."
