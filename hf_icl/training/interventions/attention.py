@@ -16,6 +16,7 @@ from hf_icl.circuits.attention import Visitor, visit
 from hf_icl.circuits.effects import count_heads
 from hf_icl.circuits.heads import Layout
 from hf_icl.circuits.instrument import find_layout
+from hf_icl.config import MOST
 from hf_icl.errors import ConfigError
 from hf_icl.task.task import Task
 from hf_icl.training.interventions.base import Action, Intervention
@@ -119,7 +120,7 @@ class Temperature(HeadIntervention):
     """
 
     kind: Literal["temperature"] = "temperature"
-    value: float = pydantic.Field(gt=0, description="Above 1 attention is flatter, below 1 sharper.")
+    value: float = pydantic.Field(gt=0, le=MOST, description="Above 1 attention is flatter, below 1 sharper.")
 
     def make_visitor(self, heads: Heads, task: Task, model: nn.Module) -> Visitor:
         """Return what scales the queries."""

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hf_icl.circuits.attention import Visitor
-from hf_icl.config import Config
+from hf_icl.config import MOST, MOST_STEPS, Config
 from hf_icl.errors import ConfigError
 from hf_icl.task.evaluators import ICL
 from hf_icl.task.task import Task
@@ -31,7 +31,9 @@ class Trigger(Config):
     metric: str = pydantic.Field(
         default=ICL, description="What is watched, by the name under which the trainer logs it."
     )
-    falls_by: float = pydantic.Field(gt=0, description="How far below its highest value so far it must be.")
+    falls_by: float = pydantic.Field(
+        gt=0, le=MOST, description="How far below its highest value so far it must be."
+    )
 
 
 class Watch:
@@ -98,9 +100,11 @@ class Intervention(Config):
     reads_gradients: ClassVar[bool] = False
 
     start: int = pydantic.Field(
-        default=0, ge=0, description="Begins after this step; with `when`, not before it."
+        default=0, ge=0, le=MOST_STEPS, description="Begins after this step; with `when`, not before it."
     )
-    stop: int | None = pydantic.Field(default=None, ge=1, description="Ends after this step; null: never.")
+    stop: int | None = pydantic.Field(
+        default=None, ge=1, le=MOST_STEPS, description="Ends after this step; null: never."
+    )
     when: Trigger | None = pydantic.Field(
         default=None,
         description="Begin only once a measure has fallen from its peak, as in {falls_by: 0.1}.",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hf_icl.config import MOST
 from hf_icl.task.task import Task
 from hf_icl.training.interventions.base import Action
 from hf_icl.training.interventions.weights import WeightIntervention
@@ -28,7 +29,9 @@ class Regularize(WeightIntervention):
 
     kind: Literal["regularize"] = "regularize"
     by: Literal["l2", "decay"] = pydantic.Field(description="l2 (of the loss) or decay (AdamW's).")
-    strength: float = pydantic.Field(gt=0, description="Coefficient of the sum of squares, or decay rate.")
+    strength: float = pydantic.Field(
+        gt=0, le=MOST, description="Coefficient of the sum of squares, or decay rate."
+    )
 
     def bind(self, task: Task, model: nn.Module) -> Action:
         """Return what shrinks the weights."""

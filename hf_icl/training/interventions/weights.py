@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pydantic
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from hf_icl.config import MOST_STEPS
 from hf_icl.errors import ConfigError
 from hf_icl.models.build import load_model
 from hf_icl.models.groups import find_parameters
@@ -22,6 +23,7 @@ from hf_icl.training.checkpoints import check_sound, find_checkpoints, step_of
 from hf_icl.training.interventions.base import Action, Intervention
 
 Group = Literal["mlp", "attention", "embeddings", "encoder", "head", "norm"]
+Layer = Annotated[int, pydantic.Field(ge=0, lt=4096)]
 Weights = dict[str, Tensor]
 
 
@@ -31,7 +33,7 @@ class WeightIntervention(Intervention):
     groups: tuple[Group, ...] | None = pydantic.Field(
         default=None, description="Of these groups; null: of all."
     )
-    layers: tuple[pydantic.NonNegativeInt, ...] | None = pydantic.Field(
+    layers: tuple[Layer, ...] | None = pydantic.Field(
         default=None,
         description="Of these blocks alone, counted from 0; null: of all, and of what is in none.",
     )
@@ -118,7 +120,10 @@ class Reset(WeightIntervention):
 
     kind: Literal["reset"] = "reset"
     every: int | None = pydantic.Field(
-        default=None, ge=1, description="Steps from one time to the next; null: once, where it begins."
+        default=None,
+        ge=1,
+        le=MOST_STEPS,
+        description="Steps from one time to the next; null: once, where it begins.",
     )
 
     def bind(self, task: Task, model: nn.Module) -> Action:
