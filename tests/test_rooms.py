@@ -16,7 +16,7 @@ ORDER = (
     {"sequences"},
     {"task"},
     {"summary"},
-    {"models", "report"},
+    {"models", "report", "theory"},
     {"circuits"},
     {"training"},
     {"runs"},
@@ -35,8 +35,9 @@ PURE = (
     "hf_icl.task.evaluators",
     "hf_icl.summary",
     "hf_icl.circuits.heads",
+    "hf_icl.theory",
 )
-OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "accelerate"}
+OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "scipy", "accelerate"}
 
 
 def tell(one: Import) -> str:
