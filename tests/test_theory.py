@@ -19,7 +19,7 @@ def strategies_loss(model, state):
 
 def test_strategies_go_down_the_slope_of_their_loss():
     rng = np.random.default_rng(0)
-    model = Strategies(rate=0.5, icl=2.0, iwl=0.25, floor=0.3, competition=0.7)
+    model = Strategies(rate=0.5, icl_rate=2.0, iwl_rate=0.25, floor=0.3, competition=0.7)
     for _ in range(50):
         state, tiny = rng.uniform(0.1, 1.2, size=4), 1e-6
         slopes = [
@@ -31,13 +31,13 @@ def test_strategies_go_down_the_slope_of_their_loss():
 
 
 def test_a_race_without_memory_is_logistic():
-    model = Race(icl=0.01, iwl=1e-12, ceiling=1e-12, fading=1e-12, start=0.02)
+    model = Race(icl_rate=0.01, iwl_rate=1e-12, ceiling=1e-12, fading=1e-12, start=0.02)
     icl, iwl = integrate(model, STEPS[:20])
     np.testing.assert_allclose(icl, 1 / (1 + 49 * np.exp(-0.01 * STEPS[:20])), rtol=1e-4)
     assert (iwl < 1e-6).all()
 
 
-@pytest.mark.parametrize("model", [Strategies(), Race(fading=4e-3, iwl=6e-4)])
+@pytest.mark.parametrize("model", [Strategies(), Race(fading=4e-3, iwl_rate=6e-4)])
 def test_both_show_transience_and_do_not_depend_on_where_they_are_read(model):
     pair = Fit(model, (1.0, 1.0), 0.0).course(STEPS)
     found = pair.find()
@@ -45,7 +45,9 @@ def test_both_show_transience_and_do_not_depend_on_where_they_are_read(model):
     np.testing.assert_allclose(integrate(model, STEPS[3:]), integrate(model, STEPS)[:, 3:], atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [Strategies(rate=0.012, iwl=0.07), Race(icl=8e-3, fading=4e-3, iwl=4e-4)])
+@pytest.mark.parametrize(
+    "model", [Strategies(rate=0.012, iwl_rate=0.07), Race(icl_rate=8e-3, fading=4e-3, iwl_rate=4e-4)]
+)
 def test_a_fit_to_the_whole_finds_the_curves_again(model):
     pair = Fit(model, (0.9, 0.8), 0.0).course(STEPS[::2])
     found = fit_model(type(model), pair)
@@ -55,7 +57,7 @@ def test_a_fit_to_the_whole_finds_the_curves_again(model):
 
 
 def test_what_never_comes_is_none():
-    lasting = Fit(Race(iwl=1e-7, fading=1e-7), (1.0, 1.0), 0.0)
+    lasting = Fit(Race(iwl_rate=1e-7, fading=1e-7), (1.0, 1.0), 0.0)
     assert lasting.predict(1000)["half_decay"] is None
 
 

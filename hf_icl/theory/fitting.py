@@ -129,7 +129,7 @@ def integrate(model: Model, steps: Sequence[float] | np.ndarray) -> np.ndarray:
         steps: Rising.
 
     >>> from hf_icl.theory.race import Race
-    >>> integrate(Race(icl=1.0, iwl=1e-9, ceiling=1e-9, start=0.5), [0, 2]).round(3)[0].tolist()
+    >>> integrate(Race(icl_rate=1.0, iwl_rate=1e-9, ceiling=1e-9, start=0.5), [0, 2]).round(3)[0].tolist()
     [0.5, 0.881]
     """
     from scipy.integrate import odeint

@@ -25,24 +25,24 @@ class Strategies:
 
     Attributes:
         rate: Of b and c, per step.
-        icl: Rate of a, as a multiple of that.
-        iwl: Rate of d, as a multiple.
+        icl_rate: Rate of a, as a multiple of that.
+        iwl_rate: Rate of d, as a multiple.
         floor: What ICL leaves of the loss.
         competition: Price of both at once.
         start: Value of all four at step 0.
     """
 
     rate: float = 1e-2
-    icl: float = 1.0
-    iwl: float = 0.1
+    icl_rate: float = 1.0
+    iwl_rate: float = 0.1
     floor: float = 0.1
     competition: float = 0.1
     start: float = 0.3
 
     bounds: ClassVar[dict[str, tuple[float, float]]] = {
         "rate": (1e-6, 10.0),
-        "icl": (1e-2, 1e2),
-        "iwl": (1e-5, 10.0),
+        "icl_rate": (1e-2, 1e2),
+        "iwl_rate": (1e-5, 10.0),
         "floor": (1e-4, 10.0),
         "competition": (1e-4, 100.0),
         "start": (1e-2, 0.9),
@@ -61,7 +61,12 @@ class Strategies:
         slope_a = -left * b * c * two + self.competition * a * d**2
         slope_d = -other * b * c * one + self.competition * a**2 * d
         rate = -self.rate
-        return rate * self.icl * slope_a, rate * shared * c, rate * shared * b, rate * self.iwl * slope_d
+        return (
+            rate * self.icl_rate * slope_a,
+            rate * shared * c,
+            rate * shared * b,
+            rate * self.iwl_rate * slope_d,
+        )
 
     def read(self, states: np.ndarray) -> np.ndarray:
         """Return the strengths of ICL and IWL, (2, n), of states (4, n).
