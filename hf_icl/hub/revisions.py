@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from hf_icl.errors import HubError
+from hf_icl.hub.bounds import finish_within
 from hf_icl.hub.contents import is_ours
-from hf_icl.hub.publisher import list_tags
-from hf_icl.hub.pull import pull_run
-from hf_icl.hub.repos import explain_failures
+from hf_icl.hub.publisher import list_revisions
+from hf_icl.hub.pull import fetch_files, pull_run
+from hf_icl.hub.remote import Remote
 from hf_icl.models.build import load_model
 from hf_icl.runs.run import MODEL_FILES
+from hf_icl.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -44,36 +48,58 @@ class Remeasured:
 
 
 def measure_revisions(
-    repo_id: str, *, api: HfApi | None = None, track: Callable = iter
+    repo_id: str,
+    *,
+    max_gigabytes: float = 10.0,
+    max_seconds: float = 3600.0,
+    api: HfApi | None = None,
+    track: Callable = iter,
 ) -> Iterator[Remeasured]:
     """Measure every step revision of a published run, from the Hub alone.
 
     Args:
         repo_id: user/name.
+        max_gigabytes: The most that the files of one revision may take.
+        max_seconds: The longest that the Hub is waited for, for each revision.
         api: The Hub's client.
         track: Wraps the list of tags, to show progress.
 
     Raises:
-        HubError: If the Hub cannot be reached, or there is no run with revisions.
+        HubError: If the Hub cannot be reached, there is no run with revisions, or one cannot be measured.
     """
-    api = api or HfApi()
+    remote = Remote(repo_id, api=api)
+    late = f"{repo_id}: {max_seconds:g} seconds were not enough. Try again."
     with tempfile.TemporaryDirectory() as scratch:
-        run = pull_run(repo_id, Path(scratch) / "run", api=api)
+        bounds = {"max_gigabytes": max_gigabytes, "max_seconds": max_seconds}
+        run = pull_run(repo_id, Path(scratch) / "run", api=api, **bounds)
         task = run.build_task()
         rows = {row["step"]: row["metrics"] for row in run.history.rows}
-        with explain_failures(repo_id):
-            tags = list_tags(api, repo_id)
-        if not tags:
+        revisions = finish_within(max_seconds, lambda: list_revisions(remote), late)
+        if not revisions:
             way_on = f"Push some with: hf-icl push RUN {repo_id}"
             raise HubError(f"{repo_id}: no revision is tagged step-…. {way_on}")
-        for step, tag in track(sorted(tags.items())):
-            with explain_failures(repo_id):
-                folder = _fetch_model(api, repo_id, tag)
-            metrics, _ = task.measure(load_model(folder))
-            yield Remeasured(step, tag, metrics, rows.get(step))
+        for step, (tag, commit) in track(revisions.items()):
+            fetch = partial(_fetch_model, remote, commit, max_gigabytes)
+            cached = finish_within(max_seconds, fetch, late)
+            folder = Path(scratch) / tag
+            folder.mkdir()
+            for name, path in cached.items():
+                shutil.copyfile(path, folder / name)
+            yield Remeasured(step, tag, _measure(task, folder, f"{repo_id}, {tag}"), rows.get(step))
+            shutil.rmtree(folder)
 
 
-def _fetch_model(api: HfApi, repo_id: str, tag: str) -> str:
-    names = [name for name in api.list_repo_files(repo_id, revision=tag) if is_ours(name)]
-    models = [name for name in names if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
-    return api.snapshot_download(repo_id, revision=tag, allow_patterns=models)
+def _fetch_model(remote: Remote, commit: str, max_gigabytes: float) -> dict[str, Path]:
+    files = {name: file for name, file in remote.list_files(commit).items() if is_ours(name)}
+    models = {
+        name: file for name, file in files.items() if any(fnmatchcase(name, each) for each in MODEL_FILES)
+    }
+    return fetch_files(remote, commit, models, max_gigabytes)
+
+
+def _measure(task: Task, folder: Path, name: str) -> dict[str, float]:
+    try:
+        metrics, _ = task.measure(load_model(folder))
+    except Exception as error:  # a model's settings decide what it runs into
+        raise HubError(f"{name}: its model cannot be measured ({type(error).__name__}: {error}).") from error
+    return metrics
