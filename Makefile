@@ -19,9 +19,10 @@ test: $(READY)  ## Unit suite, offline, two to four minutes on two cores
 test-slow: $(READY)  ## What takes longer: real runs, environments of their own
 	$(PYTEST) -q -m slow
 
-lint: $(READY)  ## Style and mistakes
+lint: $(READY)  ## Style, mistakes, and the types of what users call
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(READY)  ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

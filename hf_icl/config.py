@@ -27,7 +27,7 @@ class Config(pydantic.BaseModel):
     several fields into a `model_validator(mode="after")` that raises `ConfigError`.
 
     >>> class Point(Config):
-    ...     x: int = pydantic.Field(0, ge=0, description="Steps to the right.")
+    ...     x: int = pydantic.Field(default=0, ge=0, description="Steps to the right.")
     >>> Point(x=3).x
     3
     >>> Point(y=3)
@@ -246,6 +246,19 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(key, text, f"the value {error}", hint) from error
         tree = merge(tree, nest({key: value}))
     return tree
+
+
+def list_described(folder: Path) -> dict[str, str]:
+    """Return the names of a folder's YAML files, each with its first comment line.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "small.yaml").write_text("# A small one.\\nseed: 1\\n")
+    >>> list_described(folder)
+    {'small': 'A small one.'}
+    """
+    files = sorted(folder.glob("*.yaml"))
+    return {path.stem: path.read_text("utf-8").splitlines()[0].lstrip("# ") for path in files}
 
 
 def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:

@@ -3,29 +3,37 @@ so that importing one of them costs what that one costs."""
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
-def attach(
-    package: str, homes: Mapping[str, Sequence[str]]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` of a package that hands on names of its modules.
+
+    Which names, and of which modules, stands once, in the stub beside the package's `__init__.py`: lines
+    `from module import Name as Name`, which type checkers, editors and documentation read too.
 
     Args:
         package: Its `__name__`.
-        homes: Module to the names in it that the package hands on.
+        file: Its `__file__`; the stub is the `__init__.pyi` in the same folder.
 
-    >>> find, _, names = attach("mine", {"hf_icl.config": ["merge"], "hf_icl.errors": ["RunError"]})
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "__init__.py"
+    >>> _ = file.with_suffix(".pyi").write_text("from hf_icl.config import merge as merge")
+    >>> find, _, names = attach("mine", str(file))
     >>> names, find("merge").__module__
-    (['RunError', 'merge'], 'hf_icl.config')
+    (['merge'], 'hf_icl.config')
     >>> find("murge")
     Traceback (most recent call last):
         ...
     AttributeError: module 'mine' has no attribute 'murge'
     """
-    home = {name: module for module, names in homes.items() for name in names}
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text("utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    home = {alias.name: str(node.module) for node in imports for alias in node.names}
     every = sorted(home)
 
     def find(name: str) -> Any:

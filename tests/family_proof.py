@@ -17,6 +17,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
+from hf_icl.circuits.attention import Visitor, visit
 from hf_icl.errors import ConfigError
 from hf_icl.history.history import History
 from hf_icl.models import ICLModel
@@ -35,6 +36,7 @@ COLUMNS = (
     "generate",
     "left padding",
     "right padding",
+    "heads",
     "training loss, tokens and vectors",
 )
 
@@ -52,6 +54,7 @@ class Row:
     generate: str = "–"
     left_padding: str = "–"
     right_padding: str = "–"
+    heads: str = "–"
     losses: str = ""
 
     def write(self) -> str:
@@ -92,6 +95,7 @@ def prove(family: str, folder: Path) -> Row:
         row.vectors = f"no: {error.rule}"
     else:
         losses.append(prove_vectors(vectors, folder / "vectors", causal=row.tokens == "yes"))
+    row.heads = probe_heads(model)
     row.losses = ", ".join(f"{first:.2f} → {last:.2f}" for first, last in losses)
     return row
 
@@ -210,6 +214,33 @@ def probe_padding(model: PreTrainedModel, side: str) -> str:
     return "no"
 
 
+@torch.no_grad()
+def probe_heads(model: PreTrainedModel) -> str:
+    """Say how far a model lets its heads be looked into: in all, patterns and outputs, patterns, or not."""
+    ids = torch.arange(2, 9)[None]
+
+    class Looker(Visitor):
+        """Sees patterns, and changes nothing."""
+
+    class Changer(Visitor):
+        def take_output(self, layer, output):
+            return output * 1
+
+    class Putter(Changer):
+        needs_parts = True
+
+    found, wanted = "", model.eval()(input_ids=ids, use_cache=False).logits
+    for word, visitor in (("patterns", Looker()), ("patterns, ablation", Changer()), ("yes", Putter())):
+        try:
+            with visit(model, visitor):
+                logits = model(input_ids=ids, use_cache=False).logits
+        except ConfigError as error:
+            return found or f"no: {error.rule.split(',')[0]}"
+        torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-5)
+        found = word
+    return found
+
+
 def write_table(rows: list[Row]) -> str:
     """Return docs/families.md."""
     done = sum(row.tokens == row.vectors == "yes" for row in rows)
@@ -235,6 +266,8 @@ a later one: in tokens form every later token is changed, in vectors form gradie
 - *padding*: whether a padded prompt with its attention mask gets the same answer. Models with absolute positions need, on
   the left, `position_ids` that count from the first token; `generate` passes them by itself. Recurrent models without a mask
   cannot be padded on the left. Sequences of a task are all of one length, so nothing is padded unless you do it.
+- *heads*: whether attention heads can be looked into ([circuits.md](circuits.md)). *yes*: patterns, ablations, and queries, keys,
+  values or patterns of later layers kept; else what of it there is.
 
 How many devices train makes no difference to a family: [devices.md](devices.md). What one will cost: [scaling.md](scaling.md).
 

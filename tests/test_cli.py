@@ -11,6 +11,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+import hf_icl
 from hf_icl.cli import main as cli
 from hf_icl.data.packaged import register
 from tests.programs import TINY, environment
@@ -101,6 +102,44 @@ def test_presets_are_listed_and_printed_in_full():
     for name in ("default", "omniglot-cpu", "transience-omniglot-12l", "coopetition-2l"):
         assert name in listed
         assert "training:" in call("presets", name)
+
+
+def test_example_sweeps_are_listed_printed_and_taken_by_name(tmp_path):
+    from hf_icl.sweeps import list_examples, load_sweep
+
+    assert list_examples().keys() == {"l2", "l2_transient"} and "l2_transient" in call("presets")
+    (tmp_path / "mine.yaml").write_text(call("presets", "l2"))
+    assert load_sweep(tmp_path / "mine.yaml") == load_sweep("l2")
+    told = call("sweep", "l2_transient", "--dry-run", "--output", tmp_path / "runs")
+    assert "12 runs, 0 finished" in told and not (tmp_path / "runs").exists()
+
+
+def test_the_help_of_a_sweep_tells_every_key_of_its_file():
+    from hf_icl.sweeps import SweepConfig
+
+    told = call("sweep", "--help")
+    assert [key for key in SweepConfig.model_fields if not re.search(rf"\b{key}\b", told)] == []
+
+
+def test_the_version_is_told():
+    assert call("--version") == f"hf-icl {hf_icl.__version__}\n"
+
+
+def test_shells_complete_commands_and_presets():
+    """As a shell asks for completions: bash names the words so far, and the number of the one begun."""
+
+    def complete(words):
+        asked = {
+            "_HF_ICL_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        return CliRunner().invoke(cli.app, [], prog_name="hf-icl", env=asked).output.split()
+
+    assert complete("hf-icl re") == ["resume", "report"]
+    assert complete("hf-icl run omni") == ["omniglot-cpu"]
+    assert complete("hf-icl sweep l2_") == ["l2_transient"]
+    assert "complete" in call("--show-completion", "bash")
 
 
 def test_a_printed_preset_is_a_config_file(tmp_path):

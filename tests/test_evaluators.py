@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_icl.sequences.spec import Role
-from hf_icl.task.evaluators import standard_specs
+from hf_icl.task.evaluators import EVALUATORS, standard_specs
 from hf_icl.task.measuring import Evaluator, measure
 from hf_icl.task.task import Task, TaskConfig
 
@@ -115,3 +115,23 @@ def test_the_primary_metric_of_swapped_labels_is_the_in_context_share(task):
     primaries = {name: evaluator.primary for name, evaluator in task.evaluators.items()}
     assert primaries["flip"] == "flip/context_accuracy" and primaries["icl"] == "icl/accuracy"
     assert isinstance(task.evaluators["icl"], Evaluator)
+
+
+def test_evaluators_by_frequency_are_asked_for_and_drawn_from_their_part():
+    bank = {"kind": "gaussian", "n_classes": 80, "n_holdout_classes": 8, "dim": 8, "n_labels": 8}
+    train = {"n_context": 4, "burst": 1, "zipf": 1.0, "repeat_exemplars": False}
+    config = TaskConfig(bank=bank, train=train, n_eval_sequences=400)
+    plain, more = Task(config), Task(config.replace(by_frequency=True))
+    added = ["icl_trained", "icl_head", "icl_tail", "iwl_trained", "iwl_head", "iwl_tail"]
+    assert list(more.evaluators) == [*plain.evaluators, *added]
+    for name, evaluator in plain.evaluators.items():  # the others ask as before
+        assert torch.equal(evaluator.batch.exemplar_ids, more.evaluators[name].batch.exemplar_ids)
+    rank = {name: more.evaluators[name].batch.class_ids.double().mean() for name in ("icl", *added)}
+    assert rank["icl_trained"] < 25 < rank["icl"] < 50 and rank["icl_head"] < 12 and rank["icl_tail"] > 67
+    assert not any(evaluator.spec.repeat_exemplars for evaluator in more.evaluators.values())
+    named = Task(config.replace(evaluators=("iwl", "iwl_tail")))
+    assert (
+        list(named.evaluators) == ["iwl", "iwl_tail"]
+        and (named.evaluators["iwl_tail"].batch.class_ids >= 60).all()
+    )
+    assert EVALUATORS["iwl_tail"].metric == "iwl_tail/accuracy" and not EVALUATORS["iwl_tail"].is_shown

@@ -10,8 +10,7 @@ import pytest
 
 from hf_icl.errors import RunError
 from hf_icl.files import write_whole
-from hf_icl.history import columns as columns_module
-from hf_icl.history import history as history_module
+from hf_icl.history import columns as columns_module, history as history_module
 from hf_icl.history.history import History, make_row, unpack_hits
 from hf_icl.history.lines import encode_row
 from hf_icl.hub.pull import check_history

@@ -13,8 +13,7 @@ import PIL.Image
 import pytest
 import torch
 
-from hf_icl.banks import BlurPCAConfig, OmniglotConfig, load_bank
-from hf_icl.banks import omniglot_archive as archive_module
+from hf_icl.banks import BlurPCAConfig, OmniglotConfig, load_bank, omniglot_archive as archive_module
 from hf_icl.banks.omniglot_archive import open_drawings
 from hf_icl.errors import BankError, ConfigError
 

@@ -1,11 +1,15 @@
 """What `pip install` gets: version ranges, exact pins, and a wheel that works far away from the checkout."""
 
+import ast
 import configparser
+import functools
+import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -23,7 +27,10 @@ SETUP.read(ROOT / "setup.cfg")
 RUNTIME = SETUP["options"]["install_requires"].split()
 EXTRAS = {name: text.split() for name, text in SETUP["options.extras_require"].items()}
 PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-SHIPPED = ["report/page.html", "report/page.css", "report/page.js", "report/card.md", "presets/default.yaml"]
+SHIPPED = """
+__init__.pyi py.typed report/page.html report/page.css report/page.js report/card.md runs/presets/default.yaml
+sweeps/examples/l2.yaml
+""".split()
 WHERE = "import hf_icl; print(hf_icl.__file__)"
 
 
@@ -69,19 +76,70 @@ def test_floors_are_read_from_the_runtime_and_the_extras(tmp_path):
 def test_the_command_and_the_version_are_declared():
     assert SETUP["options.entry_points"]["console_scripts"].split() == ["hf-icl", "=", "hf_icl.cli.main:main"]
     assert callable(cli.main)
-    assert SETUP["metadata"]["version"] == hf_icl.__version__
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
 
 
+def test_the_version_stands_in_one_place():
+    assert SETUP["metadata"]["version"] == "attr: hf_icl.__version__"
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == hf_icl.__version__
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest[1] == hf_icl.__version__
+
+
+@pytest.mark.parametrize("package", [path.parent for path in (ROOT / "hf_icl").rglob("__init__.pyi")])
+def test_packages_hand_on_what_their_stubs_say(package):
+    """Type checkers read the stub, Python the package: both know the same names, and each is there."""
+    module = importlib.import_module(".".join(package.relative_to(ROOT).parts))
+    stub = ast.parse((package / "__init__.pyi").read_text())
+    names = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(module.__all__) - {"__version__"} == names == set(dir(module)) - {"__version__"}
+    assert all(getattr(module, name) is not None for name in names)
+
+
+def test_links_in_documents_lead_somewhere():
+    """Files that a checkout holds, and headings of them."""
+    broken = []
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("dataset_scripts/**/*.md")):
+        for link in re.findall(
+            r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+        ):
+            if not re.match(r"[a-z]+:|#", link) and not (path.parent / link.partition("#")[0]).exists():
+                broken.append(f"{path.relative_to(ROOT)}: {link}")
+    assert broken == []
+
+
+@functools.cache
+def list_tracked():
+    """Return the files of the checkout that are under version control."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("no checkout of git, so nothing says which files belong to it")
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Build a wheel from a copy, so that no `build/` of earlier days gets in and none is left behind."""
+def sdist(tmp_path_factory):
+    """Build from a copy of what is under version control, so that nothing of a checkout gets in by chance."""
+    folder = tmp_path_factory.mktemp("sdist")
+    for name in list_tracked():
+        (folder / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "src" / name)
+    build = "import sys, setuptools.build_meta as build; build.build_sdist(sys.argv[1])"
+    command = [sys.executable, "-c", build, folder]
+    done = subprocess.run(command, cwd=folder / "src", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        archive.extractall(folder / "out", filter="data")
+    (unpacked,) = (folder / "out").iterdir()
+    return unpacked
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """Build from the sdist, as pip does where it finds no wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "hf_icl", folder / "hf_icl", ignore=shutil.ignore_patterns("__pycache__"))
-    run_pip("wheel", folder, "--no-build-isolation", "--wheel-dir", folder / "dist")
-    (built,) = (folder / "dist").iterdir()
+    run_pip("wheel", sdist, "--no-build-isolation", "--wheel-dir", folder)
+    (built,) = folder.iterdir()
     return built
 
 
@@ -113,6 +171,18 @@ def run_installed(installed, cwd, *words):
 
 
 @pytest.mark.slow
+def test_the_sdist_holds_everything_but_what_serves_this_checkout(sdist):
+    packed = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
+    made = {"PKG-INFO", *(name for name in packed if ".egg-info/" in name)}
+    left_out = {name for name in list_tracked() if name.startswith(".")}
+    assert packed - made == set(list_tracked()) - left_out
+    about = (sdist / "PKG-INFO").read_text()
+    assert f"\nVersion: {hf_icl.__version__}\n" in about and "\nAuthor: " in about
+    assert "\nProject-URL: Paper, https://arxiv.org/abs/2311.08360\n" in about
+    assert "\nClassifier: Typing :: Typed\n" in about and "\nLicense-Expression: Apache-2.0\n" in about
+
+
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -136,7 +206,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 def test_an_installed_package_runs_far_from_the_checkout(installed, tmp_path):
     assert Path(run_installed(installed, tmp_path, "-c", WHERE).strip()).is_relative_to(installed)
     listed = run_installed(installed, tmp_path, "-m", "hf_icl", "presets")
-    assert all(path.stem in listed for path in (ROOT / "hf_icl/presets").glob("*.yaml"))
+    assert all(path.stem in listed for path in (ROOT / "hf_icl").rglob("*/*.yaml"))
     assert "hf_icl.cli.main" in (installed / "bin/hf-icl").read_text()
     steps = ["training.steps=4", "evaluate=2", "training.checkpoint_every=2"]
     said = run_installed(

@@ -25,6 +25,7 @@ VARIED = {
     "as it is": [],
     "seed": ["seed=7"],
     "bank": ["task.bank.seed=5", "task.bank.eps=0.3"],
+    "classes": ["task.bank.n_classes=40", "task.bank.n_exemplars=3", "task.bank.n_holdout_classes=6"],
     "learning rate": ["training.learning_rate=3e-4"],
     "Adam's betas": ["training.adam_beta1=0.8", "training.adam_beta2=0.98"],
     "warm-up": ["training.schedule=constant_with_warmup", "training.warmup_steps=40"],
@@ -100,6 +101,27 @@ def test_every_shape_of_the_native_network_gives_the_solo_history(tmp_path, shap
     train_replicas(together, n_processes=1)
     for one, other in zip(together, solo, strict=True):
         assert_same_rows(one, other, 1e-4)
+
+
+def test_other_numbers_of_classes_and_exemplars_give_the_solo_history(tmp_path):
+    varied = [[], VARIED["classes"], ["task.train={n_context: 4, burst: 1, zipf: 1.2}"]]
+    solo, together = (make_runs(tmp_path / n, varied, "training.steps=40") for n in ("solo", "together"))
+    for run in solo:
+        run.train()
+    train_replicas(together, n_processes=1)
+    for one, other in zip(together, solo, strict=True):
+        assert_same_rows(one, other, 1e-4)
+    assert len({run.history.rows[-1]["metrics"]["train/loss"] for run in together}) == 3
+
+
+def test_where_a_table_has_a_row_for_each_exemplar_their_number_is_a_shape():
+    banks = [{"kind": "symbolic", "n_classes": n, "n_labels": 4} for n in (20, 30)]
+    default = load_config("default")
+    runs = [default.replace(task=TaskConfig(bank=bank, train=default.task.train)) for bank in banks]
+    assert can_stack(*runs) == ["task.bank.n_classes"]
+    own = ["task.bank.n_labels=null", "task.bank.n_classes=20"]
+    few, more = load_config("default", own), load_config("default", [*own, "task.bank.n_classes=30"])
+    assert can_stack(few, more) == ["task.bank.n_classes"]
 
 
 def test_a_bank_of_ids_gives_the_solo_history(tmp_path):

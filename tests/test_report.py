@@ -18,9 +18,10 @@ from hf_icl.errors import RunError
 from hf_icl.history.record import group_replicas
 from hf_icl.report import analyse, analysis, render_card, write_report
 from hf_icl.report.analysis import average_curve, thin
-from hf_icl.report.figures import draw_figure, render_figure
+from hf_icl.report.figures import MARKERS, draw_figure, render_figure
 from hf_icl.report.page import collect_data
-from hf_icl.report.words import describe_group, describe_run, format_measure, list_table
+from hf_icl.report.words import describe_group, describe_run, find_typical, format_measure, list_table
+from hf_icl.summary.intervals import bootstrap_median
 from hf_icl.summary.summary import summarize_history
 from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL
 from tests.report_histories import LAST_STEP, make_run
@@ -58,13 +59,15 @@ def read(folder):
 
 def check(value, shape, path="document"):
     """Check JSON against a shape: a type or tuple of types, None for null, {name: shape}, {str: shape},
-    or [shape]."""
+    or [shape]. A name that ends in ? may be missing."""
     if isinstance(shape, dict):
         assert isinstance(value, dict), path
+        plain = {key: of for key, of in shape.items() if key is str or not key.endswith("?")}
+        maybe = {key[:-1]: of for key, of in shape.items() if key is not str and key.endswith("?")}
         if set(shape) != {str}:
-            assert set(value) == set(shape), path
+            assert plain.keys() <= set(value) <= plain.keys() | maybe.keys(), path
         for key, item in value.items():
-            check(item, shape.get(key, shape.get(str)), f"{path}.{key}")
+            check(item, (plain | maybe).get(key, shape.get(str)), f"{path}.{key}")
     elif isinstance(shape, list):
         assert isinstance(value, list), path
         for index, item in enumerate(value):
@@ -90,7 +93,7 @@ SCHEMA_1 = {
             "n_evaluations": int,
             "first_step": int,
             "last_step": int,
-            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None))}}},
+            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None)), "why?": str}}},
             "chance": {str: float},
             "n_sequences": {str: int},
             "bank": {str: object},
@@ -103,8 +106,21 @@ SCHEMA_1 = {
             "name": str,
             "runs": [str],
             "verdicts": {str: int},
+            "n_emerged": int,
             "n_loss_falls": int,
-            "measures": {str: {str: {"value": NUMBER, "interval": (list, type(None)), "n": int}}},
+            "n_loss_known": int,
+            "measures": {
+                str: {
+                    str: {
+                        "value": NUMBER,
+                        "interval": (list, type(None)),
+                        "n": int,
+                        "why?": {str: int},
+                        "median?": NUMBER,
+                        "median_interval?": (list, type(None)),
+                    }
+                }
+            },
         }
     ],
 }
@@ -206,7 +222,7 @@ def test_events_are_marked_where_they_are(runs, other, count):
         line.get_xdata()[0]
         for axes in figure.axes
         for line in axes.lines
-        if line.get_marker() in ("^", "*", "v", "X")
+        if line.get_marker() in MARKERS.values()
     }
     for metric, name in [
         (ICL, "onset_step"),
@@ -214,9 +230,39 @@ def test_events_are_marked_where_they_are(runs, other, count):
         (ICL, "half_decay_step"),
         (IWL, "onset_step"),
     ]:
-        assert entry[metric][name]["value"] in marks
-    assert entry[FLIP_SHARE]["crossover_step"]["value"] in marks
+        assert find_typical(entry[metric][name]) in marks
+    assert find_typical(entry[FLIP_SHARE]["crossover_step"]) in marks
     assert len(figure.axes) == (4 if count == 4 else 3)
+    assert all(len(axes.collections) > 0 for axes in figure.axes[: -1 if count == 1 else None])  # bands
+
+
+def never_in_context(run):
+    """The same run, had its flipped share never risen clear of 1/2."""
+    low = [
+        {**row, "metrics": row["metrics"] | {FLIP_SHARE: min(0.55, row["metrics"][FLIP_SHARE])}}
+        for row in run.rows
+    ]
+    return dataclasses.replace(run, name=f"{run.name}-low", rows=low)
+
+
+def test_a_crossover_that_is_not_there_is_explained(runs, other):
+    document = analyse([*runs[:2], never_in_context(runs[2]), other]).document
+    low, high = document["runs"][2:]
+    assert format_measure(low, FLIP_SHARE, "crossover_step") == "never in context"
+    assert format_measure(high, FLIP_SHARE, "crossover_step") == "in context to the end"
+    assert "With labels flipped, the answers are never in context." in describe_run(low)
+    cell = format_measure(document["groups"][0], FLIP_SHARE, "crossover_step")
+    assert cell.endswith("(2 of 3, never in context in 1)")
+    all_low = analyse([never_in_context(run) for run in runs]).document["groups"][0]
+    assert format_measure(all_low, FLIP_SHARE, "crossover_step") == "never in context"
+
+
+def test_of_steps_the_median_is_shown_and_a_missing_one_is_later_than_all():
+    assert bootstrap_median([5, 1, 900]) == (5, (1, 900))
+    assert bootstrap_median([None, None, 4]) == (None, (4, None)) and bootstrap_median([]) == (None, None)
+    entry = {"value": 450.0, "interval": [1, 900], "n": 2, "median": None, "median_interval": [900, None]}
+    group = {"runs": ["a", "b", "c"], "measures": {ICL: {"onset_step": entry}}}
+    assert format_measure(group, ICL, "onset_step") == "later [900, later] (2 of 3)"
 
 
 def test_same_runs_same_bytes(runs, tmp_path):
@@ -290,7 +336,7 @@ def test_words(runs, other):
     )
     assert "half of its rise" not in describe_run(document["runs"][3])
     assert describe_group(document["groups"][0]).startswith(
-        "Of 3 replicas, ICL is transient in 3. On average"
+        "ICL emerged in 3 of 3 replicas; it is transient in 3. On average"
     )
     flat = dataclasses.replace(
         runs[0], rows=[{"step": s, "sequences": s, "metrics": {ICL: 0.05}, "hits": {}} for s in (0, 1)]
@@ -300,6 +346,50 @@ def test_words(runs, other):
         "context "
         "gives 0.500)."
     )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_words_where_the_peak_is_the_end(count):
+    """Nothing is said of what came after a peak that nothing came after."""
+    whole = [make_run(f"run-{seed}", seed=seed, n_rows=20, fades=False) for seed in range(count)]
+    values = [0.1, 0.2, 0.9]
+    runs = []
+    for run in whole:
+        rows = [
+            row | {"metrics": row["metrics"] | {ICL: value, "train/loss": 1.319}, "hits": {}}
+            for row, value in zip(run.rows, values, strict=False)
+        ]
+        runs.append(dataclasses.replace(run, rows=rows))
+    document = analyse(runs).document
+    end = f"{runs[0].rows[-1]['step']:,}"
+    text = describe_group(document["groups"][0]) if count > 1 else describe_run(document["runs"][0])
+    assert "was at its best at the end: 0.900" in text and f"at step {end}, the last one." in text
+    assert not any(word in text for word in ("left", "fell", "rose", "ended", "loss", "same"))
+    assert all(run["loss_falls"] is None for run in document["runs"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_words_never_contradict_themselves(seed):
+    """Whatever the curves: no fall to the same number, no whole rise left after a loss,
+    no share below nothing."""
+    rng = np.random.default_rng(seed)
+    n_rows = int(rng.integers(3, 9))
+    values = rng.choice([0, 0.03, 0.5, 0.9, 0.901, 0.903, 1], n_rows).tolist()
+    losses = rng.choice([0.2, 1.319, 1.3191, 1.4], n_rows).tolist()
+    rows = [
+        {"step": 10 * i, "metrics": {ICL: values[i], "train/loss": losses[i]}, "hits": {}}
+        for i in range(n_rows)
+    ]
+    run = dataclasses.replace(make_run(n_rows=3, n_sequences=8), rows=rows)
+    text = describe_run(analyse([run]).document["runs"][0])
+    told = re.findall(r"(fell|rose) from ICL's peak to the end, (\S+) to (\S+?)\.(?= |$)", text)
+    for word, before, after in told:
+        assert float(before) > float(after) if word == "fell" else float(before) < float(after)
+    late = r"(?: \(\S+ over the last tenth\))?"
+    if found := re.search(rf"peaked at (\S+) .* ended at (\S+?){late}: (.*) of the rise", text):
+        peak, end, share = found.groups()
+        assert (share == "all") == (peak == end) and float(peak) >= float(end)
+    assert " 0 %" not in text and "100 %" not in text and "-" not in text.replace("in-", "")
 
 
 def test_missing_measures_are_told(runs, other):

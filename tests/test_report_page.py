@@ -1,11 +1,17 @@
 """The page in a real browser, from a file, with no network. All histories are synthetic."""
 
+import csv
 import dataclasses
+import io
 import json
 import shutil
+from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from hf_icl.report import analyse
 from hf_icl.report.page import render_page
@@ -18,6 +24,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b>\'\u2028${1}{{7*7}}'
 
 
@@ -92,7 +99,7 @@ def test_hover_shows_the_numbers_of_that_step(open_page):
         for metric in (ICL, IWL, FLIP_SHARE):
             value = row["metrics"][metric]
             assert float(cell(page, metric, "one")) == pytest.approx(value, abs=6e-4)
-    assert page.locator("#plot .dot").count() == 5
+    assert page.locator("#plot .dot").count() == 6
 
 
 def test_arrow_keys_read_values_too(open_page):
@@ -132,15 +139,128 @@ def test_log_steps_change_the_axis(open_page):
 def test_evaluators_and_measures_are_chosen(open_page):
     page = open_page([small()])
     shown = {metric for _, metric in curves(page)}
-    assert shown == {ICL, "icl_holdout/accuracy", IWL, FLIP_SHARE, "train/loss"}
-    page.get_by_label("CIWL accuracy").check()
+    assert shown == {ICL, "icl_holdout/accuracy", IWL, "ciwl/accuracy", FLIP_SHARE, "train/loss"}
+    page.get_by_label("Training sequences accuracy").check()
     page.get_by_label("IWL accuracy", exact=True).uncheck()
-    assert {metric for _, metric in curves(page)} == shown - {IWL} | {"ciwl/accuracy"}
+    assert {metric for _, metric in curves(page)} == shown - {IWL} | {"train/accuracy"}
     assert page.evaluate("document.activeElement.type") == "checkbox"  # the keyboard stays where it was
+    page.get_by_label("Training sequences accuracy").uncheck()
     page.locator("#view").select_option("probability")
     assert {metric for _, metric in curves(page)} == {"icl/probability", "train/loss"}
     page.locator("#view").select_option("loss")
     assert [metric for _, metric in curves(page)] == ["icl/loss", "train/loss"]
+
+
+def read_path(d):
+    """Return the points of a drawn line, (n, 2)."""
+    return np.array([[float(number) for number in point.split(",")] for point in d.strip("M").split("L")])
+
+
+@pytest.mark.parametrize(("seed", "log", "smooth"), [(0, False, "1"), (1, True, "1"), (2, False, "9")])
+def test_markers_lie_on_their_own_curves(open_page, seed, log, smooth):
+    page = open_page([small(seed=seed)])
+    page.locator("#smooth").select_option(smooth)
+    if log:
+        page.get_by_label("Log steps").check()
+    get = "all => all.map(e => [e.dataset.metric, e.getAttribute('d'), e.getAttribute('transform')])"
+    drawn = page.eval_on_selector_all("#plot .curve:not(.smooth)", get)
+    lines = {metric: read_path(d) for metric, d, _ in drawn}
+    events = page.eval_on_selector_all("#plot .event", get)
+    assert {metric for metric, _, _ in events} == {ICL, IWL, FLIP_SHARE}
+    for metric, d, where in events:
+        x, y = map(float, where.removeprefix("translate(").rstrip(")").split(","))
+        assert y == pytest.approx(np.interp(x, *lines[metric].T), abs=2)
+        corners = read_path(d.rstrip("Z"))
+        if len(corners) == 3:  # a triangle's middle, not that of the box about it
+            assert corners.mean(axis=0) == pytest.approx([0, 0], abs=0.01)
+
+
+def test_one_run_has_the_band_of_its_sequences(open_page):
+    run = small()
+    page = open_page([run])
+    assert page.locator("#plot .band").count() == 5  # each evaluator with hits; not the loss
+    steps, low, high = analyse([run]).bands["one", ICL]
+    values = np.array([row["metrics"][ICL] for row in run.rows])
+    normal = 1.96 * np.sqrt(values * (1 - values) / 64)  # far from 0 and 1 about what the bootstrap gives
+    inner = (values > 0.2) & (values < 0.8)
+    assert steps.tolist() == [row["step"] for row in run.rows] and inner.sum() > 3
+    assert ((low <= values) & (values <= high)).all()
+    assert (high - low)[inner] / 2 == pytest.approx(normal[inner], abs=0.03)
+    assert open_page([small(f"run-{n}", width=2**n) for n in range(4)]).locator("#plot .band").count() == 0
+
+
+def test_smoothing_leaves_what_was_measured(open_page):
+    page = open_page([small()])
+    find = f'#plot .curve[data-metric="{ICL}"]'
+    raw = read_path(page.locator(find).get_attribute("d"))
+    page.get_by_label("Smooth").select_option("5")
+    kept, smooth = (read_path(page.locator(find).nth(n).get_attribute("d")) for n in (0, 1))
+    reach = np.minimum(2, np.minimum(np.arange(20), np.arange(20)[::-1]))
+    means = [raw[i - r : i + r + 1, 1].mean() for i, r in enumerate(reach)]
+    assert (kept == raw).all() and smooth[:, 1] == pytest.approx(means, abs=0.11)
+    assert float(cell(page, ICL, "one")) == pytest.approx(small().rows[-1]["metrics"][ICL], abs=6e-4)
+
+
+def download(page, kind):
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=kind, exact=True).click()
+    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+
+def test_files_of_what_is_shown(open_page):
+    run = small("=HYPERLINK(1)")
+    page = open_page([run], accept_downloads=True)
+    page.get_by_label("Training sequences accuracy").check()
+    name, content = download(page, "CSV")
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    assert name == "transience-strategies.csv" and {row["run"] for row in rows} == {"'=HYPERLINK(1)"}
+    for metric in (ICL, "train/accuracy", "train/loss"):
+        own = [row for row in rows if row["metric"] == metric]
+        assert [int(row["step"]) for row in own] == [row["step"] for row in run.rows]
+        values = [row["metrics"][metric] for row in run.rows]
+        assert [float(row["value"]) for row in own] == pytest.approx(values, rel=1e-5)
+    low, high = analyse([run]).bands[run.name, ICL][1:]
+    own = [row for row in rows if row["metric"] == ICL]
+    assert [float(row["low"]) for row in own] == pytest.approx(low.tolist(), rel=1e-5)
+    assert [float(row["high"]) for row in own] == pytest.approx(high.tolist(), rel=1e-5)
+
+    drawing = ElementTree.fromstring(download(page, "SVG")[1])
+    texts = [
+        text for element in drawing.iter("{http://www.w3.org/2000/svg}text") for text in element.itertext()
+    ]
+    assert {"ICL accuracy", "CIWL accuracy", "Training sequences accuracy", "Training step"} <= set(texts)
+    lines = [
+        path for path in drawing.iter("{http://www.w3.org/2000/svg}path") if path.get("data-metric") == ICL
+    ]
+    assert lines[0].get("stroke") == "rgb(0, 114, 178)" and lines[0].get("fill") == "none"
+    assert "var(" not in ElementTree.tostring(drawing, encoding="unicode")
+
+    picture = Image.open(io.BytesIO(download(page, "PNG")[1])).convert("RGB")
+    assert picture.width == 2 * round(float(drawing.get("width")))
+    colours = {colour for _, colour in picture.getcolors(1 << 20)}
+    assert {(255, 255, 255), (0, 114, 178), (213, 94, 0)} <= colours  # paper, ICL, IWL
+
+
+def test_a_link_keeps_the_view(open_page, browser):
+    runs = [small(f"run {n}", width=2**n) for n in range(3)]
+    page = open_page(runs)
+    page.get_by_label("IWL accuracy", exact=True).uncheck()
+    page.get_by_label("run 1").uncheck()
+    page.get_by_label("Log steps").check()
+    page.get_by_label("Smooth").select_option("3")
+    shown = curves(page), axis_labels(page)
+    page.get_by_role("link", name="Link to this view").click()
+    address = page.url
+    other = page.context.new_page()
+    other.goto(address)
+    assert (curves(other), axis_labels(other)) == shown
+    assert not other.get_by_label("run 1").is_checked() and other.locator("#smooth").input_value() == "3"
+    other.evaluate("location.hash = '#view=nonsense&smooth=1e9&curves=icl+%3Cb%3E&runs=0+99+__proto__'")
+    other.wait_for_function("document.querySelectorAll('#plot .curve').length === 4")
+    assert {name for name, _ in curves(other)} == {"run 0"}  # what is known of it holds
+    assert (
+        other.locator("#view").input_value() == "strategies" and other.locator("#smooth").input_value() == "3"
+    )
 
 
 def test_two_runs_compare(open_page):
@@ -168,7 +288,7 @@ def test_replicas_have_a_mean_with_a_band(open_page):
     hover_step(page, 32_000)
     expected = sum(run.rows[-1]["metrics"][ICL] for run in runs) / 3
     assert float(cell(page, ICL, mean)) == pytest.approx(expected, abs=6e-4)
-    assert page.locator("#plot .band").count() == 5
+    assert page.locator("#plot .band").count() == 6
     page.get_by_label(mean).uncheck()
     assert page.locator("#plot .band").count() == 0
 
@@ -196,7 +316,7 @@ def test_hostile_names_and_values_do_not_run(open_page):
     page = open_page([hostile, small("plain", width=8)])
     assert page.evaluate("window.hacked") is None
     assert (
-        page.locator("img").count() == 0 and page.locator("main b").count() == 4
+        page.locator("img").count() == 0 and page.locator("main b").count() == 5
     )  # our own, in the definitions
     assert page.locator("#columns th").nth(1).inner_text().startswith("</script><img src=x")
     assert page.locator("#values tr").filter(has_text="<b>'").count() == 1

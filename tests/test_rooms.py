@@ -17,10 +17,11 @@ ORDER = (
     {"task"},
     {"summary"},
     {"models", "report"},
+    {"circuits"},
     {"training"},
     {"runs"},
     {"hub", "sweeps", "plan"},
-    {"data"},
+    {"data", "experiments"},
     {"metrics"},
     {"cli"},
 )
@@ -28,7 +29,13 @@ STEP = {room: number for number, rooms in enumerate(ORDER) for room in rooms}
 # What stands outside: the package itself, which hands on names, its entry point, and the address of metrics
 # pushed by 0.1.0.
 OUTSIDE = {"hf_icl", "__main__", "scoring"}
-PURE = ("hf_icl.sequences", "hf_icl.task.scoring", "hf_icl.task.evaluators", "hf_icl.summary")
+PURE = (
+    "hf_icl.sequences",
+    "hf_icl.task.scoring",
+    "hf_icl.task.evaluators",
+    "hf_icl.summary",
+    "hf_icl.circuits.heads",
+)
 OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "accelerate"}
 
 

@@ -1,5 +1,7 @@
 """The sampler: what a sequence depends on, mixtures, and errors. What each option draws is in test_plan."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,77 @@ def test_a_spec_draws_the_same_sequences_with_other_pools_of_exemplars():
         Sampler(spec, *layout, {"all": pool}, seed=0, stream=0).draw(0, 300) for pool in [(0, 5), (5, 20)]
     )
     assert torch.equal(few.class_ids, many.class_ids) and torch.equal(few.roles, many.roles)
+
+
+ALIKE = {"n_context": 8, "burst": 3}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"p_bursty": 0.5}, {"labels": "swapped"}, {"zipf": 1.5}, {"fillers": "different"}]
+)
+def test_without_replacement_no_exemplar_comes_twice_and_nothing_else_changes(more):
+    plain, different = (
+        make_sampler(
+            SequenceSpec(**ALIKE, **more, repeat_exemplars=repeats), labels=torch.arange(40)[:, None]
+        ).draw(0, 2000)
+        for repeats in (True, False)
+    )
+    for name in ("class_ids", "labels", "roles"):
+        assert torch.equal(getattr(plain, name), getattr(different, name))
+
+    def count_repeats(batch):
+        pairs = batch.class_ids * 1000 + batch.exemplar_ids
+        return sum(len(set(row)) < len(row) for row in pairs.tolist())
+
+    assert count_repeats(plain) > 300 and count_repeats(different) == 0
+    same = plain.exemplar_ids[:, 0] == different.exemplar_ids[:, 0]
+    assert same.all()  # the first place of all picks among all exemplars either way
+
+
+def test_without_replacement_every_order_of_exemplars_is_as_likely():
+    spec = SequenceSpec(n_context=2, burst=2, distractor=False, repeat_exemplars=False)
+    pools = {"train": torch.arange(1)}
+    sampler = Sampler(spec, torch.zeros(1, 1, dtype=torch.int64), pools, {"all": (4, 8)}, seed=0, stream=1)
+    rows = sampler.draw(0, 24_000).exemplar_ids.tolist()
+    counts = [rows.count(list(order)) for order in itertools.permutations(range(4, 8), 3)]
+    assert sum(counts) == 24_000
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("spec", "n_exemplars", "message"),
+    [
+        ({"n_context": 8, "burst": 3}, 5, "repeat_exemplars = False: one class may fill 6 places"),
+        ({"n_context": 8, "burst": 3, "fillers": "different"}, 3, "may fill 4 places"),
+        ({"n_context": 3, "burst": 0, "query": "absent"}, 2, "may fill 3 places"),
+        (
+            {"n_context": 4, "burst": 1, "matched_exemplars": True},
+            9,
+            "matched_exemplars = True: .*repeated on purpose",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_without_replacement_is_refused(spec, n_exemplars, message):
+    with pytest.raises(ConfigError, match=message):
+        pools = {"train": torch.arange(40)}, {"all": (0, n_exemplars)}
+        Sampler(
+            SequenceSpec(**spec, repeat_exemplars=False), torch.arange(40)[:, None], *pools, seed=0, stream=1
+        )
+
+
+def test_a_part_of_the_pool_by_rank():
+    for ranks, zipf, allowed in (
+        ((0, 0.25), 0.0, range(10)),
+        ((0.75, 1), 2.0, range(30, 40)),
+        ((0.5, 1), 0.0, range(20, 40)),
+    ):
+        sampler = make_sampler(SequenceSpec(ranks=ranks, zipf=zipf), labels=torch.arange(40)[:, None])
+        classes, counts = sampler.draw(0, 4000).class_ids[:, -1].unique(return_counts=True)
+        assert classes.tolist() == list(allowed)
+        expected = np.array([(number + 1.0) ** -zipf for number in allowed])
+        assert stats.chisquare(counts.numpy(), expected / expected.sum() * 4000).pvalue > 1e-3
+    with pytest.raises(ConfigError, match="ranks = .*two shares in rising order"):
+        SequenceSpec(ranks=(0.5, 0.2))
 
 
 def test_far_index():

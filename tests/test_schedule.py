@@ -25,7 +25,17 @@ def test_a_geometric_schedule_is_even_on_a_log_axis():
     assert due[-1] == 100_000
 
 
-@pytest.mark.parametrize("fields", [{}, {"every": 3, "per_decade": 2}, {"every": 0}, {"steps": (-1,)}])
+def test_an_early_grid_is_there_while_it_is_finer():
+    schedule = Schedule(every=250, early=10)
+    due = [step for step in range(3001) if schedule.is_due(step)]
+    assert {1, 2, 10, 126, 158, 794, 1000} <= set(due) and set(range(0, 3001, 250)) <= set(due)
+    assert all(step % 250 == 0 for step in due if step > 1000)  # 1,000 · 10^0.1 is 259 further
+    assert schedule.count(3000) == len(due) and schedule.count(90) == len([s for s in due if s < 90]) + 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"steps": [1], "early": 3}, {}, {"every": 3, "per_decade": 2}, {"every": 0}, {"steps": (-1,)}]
+)
 def test_bad_schedules_are_refused(fields):
     with pytest.raises(ConfigError):
         Schedule(**fields)

@@ -8,6 +8,8 @@ import pytest
 from scipy import stats
 
 from hf_icl.errors import RunError
+from hf_icl.history.columns import Columns
+from hf_icl.summary.curves import Curves
 from hf_icl.summary.intervals import (
     bootstrap_band,
     bootstrap_curve,
@@ -15,17 +17,10 @@ from hf_icl.summary.intervals import (
     draw_counts,
     stack_hits,
 )
-from hf_icl.summary.measures import (
-    MEASURES,
-    VERDICTS,
-    Curves,
-    CurveSummary,
-    describe_measures,
-    judge,
-    measures_of,
-)
-from hf_icl.summary.summary import summarize, summarize_history
-from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL, TRAIN_LOSS
+from hf_icl.summary.measures import MEASURES, CurveSummary, describe_measures, measures_of
+from hf_icl.summary.summary import prefer_context, summarize, summarize_history
+from hf_icl.summary.verdicts import VERDICTS, judge, tell_crossover
+from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL, PREFERENCE, TRAIN_LOSS
 
 NAN = float("nan")
 STEPS = [0, 100, 200, 300, 400]
@@ -41,13 +36,23 @@ def check(summary: CurveSummary, verdict: str | None, **measures):
     assert summary.verdict == verdict
 
 
+# The last tenth of training, [360, 400], lies between the last two evaluations a and b: it starts at
+# b + 0.4 (a − b), so its mean, the late value, is b + 0.2 (a − b).
 CASES = {
     # chance 1/2, peak 0.9: half level 0.7, met halfway from 0.5 to 0.9 and two thirds from 0.9 to 0.6
     "transient": (
         ([0.5, 0.9, 0.9, 0.6, 0.55], 0.5, "transient"),
         dict(onset_step=50, peak=0.9, peak_step=100, half_decay_step=200 + 100 * 2 / 3, final=0.55),
         # lost over [100, 400]: 0, 0, .3, .35 → areas 0, 15, 32.5 of 0.4 · 300
-        dict(persistence=0.05 / 0.4, area_lost=47.5 / 120),
+        # late .55 + .01; lowest .55; of all movement after the peak, 0 + .3 + .05, all is fall
+        dict(
+            persistence=0.05 / 0.4,
+            area_lost=47.5 / 120,
+            late=0.56,
+            late_persistence=0.06 / 0.4,
+            reemergence=0.01 / 0.4,
+            monotonicity=1.0,
+        ),
     ),
     "persistent": (
         ([0.0, 0.6, 1.0, 0.9, 0.8], 0.0, "persistent"),
@@ -80,9 +85,16 @@ CASES = {
         dict(persistence=0.0, area_lost=0.5),
     ),
     "two equal peaks: the first is the peak, the fall between them the half-decay": (
-        ([0.0, 0.8, 0.2, 0.8, 0.6], 0.0, "persistent"),
+        ([0.0, 0.8, 0.2, 0.8, 0.6], 0.0, "fading"),
         dict(onset_step=50, peak=0.8, peak_step=100, half_decay_step=100 + 400 / 6, final=0.6),
-        dict(persistence=0.75, area_lost=(30 + 30 + 10) / 240),
+        # late .64 after the lowest .2; movement .6 + .6 + .2 for a net fall of .2
+        dict(
+            persistence=0.75,
+            area_lost=(30 + 30 + 10) / 240,
+            late_persistence=0.8,
+            reemergence=0.44 / 0.8,
+            monotonicity=0.2 / 1.4,
+        ),
     ),
     "there at the first evaluation": (
         ([0.9, 0.5, 0.1, 0.0, 0.0], 0.0, "transient"),
@@ -93,6 +105,21 @@ CASES = {
         ([0.5, 0.9, 0.7, 0.5, 0.3], 0.5, "transient"),
         dict(onset_step=50, peak=0.9, peak_step=100, half_decay_step=200, final=0.3),
         dict(persistence=-0.5, area_lost=(10 + 30 + 50) / 120),
+    ),
+    "a fade under way": (
+        ([0.0, 0.9, 0.9, 0.8, 0.65], 0.0, "fading"),
+        dict(onset_step=50, peak=0.9, peak_step=100, half_decay_step=None, final=0.65),
+        dict(persistence=0.65 / 0.9, late=0.68, late_persistence=0.68 / 0.9, reemergence=0.03 / 0.9),
+    ),
+    "half-decay passed, and come back": (
+        ([0.0, 1.0, 0.3, 0.9, 0.9], 0.0, "fading"),
+        dict(onset_step=50, peak=1.0, peak_step=100, half_decay_step=100 + 500 / 7, final=0.9),
+        dict(persistence=0.9, late_persistence=0.9, reemergence=0.6, monotonicity=0.1 / 1.3),
+    ),
+    "low at one last evaluation after a peak in the last tenth": (
+        ([0.0, 0.0, 0.0, 0.1, 0.9], 0.0, "still rising"),
+        dict(onset_step=300 + 100 * 0.35 / 0.8, peak=0.9, peak_step=400, half_decay_step=None, final=0.9),
+        dict(persistence=1.0, late_persistence=0.74 / 0.9, reemergence=None, monotonicity=None),
     ),
     "flat at chance": (
         ([0.5] * 5, 0.5, "never emerged"),
@@ -157,33 +184,43 @@ def test_measures_do_not_depend_on_the_unit_of_steps():
                 assert b == pytest.approx(a * (64 if name.endswith("_step") else 1))
 
 
-def loop_measures(steps, v, c):
+def loop_measures(steps, v, c, f):
     """The measures once more, as plain loops over one curve: the twin of the vectorised ones."""
     p = max(v)
     k = next(i for i, x in enumerate(v) if x == p)
-    out = dict.fromkeys(measures_of(FLIP_SHARE)) | {"peak": p, "peak_step": steps[k], "final": v[-1]}
-    if p <= c or p - c < 0.2 * (1 - c):
+    fine = np.linspace(steps[-1] - 0.1 * (steps[-1] - steps[0]), steps[-1], 20_001)
+    late = float(np.interp((fine[1:] + fine[:-1]) / 2, steps, v).mean())
+    out = dict.fromkeys(measures_of(FLIP_SHARE))
+    out |= {"peak": p, "peak_step": steps[k], "final": v[-1], "late": late}
+    if p <= c or p - c < 0.2 * (1 - c) or p <= f:
         return out, "never emerged"
     h = c + (p - c) / 2
 
     def meet(i, level):
         return steps[i - 1] + (level - v[i - 1]) / (v[i] - v[i - 1]) * (steps[i] - steps[i - 1])
 
-    i = next(i for i, x in enumerate(v) if x >= h)
-    out["onset_step"] = meet(i, h) if i else steps[0]
+    from_floor = max(c, f) + (p - max(c, f)) / 2
+    i = next(i for i, x in enumerate(v) if x >= from_floor)
+    out["onset_step"] = meet(i, from_floor) if i else steps[0]
     later = [i for i in range(k + 1, len(v)) if v[i] < h]
     out["half_decay_step"] = meet(later[0], h) if later else None
     out["persistence"] = (v[-1] - c) / (p - c)
+    out["late_persistence"] = (late - c) / (p - c)
     if k < len(v) - 1:
+        out["reemergence"] = max(0, late - min(v[k + 1 :])) / (p - c)
+        moved = sum(abs(v[i + 1] - v[i]) for i in range(k, len(v) - 1))
+        out["monotonicity"] = (p - v[-1]) / moved if moved else None
         lost = sum((steps[i + 1] - steps[i]) * (p - (v[i] + v[i + 1]) / 2) for i in range(k, len(v) - 1))
         out["area_lost"] = lost / (p - c) / (steps[-1] - steps[k])
     falls = [i for i in range(1, len(v)) if v[i - 1] >= 0.5 > v[i]]
     out["crossover_step"] = meet(falls[-1], 0.5) if falls and v[-1] < 0.5 else None
     edge = steps[-1] - 0.1 * (steps[-1] - steps[0])
     gain = p - max(x for s, x in zip(steps, v, strict=True) if s < edge)
-    if out["persistence"] < 0.5:
+    if gain >= 0.02 * (1 - c) and out["persistence"] >= 0.5:
+        return out, "still rising"
+    if out["late_persistence"] < 0.5:
         return out, "transient"
-    return out, "still rising" if gain >= 0.02 * (1 - c) else "persistent"
+    return out, "fading" if out["late_persistence"] < 0.8 or later else "persistent"
 
 
 def test_vectorised_measures_agree_with_loops():
@@ -194,14 +231,17 @@ def test_vectorised_measures_agree_with_loops():
         values = np.clip(
             chance + rng.choice([0.1, 0.5, 1]) * rng.normal(0.2, 0.3, (4, steps.size)), 0, 1
         ).round(1 + trial % 2)  # coarse values, for ties and exact hits of a level
-        batch = Curves(steps, values, chance)
+        floor = [0.0, 0.3][trial % 2]
+        batch = Curves(steps, values, chance, floor)
         found = {name: one.find(batch) for name, one in measures_of(FLIP_SHARE).items()}
         verdicts = judge(batch)
         for row, curve in enumerate(values.tolist()):
-            expected, verdict = loop_measures(steps.tolist(), curve, chance)
+            expected, verdict = loop_measures(steps.tolist(), curve, chance, floor)
             assert VERDICTS[verdicts[row]] == verdict
             for name, value in expected.items():
-                assert found[name][row] == pytest.approx(NAN if value is None else value, nan_ok=True), name
+                assert found[name][row] == pytest.approx(
+                    NAN if value is None else value, nan_ok=True, rel=1e-5, abs=1e-5
+                ), name
 
 
 def history(**metrics):
@@ -223,7 +263,11 @@ def test_history_summary():
     )
     summary = summarize_history(rows, {ICL: 0.0, IWL: 0.0, FLIP_SHARE: 0.5, "icl/probability": 0.1})
     assert summary.verdict == "transient"
-    assert set(summary.curves) == {ICL, IWL, FLIP_SHARE}
+    assert set(summary.curves) == {ICL, IWL, FLIP_SHARE, PREFERENCE}
+    # S = E_IWL / (E_ICL + E_IWL): 1/2, 1/1.2, .6/1, .2/1, .2/1.2; 1/2 is met a quarter of the way
+    # from .6 to .2
+    assert summary.curves[PREFERENCE].peak == pytest.approx(1 / 1.2)
+    assert summary.curves[PREFERENCE].crossover_step == pytest.approx(225)
     assert summary.crossover_step == pytest.approx(250)
     assert summary.iwl_onset_step == pytest.approx(200)
     assert (summary.loss_at_peak, summary.loss_at_end, summary.loss_falls) == (1.0, 0.1, True)
@@ -251,6 +295,40 @@ def test_history_summary_of_what_is_not_there():
 def test_crossover(share, crossover):
     found = summarize_history(history(**{FLIP_SHARE: share}), {FLIP_SHARE: 0.5}).crossover_step
     assert found == (None if crossover is None else pytest.approx(crossover))
+
+
+def test_without_a_crossover_it_is_said_on_which_side_the_share_stayed():
+    for share, said in (
+        ([0.5, 0.49, 0.51, 0.45, 0.2], "never in context"),
+        ([0.5, 0.9, 0.9, 0.9, 0.8], "in context to the end"),
+    ):
+        found = summarize(STEPS, share, 0.5, metric=FLIP_SHARE)
+        assert found.crossover_step is None and tell_crossover(found.verdict) == said
+    assert tell_crossover(None) is None
+
+
+def test_onset_is_measured_from_the_floor_up():
+    """Naming any label of the context gives 1/2: half of the rise from there to .9 is .7, not (0 + .9)/2."""
+    values = [0.0, 0.5, 0.5, 0.9, 0.9]
+    assert summarize(STEPS, values, 0.0).onset_step == pytest.approx(90)
+    assert summarize(STEPS, values, 0.0, floor=0.5).onset_step == pytest.approx(250)
+
+
+def test_what_a_default_run_showed_at_12_000_steps_is_a_fade_under_way():
+    """Peak .957 at 1,750; .65 of it left at 12,000, where it was called persistent."""
+    steps, icl = [0, 500, 1750, 6000, 9000, 10_800, 12_000], [0.03, 0.85, 0.957, 0.93, 0.8, 0.7, 0.65]
+    assert summarize(steps, icl, 1 / 32, floor=0.5).verdict == "fading"
+    assert summarize([*steps[:-1], 18_000], [*icl[:-1], 0.12], 1 / 32, floor=0.5).verdict == "transient"
+    assert (
+        summarize(steps, [0.03, 0.85, 0.957, 0.95, 0.94, 0.93, 0.95], 1 / 32, floor=0.5).verdict
+        == "persistent"
+    )
+
+
+def test_where_neither_errs_nothing_is_preferred():
+    rows = history(**{ICL: [0.0, 1.0, 1.0, 0.5, 1.0], IWL: [0.0, 1.0, 0.5, 1.0, NAN]})
+    steps, values = prefer_context(Columns.of(rows))
+    assert steps.tolist() == STEPS[:4] and values.tolist() == [0.5, 0.5, 1.0, 0.0]
 
 
 def test_every_measure_is_defined():

@@ -23,14 +23,17 @@ from hf_icl.locks import hold
 from hf_icl.report import write_report
 from hf_icl.report.sweep import draw_sweep, list_sweep
 from hf_icl.runs.config import load_config
+from hf_icl.runs.extend import extend
 from hf_icl.runs.presets import list_presets
 from hf_icl.runs.run import Run
 from hf_icl.sweeps import Sweep, SweepConfig, list_points, load_sweep, share_out, train_sweep
-from hf_icl.sweeps.jobs import MAX_STACKED, count_workers
+from hf_icl.sweeps.engines import Work
+from hf_icl.sweeps.jobs import MAX_STACKED, Job, count_workers, tell_alone
+from hf_icl.sweeps.progress import SweepProgress
 from hf_icl.sweeps.sweep import read_last_step
 from hf_icl.sweeps.worker import train_job
 from hf_icl.task.evaluators import ICL
-from tests.programs import ROOT, TINY, environment
+from tests.programs import TINY, environment
 from tests.report_histories import make_run
 
 STRENGTH = "training.regularization.strength"
@@ -65,7 +68,23 @@ def test_points_stand_beside_the_grid_and_may_be_nested():
     )
     points = list_points(sweep)
     assert [point.config.model.n_layers for point in points] == [1, 1, 3]
-    assert [point.name for point in points][2] == "seed=0,n_layers=3,positions=rotary"
+    assert [point.name for point in points][2] == "n_layers=3,positions=rotary,seed=0"
+
+
+def test_names_read_well_and_end_with_the_seed():
+    groups = "training.regularization.groups"
+    grid = {"seed": [0, 1], groups: [["mlp"], ["mlp", "head"], None]}
+    points = list_points(make_sweep(grid=grid, set={STRENGTH: 0.1}, labels={groups: "L2 on"}))
+    assert [point.name for point in points][:4] == [
+        "L2-on=mlp,seed=0", "L2-on=mlp+head,seed=0", "L2-on=null,seed=0", "L2-on=mlp,seed=1",
+    ]  # fmt: skip
+
+
+def test_steps_of_a_sweep_replace_the_every_of_its_base():
+    sweep = SweepConfig(grid={"seed": [0, 1]}, set={"evaluate": {"steps": [5, 10]}})
+    assert {point.config.evaluate.steps for point in list_points(sweep)} == {(5, 10)}
+    sweep = SweepConfig(base="gpt2-2x64", grid={"seed": [0, 1]}, set={"model.pretrained": "somewhere"})
+    assert [point.config.model.backbone for point in list_points(sweep)] == [None, None]
 
 
 def test_of_other_kinds_the_settings_in_common_are_compared():
@@ -119,7 +138,7 @@ def test_files_that_are_no_sweeps(tmp_path, text):
 
 
 def test_the_example_is_24_replicas_of_the_default():
-    points = list_points(load_sweep(ROOT / "examples/sweeps/l2.yaml"))
+    points = list_points(load_sweep("l2"))
     strengths = [point.values[STRENGTH] for point in points]
     assert len(points) == 24 and min(strengths) == 0 and max(strengths) == 1e-3
     assert {(len(set(strengths)), len({point.config.seed for point in points}))} == {(6, 4)}
@@ -156,10 +175,48 @@ def test_what_cannot_be_stacked_is_a_job_of_its_own():
 
 def test_runs_go_on_with_those_that_are_as_far_and_the_longest_job_comes_first():
     configs = configs_of(*(["training.steps=1000", f"seed={seed}"] for seed in range(6)))
-    jobs = share_out(configs, 2, {"1": 400, "3": 400, "5": 900})
+    jobs = share_out(configs, 1, {"1": 400, "3": 400, "5": 900})
     assert [(job.names, job.start, job.cost) for job in jobs] == [
-        (("0", "2"), 0, 2000), (("4",), 0, 1000), (("1",), 400, 600), (("3",), 400, 600), (("5",), 900, 100),
+        (("0", "2", "4"), 0, 3000), (("1", "3"), 400, 1200), (("5",), 900, 100),
     ]  # fmt: skip
+
+
+def test_a_stack_is_not_split_for_one_odd_run():
+    """Each stack compiles anew: a third of the work is no reason to do so twice."""
+    few = [["model.n_layers=2", f"seed={seed}"] for seed in range(3)]
+    jobs = share_out(configs_of(*([f"seed={seed}"] for seed in range(8)), *few), 2)
+    assert [len(job.names) for job in jobs] == [8, 3]
+    assert [len(job.names) for job in share_out(configs_of(*few), 2)] == [2, 1]
+    data = [
+        ["task.bank.n_classes=30"],
+        ["task.bank.n_exemplars=5"],
+        ["task.train={n_context: 4, burst: 1, zipf: 1}"],
+    ]
+    assert len(share_out(configs_of([], *data), 1)) == 1
+
+
+def test_why_a_run_is_trained_alone_is_told_beforehand():
+    configs = configs_of([], ["seed=1"], ["model.n_layers=2", "seed=3"], ["training.keep_best=icl/accuracy"])
+    told = {job.names: tell_alone(configs, job) for job in share_out(configs, 1)}
+    assert told == {
+        ("0", "1"): "", ("2",): "alone: others differ in model.n_layers",
+        ("3",): "alone: its steps cannot be stacked",
+    }  # fmt: skip
+
+
+def test_the_time_left_is_told_by_steps_and_not_by_what_came_before_them(monkeypatch):
+    clock = iter([0.0, 60.0, 70.0, 80.0, 80.0])
+    monkeypatch.setattr("hf_icl.sweeps.progress.time.monotonic", lambda: next(clock))
+    works = [Work(Job(("a", "b"), 0, 1000), "at work")]
+    progress = SweepProgress(Console(quiet=True), None)
+    assert "? steps/s · ? left" in progress.headline(works, [0])
+    assert "? steps/s · ? left" in progress.headline(
+        works, [100]
+    )  # after a minute: 200 steps, so far in no time
+    progress.headline(works, [100])
+    assert progress.headline(works, [400]).endswith(
+        "800 of 2,000 steps, all runs together · 30 steps/s · 0:40 left"
+    )
 
 
 def test_as_many_workers_as_cores_have_threads_for(monkeypatch):
@@ -234,9 +291,41 @@ def test_a_finished_sweep_is_left_as_it_is_and_points_can_be_added(trained):
     assert {name for job in added.share_out(1) for name in job.names} == set(added.points) - set(sweep.points)
 
 
+def test_a_finished_sweep_is_given_more_steps(tmp_path):
+    """To the bytes of one that was made for them, but for the row of the step at which it had ended."""
+    grid, settings = {"seed": [0, 1]}, {STRENGTH: 0.01, "training.steps": 50}
+    short = make_sweep(grid=grid, set=settings, labels={})
+    train_sweep(Sweep(short, tmp_path / "mine"), n_workers=1)
+    longer = make_sweep(grid=grid, set=settings | {"training.steps": 100, "evaluate": 25}, labels={})
+    sweep = Sweep(longer, tmp_path / "mine")
+    assert [(job.names, job.start, job.steps) for job in sweep.share_out(1)] == [
+        (("seed=0", "seed=1"), 50, 100)
+    ]
+    sweep.create_runs()
+    with pytest.raises(ConfigError, match="training.steps = 100: the run has 100 steps"):
+        extend(Run.open(sweep.run_folder("seed=0")), 100)
+    assert not sweep.is_done("seed=0")
+    train_sweep(sweep, n_workers=1)
+    assert sweep.share_out(1) == [] and not Sweep(longer, tmp_path / "mine").share_out(1)
+    whole = Sweep(
+        make_sweep(grid=grid, set=settings | {"training.steps": 100}, labels={}), tmp_path / "whole"
+    )
+    train_sweep(whole, n_workers=1)
+    for name in ("seed=0", "seed=1"):
+        mine, theirs = (Run.open(each.run_folder(name)) for each in (sweep, whole))
+        assert [row for row in mine.history.rows if row["step"] != 50] == list(theirs.history.rows)
+        assert (mine.folder / "model.safetensors").read_bytes() == (
+            theirs.folder / "model.safetensors"
+        ).read_bytes()
+        assert mine.about["extended"][0]["steps"] == 50
+        assert json.loads((mine.folder / "report/transience.json").read_text())["runs"][0]["last_step"] == 100
+    with pytest.raises(RunError, match="not changed or taken away"):
+        Sweep(short, tmp_path / "mine")
+
+
 def test_points_cannot_be_changed_or_taken_away(trained, tmp_path):
     sweep, _, _ = trained
-    with pytest.raises(RunError, match="does not have: L2=0.003,n_layers=1. Points can be added"):
+    with pytest.raises(RunError, match="does not have: L2=0.003,n_layers=1. Points and steps can be added"):
         Sweep(sweep.config.replace(grid={STRENGTH: [0]}), sweep.folder)
     with pytest.raises(RunError, match="not changed"):
         Sweep(sweep.config.replace(set=dict(sweep.config.set) | {"training.steps": 7}), sweep.folder)
@@ -336,7 +425,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, monkeypatch):
     done = CliRunner().invoke(cli.app, ["sweep", "mine.yaml", "--dry-run", "--workers", "1"])
     assert done.exit_code == 0, done.output
     assert "4 runs, 0 finished; 1 at work at a time. Folder: runs/mine" in done.output
-    assert "stack of 3: seed=0,n_layers=1 … seed=2,n_layers=1, steps 0 to 100" in done.output
+    assert "stack of 3: n_layers=1,seed=0 … n_layers=1,seed=2, steps 0 to 100" in done.output
+    assert "n_layers=2,seed=0, steps 0 to 100 (alone: others differ in model.n_layers)" in done.output
     assert os.listdir(tmp_path) == ["mine.yaml"]
 
 
@@ -358,13 +448,15 @@ def test_measures_against_a_setting(tmp_path):
     assert head == [
         "width",
         "runs",
+        "ICL emerged",
         "peak",
-        "final value",
-        "persistence",
+        "late value",
+        "persistence, late",
         "half-decay, step",
         "verdict on ICL",
     ]
     assert [row[:2] for row in cells] == [["0", "3"], ["1", "3"], ["64", "3"], ["1000", "1"]]
+    assert [row[2] for row in cells] == ["3 of 3", "3 of 3", "3 of 3", "1 of 1"]
     assert cells[0][-1] == "transient in 3 of 3" and cells[3][-1] == "transient"
     page = (tmp_path / "index.html").read_text()
     assert "What varies" in page and "data:image/png;base64," in page and "img-src data:" in page
@@ -374,7 +466,7 @@ def test_measures_against_a_setting(tmp_path):
     assert axes.get_xscale() == "symlog" and axes.get_xlim()[0] < 0 < 1000 < axes.get_xlim()[1]
     line = axes.containers[0].lines[0]
     assert line.get_xdata().tolist() == [0, 1, 64, 1000]
-    assert line.get_ydata().tolist() == [row["measures"]["persistence"]["value"] for row in rows]
+    assert line.get_ydata().tolist() == [row["measures"]["late_persistence"]["value"] for row in rows]
 
 
 def test_settings_without_order_stand_side_by_side(tmp_path):

@@ -75,7 +75,10 @@ def test_a_finished_run_opens_evaluates_and_reports(old):
     before = json.loads((old / "finished/report/transience.json").read_text())["runs"][0]
     found = write_report([read_record(run.folder)], run.folder / "report").document["runs"][0]
     assert found["verdict"] == before["verdict"] == "never emerged"
-    assert found["measures"] == before["measures"]
+    for metric, measures in before["measures"].items():  # there are more by now; those of then are the same
+        for name, entry in measures.items():
+            if name != "onset_step" or metric == "iwl/accuracy":  # by now measured from the floor up
+                assert entry.items() <= found["measures"][metric][name].items(), (metric, name)
 
 
 def test_a_stopped_run_goes_on(old):

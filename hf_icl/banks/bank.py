@@ -37,25 +37,30 @@ class BankConfigBase(Config, abc.ABC):
     """Under what its exemplars may be used, as the Hub names it; None: that of what they are made from."""
 
     seed: int | None = pydantic.Field(
-        None, ge=0, lt=2**63, description="Seed of features, split and labels; null: the run's seed."
+        default=None, ge=0, lt=2**63, description="Seed of features, split and labels; null: the run's seed."
     )
-    n_classes: int = pydantic.Field(768, ge=1, le=2**24, description="Training classes.")
+    n_classes: int = pydantic.Field(default=768, ge=1, le=2**24, description="Training classes.")
     n_holdout_classes: int = pydantic.Field(
-        128, ge=0, le=2**24, description="Classes that are never trained on and have no label of their own."
+        default=128,
+        ge=0,
+        le=2**24,
+        description="Classes that are never trained on and have no label of their own.",
     )
     n_exemplars: int = pydantic.Field(
-        20, ge=1, le=2**20, description="Exemplars of each class, those held out included."
+        default=20, ge=1, le=2**20, description="Exemplars of each class, those held out included."
     )
     n_holdout_exemplars: int = pydantic.Field(
-        0, ge=0, description="Last exemplars of each class, kept from the training pool."
+        default=0, ge=0, description="Last exemplars of each class, kept from the training pool."
     )
     n_labels: int | None = pydantic.Field(
-        None,
+        default=None,
         ge=1,
         le=2**24,
         description="Labels that the classes share at random; null: labels of their own for every class.",
     )
-    labels_per_class: int = pydantic.Field(1, ge=1, description="Different labels of each class (polysemy).")
+    labels_per_class: int = pydantic.Field(
+        default=1, ge=1, description="Different labels of each class (polysemy)."
+    )
 
     @abc.abstractmethod
     def load(self, *, seed: int, progress: bool = False) -> Bank:
@@ -78,6 +83,17 @@ class BankConfigBase(Config, abc.ABC):
     def is_stackable(self) -> bool:
         """Whether models of such a bank have a linear encoder or a table of ids,
         as compiled and stacked steps need."""
+        return False
+
+    @property
+    def n_head_labels(self) -> int:
+        """Labels that a model's head needs, as `assign_labels` counts them."""
+        return self.n_classes * self.labels_per_class if self.n_labels is None else self.n_labels
+
+    @property
+    def sizes_shape_model(self) -> bool:
+        """Whether a model's shapes depend on how many classes and exemplars there are, the head's aside:
+        those of a table of ids do, those of a linear encoder do not."""
         return False
 
     @property

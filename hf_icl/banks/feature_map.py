@@ -19,8 +19,10 @@ class BlurPCAConfig(Config):
     """Blur the drawings and keep their principal components: no whitening, one scale for all features."""
 
     kind: Literal["blur_pca"] = "blur_pca"
-    sigma: float = pydantic.Field(1.5, gt=0, le=32, description="Standard deviation of the blur, in pixels.")
-    n_components: int = pydantic.Field(64, ge=1, le=1024, description="Principal components kept.")
+    sigma: float = pydantic.Field(
+        default=1.5, gt=0, le=32, description="Standard deviation of the blur, in pixels."
+    )
+    n_components: int = pydantic.Field(default=64, ge=1, le=1024, description="Principal components kept.")
 
 
 def fit_features(

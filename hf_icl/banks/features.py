@@ -37,28 +37,28 @@ class FeaturesConfig(BankConfigBase):
         "datasets.load_dataset.",
     )
     features: str | None = pydantic.Field(
-        None,
+        default=None,
         description="Tensor of the .safetensors, or column of the dataset; null: the only one that it can "
         "be.",
     )
     labels: str | None = pydantic.Field(
-        None,
+        default=None,
         description="Class of each row: a .npy file, a tensor of the .safetensors, or a column of the "
         "dataset (null: label). Null for an array of shape (classes, exemplars, …).",
     )
-    split: str = pydantic.Field("train", min_length=1, description="Split of the dataset.")
+    split: str = pydantic.Field(default="train", min_length=1, description="Split of the dataset.")
     size: int | None = pydantic.Field(
-        None,
+        default=None,
         ge=2,
         le=1024,
         description="Height and width that a dataset's images are resized to; null: as they are.",
     )
     n_classes: int = pydantic.Field(ge=1, description="Training classes, chosen by the seed.")
     n_holdout_classes: int = pydantic.Field(
-        0, ge=0, description="Classes never trained on, chosen by the seed."
+        default=0, ge=0, description="Classes never trained on, chosen by the seed."
     )
     n_exemplars: int | None = pydantic.Field(
-        None,
+        default=None,
         ge=1,
         description="Exemplars of each class, the first so many; null: all, which must be equally many.",
     )

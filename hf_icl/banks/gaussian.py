@@ -26,12 +26,15 @@ class GaussianConfig(BankConfigBase):
 
     kind: Literal["gaussian"] = "gaussian"
     licence: ClassVar[str] = "apache-2.0"
-    dim: int = pydantic.Field(64, ge=1, le=65536, description="Features of an exemplar, D.")
+    dim: int = pydantic.Field(default=64, ge=1, le=65536, description="Features of an exemplar, D.")
     eps: float = pydantic.Field(
-        1.2, ge=0, le=1000, description="Within-class noise in units of the distance of a class mean from 0."
+        default=1.2,
+        ge=0,
+        le=1000,
+        description="Within-class noise in units of the distance of a class mean from 0.",
     )
     n_labels: int | None = pydantic.Field(
-        32,
+        default=32,
         ge=1,
         description="Labels that the classes share at random; null: labels of their own for every class.",
     )

@@ -44,31 +44,31 @@ class OmniglotConfig(BankConfigBase):
     kind: Literal["omniglot"] = "omniglot"
     licence: ClassVar[str] = "mit"
     source: str = pydantic.Field(
-        AUTHORS_URL,
+        default=AUTHORS_URL,
         min_length=1,
         description="Folder with images_background and images_evaluation, zipped or extracted; or an "
         "http(s) address that the two zip archives lie under.",
     )
     size: int | None = pydantic.Field(
-        None,
+        default=None,
         ge=2,
         le=512,
         description="Height and width in pixels; null: as drawn (105), with a feature map 28.",
     )
     augment: bool = pydantic.Field(
-        False, description="Make the 8 flips and rotations of a character classes of their own."
+        default=False, description="Make the 8 flips and rotations of a character classes of their own."
     )
     feature_map: BlurPCAConfig | None = pydantic.Field(
-        None, description="Fixed map from drawings to vectors; null: the drawings themselves."
+        default=None, description="Fixed map from drawings to vectors; null: the drawings themselves."
     )
     n_classes: int = pydantic.Field(
-        1600, ge=1, description="Training classes: characters, or with augment 8 per character."
+        default=1600, ge=1, description="Training classes: characters, or with augment 8 per character."
     )
     n_holdout_classes: int = pydantic.Field(
-        23, ge=0, description="Classes never trained on, counted in the same way."
+        default=23, ge=0, description="Classes never trained on, counted in the same way."
     )
     n_exemplars: int | None = pydantic.Field(
-        None, ge=1, description="Drawings of each character, the first so many; null: all 20."
+        default=None, ge=1, description="Drawings of each character, the first so many; null: all 20."
     )
 
     @pydantic.model_validator(mode="after")

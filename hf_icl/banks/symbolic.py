@@ -20,7 +20,7 @@ class SymbolicConfig(BankConfigBase):
     kind: Literal["symbolic"] = "symbolic"
     licence: ClassVar[str] = "apache-2.0"
     n_exemplars: int = pydantic.Field(
-        1,
+        default=1,
         ge=1,
         le=2**20,
         description="Exemplars of each class. A fresh table of embeddings knows nothing of classes: with "
@@ -30,6 +30,11 @@ class SymbolicConfig(BankConfigBase):
     @property
     def is_stackable(self) -> bool:
         """Ids have a table."""
+        return True
+
+    @property
+    def sizes_shape_model(self) -> bool:
+        """A table has a row for each id."""
         return True
 
     def load(self, *, seed: int, progress: bool = False) -> Bank:

@@ -42,30 +42,38 @@ class VocabularyConfig(BankConfigBase):
     kind: Literal["vocabulary"] = "vocabulary"
     source: str = pydantic.Field(min_length=1, description="A checkpoint: a folder, or a name on the Hub.")
     revision: str | None = pydantic.Field(
-        None, min_length=1, description="Branch, tag or commit on the Hub; null: main."
+        default=None, min_length=1, description="Branch, tag or commit on the Hub; null: main."
     )
-    n_classes: int = pydantic.Field(1600, ge=1, le=2**24, description="Training classes, grouped first.")
-    n_exemplars: int = pydantic.Field(10, ge=1, le=2**20, description="Tokens of each class.")
+    n_classes: int = pydantic.Field(
+        default=1600, ge=1, le=2**24, description="Training classes, grouped first."
+    )
+    n_exemplars: int = pydantic.Field(default=10, ge=1, le=2**20, description="Tokens of each class.")
     n_labels: int | None = pydantic.Field(
-        None,
+        default=None,
         ge=1,
         le=2**24,
         description="Label tokens that the classes share at random; null: label tokens of their own for "
         "every class.",
     )
     metric: Literal["cosine", "euclidean"] = pydantic.Field(
-        "cosine",
+        default="cosine",
         description="Distance that makes neighbours; by the Euclidean one, short rows are near to "
         "everything.",
     )
     vectors: bool = pydantic.Field(
-        False, description="Give the rows of the embedding matrix as vectors, not the ids of the tokens."
+        default=False,
+        description="Give the rows of the embedding matrix as vectors, not the ids of the tokens.",
     )
 
     @property
     def n_label_tokens(self) -> int:
         """Tokens set aside as labels."""
         return self.n_labels or self.n_classes * self.labels_per_class
+
+    @property
+    def is_stackable(self) -> bool:
+        """Vectors have a linear encoder; a language model reads ids by itself."""
+        return self.vectors
 
     def load(self, *, seed: int, progress: bool = False) -> Bank:
         """Group the checkpoint's tokens, see `load_vocabulary`."""

@@ -10,27 +10,64 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+import hf_icl
+from hf_icl.runs.presets import list_presets
+from hf_icl.sweeps.examples import list_examples
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="When in-context learning appears in a Hugging Face model, and when it fades.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at the sequences of a task, export or publish them.")
+claims_app = typer.Typer(help="List the claims that can be reproduced, or explain one.")
 metrics_app = typer.Typer(no_args_is_help=True, help="Metrics for `evaluate`.")
 app.add_typer(data_app, name="data")
+app.add_typer(claims_app, name="claims")
 app.add_typer(metrics_app, name="metrics")
 console = Console()
 
+
+def complete_presets(incomplete: str) -> list[tuple[str, str]]:
+    """Return the presets that a word on the command line may become, for the shell's completion."""
+    return [item for item in list_presets().items() if item[0].startswith(incomplete)]
+
+
+def complete_sweeps(incomplete: str) -> list[tuple[str, str]]:
+    """Return the example sweeps that a word on the command line may become."""
+    return [item for item in list_examples().items() if item[0].startswith(incomplete)]
+
+
 Source = Annotated[
-    str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="A preset (see `hf-icl presets`) or a file.")
+    str,
+    typer.Argument(
+        metavar="[PRESET|FILE.yaml]",
+        help="A preset (see `hf-icl presets`) or a file.",
+        autocompletion=complete_presets,
+    ),
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]…", help="Settings on top of it.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Public = Annotated[bool, typer.Option("--public", help="Let everyone see it; default: private.")]
 NSequences = Annotated[int, typer.Option("--count", "-n", help="Training sequences.", min=1)]
 WithExemplars = Annotated[bool, typer.Option(help="Write the exemplars too, not only their indices.")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(f"hf-icl {hf_icl.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command's name."""
 
 
 def say(text: str) -> None:
@@ -55,8 +92,12 @@ def quiet_transformers() -> None:
 @contextmanager
 def quiet_hub() -> Iterator[None]:
     """Silence the client's own bars and remarks; the command's status line shows progress."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging as hub_logging,
+    )
 
     bars, level = not are_progress_bars_disabled(), hub_logging.get_verbosity()
     disable_progress_bars()

@@ -16,8 +16,10 @@ from hf_icl.errors import DivergedError, HfIclError, LostProcessError
 # Each adds its commands to the app; this is their order in --help.
 # isort: off
 import hf_icl.cli.run  # noqa: F401
+import hf_icl.cli.circuits  # noqa: F401
 import hf_icl.cli.hub  # noqa: F401
 import hf_icl.cli.sweep  # noqa: F401
+import hf_icl.cli.claims  # noqa: F401
 import hf_icl.cli.data  # noqa: F401
 # isort: on
 

@@ -6,13 +6,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from hf_icl.cli.app import console, quiet_hub, say
 from hf_icl.errors import ConfigError, HubError, RunError
+
+if TYPE_CHECKING:
+    from hf_icl.hub.target import Target
+    from hf_icl.runs.config import RunConfig
 
 NOT_ALL_PUSHED = 3  # exit code
 
@@ -43,8 +47,8 @@ def make_target(
     space: str | None,
     dataset: str | None,
     wait: float,
-    config=None,
-):
+    config: RunConfig | None = None,
+) -> Target:
     """Return where to push, from words of the command line; of a run that is yet to train,
     check that it can be."""
     from hf_icl.hub.publisher import choose_steps

@@ -192,24 +192,29 @@ def plan(
 @app.command()
 def presets(
     name: Annotated[
-        str | None, typer.Argument(help="Print this preset with every default written out.")
+        str | None, typer.Argument(help="Print this preset, every default written out, or this sweep.")
     ] = None,
 ) -> None:
-    """List the presets, or print one as YAML to start from.
+    """List the presets and the example sweeps, or print one as YAML to start from.
 
     Example: `hf-icl presets transience-omniglot-12l > mine.yaml`
     """
     from hf_icl.runs.presets import list_presets
+    from hf_icl.sweeps.examples import find_sweep, list_examples
 
+    if name in list_examples():
+        sys.stdout.write(find_sweep(name).read_text("utf-8"))
+        return
     if name is not None:
         from hf_icl.runs.config import load_config
 
         sys.stdout.write(yaml.safe_dump(load_config(name).to_dict(), sort_keys=False))
         return
-    table = Table("preset", "what it is", box=None)
-    for preset, line in list_presets().items():
-        table.add_row(f"[bold]{preset}", line)
-    console.print(table)
+    for what, listed in (("preset", list_presets()), ("sweep", list_examples())):
+        table = Table(what, "what it is", box=None)
+        for one, line in listed.items():
+            table.add_row(f"[bold]{one}", escape(line))
+        console.print(table)
 
 
 def _free_folder(name: str) -> Path:
@@ -276,6 +281,9 @@ def _write_and_show(records: list, folder: Path, card: Path | None = None) -> No
     for row in list_table(runs):
         table.add_row(f"{title_metric(row.metric)}, {row.title}", *map(escape, row.cells))
     for run in runs:
-        console.print(f"[bold]{escape(run['name'])}[/]: {escape(describe_run(run))}", highlight=False)
+        verdict = run["verdict"] or "no verdict yet"
+        console.print(
+            f"[bold]{escape(run['name'])}: {verdict}.[/] {escape(describe_run(run))}", highlight=False
+        )
     console.print(table)
     say(f"Report: {report.page}")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.cli.app import app, console, say
+from hf_icl.cli.app import app, complete_sweeps, console, say
 
 
 class Engine(StrEnum):
@@ -22,8 +22,15 @@ class Engine(StrEnum):
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="What varies; see examples/sweeps/.")],
-    output: Annotated[Path | None, typer.Option(help="The sweep's folder; default: runs/FILE.")] = None,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXAMPLE|FILE.yaml",
+            help="What varies: a file, or an example's name.",
+            autocompletion=complete_sweeps,
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option(help="The sweep's folder; default: runs/EXAMPLE.")] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes at a time; default: as the file says, or one per GPU or core."),
@@ -43,22 +50,34 @@ def sweep(
 
     The same command goes on where it stopped, whatever stopped it; points may have been added to the file.
 
-    Example: `hf-icl sweep examples/sweeps/l2.yaml --output runs/l2`
+    FILE.yaml holds:
 
-    Example: `hf-icl sweep l2.yaml --engine ray --address auto`
+    - `base`: a preset or a run's file; `set`: settings of all runs, `key: value`, as `hf-icl run` takes them
+
+    - `grid`: `key: [values]`, a run for each combination; `points`: a list of further runs, `{key: value, …}`
+
+    - `labels`: `key: word`, what a key is called in names and figures; `workers`: processes at a time
+
+    `hf-icl presets` lists the examples; `hf-icl presets l2 > mine.yaml` writes one down to start from.
+
+    Example: `hf-icl sweep l2 --output runs/l2`
+
+    Example: `hf-icl sweep mine.yaml --engine ray --address auto`
     """
     from hf_icl.sweeps import Sweep, load_sweep, train_sweep
+    from hf_icl.sweeps.jobs import tell_alone
     from hf_icl.sweeps.train import choose_n_workers
 
-    config = load_sweep(file)
-    made = Sweep(config, output or Path("runs") / file.stem)
+    config = load_sweep(source)
+    made = Sweep(config, output or Path("runs") / Path(source).stem)
     n_workers = workers or choose_n_workers(made, engine, address)
     jobs = made.share_out(n_workers)
     n_left = sum(len(job.names) for job in jobs)
     n_done = len(made.points) - n_left
     say(f"{len(made.points)} runs, {n_done} finished; {n_workers} at work at a time. Folder: {made.folder}")
     for job in jobs:
-        say(f"  {job}, steps {job.start:,} to {job.steps:,}")
+        why = tell_alone({name: point.config for name, point in made.points.items()}, job)
+        say(f"  {job}, steps {job.start:,} to {job.steps:,}" + (f" ({why})" if why else ""))
     if dry_run:
         return
     with console.status("Checking runs …") as status:

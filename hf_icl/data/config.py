@@ -32,11 +32,13 @@ class DatasetConfig(Config):
     task: TaskConfig = pydantic.Field(
         default_factory=TaskConfig, description="Bank, sequences and evaluators."
     )
-    n_sequences: int = pydantic.Field(100_000, ge=1, lt=2**63, description="Rows of the split train.")
+    n_sequences: int = pydantic.Field(default=100_000, ge=1, lt=2**63, description="Rows of the split train.")
     with_exemplars: bool = pydantic.Field(
-        False, description="Whether rows hold the exemplars, not only their ids."
+        default=False, description="Whether rows hold the exemplars, not only their ids."
     )
-    seed: int = pydantic.Field(0, ge=0, lt=2**63, description="Seed of sequences and (by default) bank.")
+    seed: int = pydantic.Field(
+        default=0, ge=0, lt=2**63, description="Seed of sequences and (by default) bank."
+    )
 
     @pydantic.model_validator(mode="after")
     def _check_split_names(self) -> Self:

@@ -14,6 +14,7 @@ import pyarrow.json
 
 from hf_icl.history.lines import check_lines
 
+Numbers = Sequence[float] | np.ndarray
 SMALL_BYTES = 1 << 20  # up to here Python reads JSON soon enough
 HITS = b',"hits":{'  # as a row is written
 NO_COUNT, NO_VALUE = -1, -np.inf  # what a row does not say; a diverged loss is not-a-number
@@ -88,7 +89,7 @@ class Columns:
         return (steps, values) if known.all() else (steps[known], values[known])
 
 
-def clean_points(steps: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def clean_points(steps: Numbers, values: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Return finite points by rising step, the last of equal steps, as two float64 arrays of one length.
 
     >>> clean_points([2, 1, 2], [0.5, None, 0.7])

@@ -25,6 +25,8 @@ class RunRecord:
         chance: Chance level by metric name.
         n_sequences: Evaluation sequences by evaluator name.
         bank: What is known of the exemplars, see `hf_icl.banks.facts`; empty where it was not kept.
+        circuits: What was measured of checkpoints by `hf-icl circuits`: rows of `heads` and `effects`, JSON
+            types only; empty where nothing was.
     """
 
     name: str
@@ -34,6 +36,7 @@ class RunRecord:
     chance: Mapping[str, float]
     n_sequences: Mapping[str, int]
     bank: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    circuits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def columns(self) -> Columns:

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi
+from transformers import PreTrainedModel
 
+from hf_icl.circuits.instrument import find_instruments
 from hf_icl.errors import HubError
 from hf_icl.hub.bounds import finish_within
 from hf_icl.hub.contents import is_ours
@@ -20,7 +22,6 @@ from hf_icl.hub.pull import fetch_files, pull_run
 from hf_icl.hub.remote import Remote
 from hf_icl.models.build import load_model
 from hf_icl.runs.run import MODEL_FILES
-from hf_icl.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -68,25 +69,57 @@ def measure_revisions(
         HubError: If the Hub cannot be reached, there is no run with revisions, or one cannot be measured.
     """
     remote = Remote(repo_id, api=api)
-    late = f"{repo_id}: {max_seconds:g} seconds were not enough. Try again."
     with tempfile.TemporaryDirectory() as scratch:
         bounds = {"max_gigabytes": max_gigabytes, "max_seconds": max_seconds}
         run = pull_run(repo_id, Path(scratch) / "run", api=api, **bounds)
         task = run.build_task()
+        instruments = find_instruments(run.config.evaluate.instruments)
         rows = {row["step"]: row["metrics"] for row in run.history.rows}
-        revisions = finish_within(max_seconds, lambda: list_revisions(remote), late)
-        if not revisions:
-            way_on = f"Push some with: hf-icl push RUN {repo_id}"
-            raise HubError(f"{repo_id}: no revision is tagged step-…. {way_on}")
-        for step, (tag, commit) in track(revisions.items()):
-            fetch = partial(_fetch_model, remote, commit, max_gigabytes)
-            cached = finish_within(max_seconds, fetch, late)
-            folder = Path(scratch) / tag
-            folder.mkdir()
-            for name, path in cached.items():
-                shutil.copyfile(path, folder / name)
-            yield Remeasured(step, tag, _measure(task, folder, f"{repo_id}, {tag}"), rows.get(step))
-            shutil.rmtree(folder)
+        for step, (tag, commit) in track(find_revisions(remote, max_seconds).items()):
+            model = load_revision(remote, tag, commit, **bounds)
+            try:
+                metrics, _ = task.measure(model, instruments=instruments)
+            except Exception as error:  # a model's settings decide what it runs into
+                said = f"{type(error).__name__}: {error}"
+                raise HubError(f"{repo_id}, {tag}: its model cannot be measured ({said}).") from error
+            yield Remeasured(step, tag, metrics, rows.get(step))
+
+
+def find_revisions(remote: Remote, max_seconds: float = 3600.0) -> dict[int, tuple[str, str]]:
+    """Return the step revisions of a published run by rising step: tag and commit.
+
+    Raises:
+        HubError: If the Hub cannot be reached, or there is none.
+    """
+    revisions = finish_within(max_seconds, lambda: list_revisions(remote), _late(remote, max_seconds))
+    if not revisions:
+        way_on = f"Push some with: hf-icl push RUN {remote.repo_id}"
+        raise HubError(f"{remote.repo_id}: no revision is tagged step-…. {way_on}")
+    return revisions
+
+
+def load_revision(
+    remote: Remote, tag: str, commit: str, *, max_gigabytes: float = 10.0, max_seconds: float = 3600.0
+) -> PreTrainedModel:
+    """Fetch the model of one revision, and load it.
+
+    Raises:
+        HubError: If the Hub cannot be reached, it is larger than allowed, or no model that can be loaded.
+    """
+    fetch = partial(_fetch_model, remote, commit, max_gigabytes)
+    cached = finish_within(max_seconds, fetch, _late(remote, max_seconds))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in cached.items():
+            shutil.copyfile(path, Path(folder) / name)
+        try:
+            return load_model(folder)
+        except Exception as error:  # a model's settings decide what it runs into
+            said = str(error).replace(folder, "what came")
+            raise HubError(f"{remote.repo_id}, {tag}: its model cannot be loaded ({said}).") from error
+
+
+def _late(remote: Remote, max_seconds: float) -> str:
+    return f"{remote.repo_id}: {max_seconds:g} seconds were not enough. Try again."
 
 
 def _fetch_model(remote: Remote, commit: str, max_gigabytes: float) -> dict[str, Path]:
@@ -95,11 +128,3 @@ def _fetch_model(remote: Remote, commit: str, max_gigabytes: float) -> dict[str,
         name: file for name, file in files.items() if any(fnmatchcase(name, each) for each in MODEL_FILES)
     }
     return fetch_files(remote, commit, models, max_gigabytes)
-
-
-def _measure(task: Task, folder: Path, name: str) -> dict[str, float]:
-    try:
-        metrics, _ = task.measure(load_model(folder))
-    except Exception as error:  # a model's settings decide what it runs into
-        raise HubError(f"{name}: its model cannot be measured ({type(error).__name__}: {error}).") from error
-    return metrics

@@ -32,12 +32,14 @@ class Selection(Config):
     """
 
     steps: Literal["all", "geometric", "landmarks"] | tuple[int, ...] = pydantic.Field(
-        "geometric",
+        default="geometric",
         description="all; geometric: ever further apart; landmarks: around onset, peak, half-decay and "
         "crossover of a finished history; or a list of steps.",
     )
-    max_revisions: int = pydantic.Field(20, ge=1, description="The most revisions.")
-    max_gigabytes: float = pydantic.Field(10.0, gt=0, description="The most that they may take together.")
+    max_revisions: int = pydantic.Field(default=20, ge=1, description="The most revisions.")
+    max_gigabytes: float = pydantic.Field(
+        default=10.0, gt=0, description="The most that they may take together."
+    )
 
     def choose(self, available: Sequence[int], summary: Mapping[str, Any] | None = None) -> list[int]:
         """Return the steps to publish, in order.
@@ -79,18 +81,20 @@ class Target(Config):
     """A model repository on the Hub, and what of a run goes there."""
 
     repo_id: str = pydantic.Field(pattern=r"^[\w.-]+/[\w.-]+$", description="user/name.")
-    public: bool = pydantic.Field(False, description="Whether everyone may see it.")
+    public: bool = pydantic.Field(default=False, description="Whether everyone may see it.")
     selection: Selection = pydantic.Field(default_factory=Selection, description="Which steps are published.")
     space: str | None = pydantic.Field(
-        None, pattern=r"^[\w.-]+/[\w.-]+$", description="A static Space for the report's page, user/name."
+        default=None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="A static Space for the report's page, user/name.",
     )
     dataset: str | None = pydantic.Field(
-        None,
+        default=None,
         pattern=r"^[\w.-]+/[\w.-]+$",
         description="The data set on the Hub that holds the sequences, user/name.",
     )
     wait_seconds: float = pydantic.Field(
-        600.0, gt=0, description="Longest wait for the Hub when everything else is done."
+        default=600.0, gt=0, description="Longest wait for the Hub when everything else is done."
     )
 
     def save(self, run: Path) -> None:

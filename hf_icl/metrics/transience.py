@@ -22,8 +22,8 @@ Args:
 Returns:
     n_evaluations: Evaluations that counted.
     chance: As given.
-    verdict: 'never emerged', 'transient', 'still rising' or 'persistent'; None with fewer than two
-        evaluations.
+    verdict: 'never emerged', 'transient', 'fading', 'still rising' or 'persistent'; None with fewer than
+        two evaluations.
 """ + "".join(
     f"    {measure['name']}: {measure['words']}\n"
     for measure in describe_measures()

@@ -16,21 +16,25 @@ from hf_icl.sequences.spec import Places
 class NetworkFields(Config):
     """The shape of the native network. The defaults are those of the laptop regime."""
 
-    n_layers: int = pydantic.Field(2, ge=1, description="Transformer blocks.")
-    d_model: int = pydantic.Field(64, ge=1, description="Width of the residual stream.")
-    n_heads: int = pydantic.Field(8, ge=1, description="Attention heads per block; must divide d_model.")
-    mlp_ratio: float = pydantic.Field(4.0, ge=0, description="MLP width over d_model; 0 is attention-only.")
+    n_layers: int = pydantic.Field(default=2, ge=1, description="Transformer blocks.")
+    d_model: int = pydantic.Field(default=64, ge=1, description="Width of the residual stream.")
+    n_heads: int = pydantic.Field(
+        default=8, ge=1, description="Attention heads per block; must divide d_model."
+    )
+    mlp_ratio: float = pydantic.Field(
+        default=4.0, ge=0, description="MLP width over d_model; 0 is attention-only."
+    )
     positions: Literal["learned", "sinusoidal", "rotary", "none"] = pydantic.Field(
-        "learned",
+        default="learned",
         description="learned: a table, added; sinusoidal: fixed, added; rotary: turns queries and keys; "
         "none.",
     )
     max_time: float = pydantic.Field(
-        30.0,
+        default=30.0,
         gt=1,
         description="Longest wavelength of sinusoidal positions, in places. The papers' is 30, not 10,000.",
     )
-    layer_norm: bool = pydantic.Field(True, description="LayerNorm before attention, MLP and head.")
+    layer_norm: bool = pydantic.Field(default=True, description="LayerNorm before attention, MLP and head.")
 
     def check_shape(self) -> None:
         """Raise `ConfigError` unless the fields fit each other."""
@@ -55,27 +59,29 @@ class LearnerFields(Config):
     """How exemplars and labels reach a backbone, and how answers are read."""
 
     places: Places = pydantic.Field(
-        "paired", description="interleaved: exemplar and label in places of their own; paired: summed in one."
+        default="paired",
+        description="interleaved: exemplar and label in places of their own; paired: summed in one.",
     )
     tie_labels: bool = pydantic.Field(
-        False, description="Whether the head's weight is the label table itself; the head has no bias then."
+        default=False,
+        description="Whether the head's weight is the label table itself; the head has no bias then.",
     )
     label_init_std: float = pydantic.Field(
-        0.3, ge=0, description="Standard deviation at which the label table starts."
+        default=0.3, ge=0, description="Standard deviation at which the label table starts."
     )
     exemplar_scale: float = pydantic.Field(
-        1.0, gt=0, description="Factor on exemplars before the encoder; nothing for ids."
+        default=1.0, gt=0, description="Factor on exemplars before the encoder; nothing for ids."
     )
 
 
 class LoraSettings(Config):
     """Low-rank adapters instead of full fine-tuning, by peft."""
 
-    rank: int = pydantic.Field(8, ge=1, description="Rank of the adapters.")
-    alpha: float = pydantic.Field(16, gt=0, description="Their scale is alpha / rank.")
-    dropout: float = pydantic.Field(0.0, ge=0, lt=1, description="Dropout before them.")
+    rank: int = pydantic.Field(default=8, ge=1, description="Rank of the adapters.")
+    alpha: float = pydantic.Field(default=16, gt=0, description="Their scale is alpha / rank.")
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1, description="Dropout before them.")
     target_modules: tuple[str, ...] | None = pydantic.Field(
-        None, description="Names of the modules that get one; null: every linear map but the head."
+        default=None, description="Names of the modules that get one; null: every linear map but the head."
     )
 
 
@@ -83,27 +89,31 @@ class ModelConfig(NetworkFields, LearnerFields):
     """The network: our own causal transformer, any backbone of transformers, or a pretrained checkpoint."""
 
     backbone: dict[str, Any] | None = pydantic.Field(
-        None,
+        default=None,
         description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is "
         "unused.",
     )
     pretrained: str | None = pydantic.Field(
-        None,
+        default=None,
         description="A checkpoint to fine-tune instead, a folder or an id on the Hub; it keeps its "
         "tokenizer.",
     )
-    revision: str | None = pydantic.Field(None, description="Branch, tag or commit of that checkpoint.")
+    revision: str | None = pydantic.Field(
+        default=None, description="Branch, tag or commit of that checkpoint."
+    )
     dtype: Literal["float32", "bfloat16"] = pydantic.Field(
-        "float32", description="Type of the pretrained weights in memory."
+        default="float32", description="Type of the pretrained weights in memory."
     )
     lora: LoraSettings | None = pydantic.Field(
-        None, description="Fit low-rank adapters on a pretrained language model, instead of all its weights."
+        default=None,
+        description="Fit low-rank adapters on a pretrained language model, instead of all its weights.",
     )
     fill_tokens: bool = pydantic.Field(
-        False, description="In tokens form, start a fresh table of token embeddings from the bank's vectors."
+        default=False,
+        description="In tokens form, start a fresh table of token embeddings from the bank's vectors.",
     )
     encoder: Literal["auto", "resnet"] = pydantic.Field(
-        "auto",
+        default="auto",
         description="auto: linear map, or embedding for a bank of ids; resnet: the paper's, for images.",
     )
 

@@ -13,6 +13,20 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from hf_icl.errors import ConfigError
 from hf_icl.models.transformer_config import CausalTransformerConfig
 
+# Families whose attention is written into their own modules, not looked up by name, and what maps the outputs
+# of their heads to the residual stream; None: no module of its own does.
+OWN_ATTENTION: dict[str, str | None] = {
+    "bloom": "self_attention.dense",
+    "codegen": "attn.out_proj",
+    "falcon": "self_attention.dense",
+    "gpt_neo": "attn.attention.out_proj",
+    "gptj": "attn.out_proj",
+    "mpt": "attn.out_proj",
+    "xglm": "self_attn.out_proj",
+    "xlnet": None,
+}
+# What the last norm of a backbone is called, beside its list of blocks.
+FINAL_NORM = re.compile(r"(final_)?(layer_?)?norm(_f)?|ln_f")
 # Inside a backbone, the module path decides: h.0.attn.c_attn, layers.1.self_attn.q_proj, layers.0.fc1,
 # blocks.0.mlp.2
 ATTENTION = re.compile(r"(^|[._])(attn|attention)([._]|$)")

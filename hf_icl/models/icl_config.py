@@ -15,17 +15,17 @@ from hf_icl.sequences.spec import count_places
 
 
 class _Learner(LearnerFields):
-    n_labels: int = pydantic.Field(32, ge=2, description="Labels that the head tells apart.")
-    n_context: int = pydantic.Field(4, ge=1, description="Exemplar-label pairs before the query.")
+    n_labels: int = pydantic.Field(default=32, ge=2, description="Labels that the head tells apart.")
+    n_context: int = pydantic.Field(default=4, ge=1, description="Exemplar-label pairs before the query.")
     exemplar_shape: tuple[pydantic.PositiveInt, ...] = pydantic.Field(
-        (64,), description="Of one exemplar; () for ids."
+        default=(64,), description="Of one exemplar; () for ids."
     )
     encoder: Literal["linear", "embedding", "resnet"] = pydantic.Field(
-        "linear",
+        default="linear",
         description="linear: flattened, then a linear map; embedding: a table of n_ids rows; resnet: for "
         "drawings.",
     )
-    n_ids: int | None = pydantic.Field(None, ge=1, description="Rows of that table.")
+    n_ids: int | None = pydantic.Field(default=None, ge=1, description="Rows of that table.")
 
     @pydantic.model_validator(mode="after")
     def _check_exemplars(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_icl.errors import ConfigError
@@ -13,6 +13,8 @@ from hf_icl.models.transformer_config import CausalTransformerConfig
 
 LEARNED_POSITION_STD = 0.02
 ROTARY_BASE = 10_000.0
+PLAIN = (None, "eager", "sdpa")  # attention that is computed here; others are looked up by name
+ALL_ATTENTION_FUNCTIONS = AttentionInterface()
 
 
 def make_sinusoidal_table(
@@ -74,8 +76,11 @@ def rotate(vectors: Tensor, table: Tensor) -> Tensor:
 class CausalAttention(nn.Module):
     """Multi-head causal self-attention with one linear map for queries, keys and values."""
 
-    def __init__(self, config: CausalTransformerConfig) -> None:
+    is_causal = True  # what registered functions read where there is no mask
+
+    def __init__(self, config: CausalTransformerConfig, layer_idx: int = 0) -> None:
         super().__init__()
+        self.config, self.layer_idx = config, layer_idx
         self.n_heads = config.n_heads
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
         self.out = nn.Linear(config.d_model, config.d_model)
@@ -88,13 +93,15 @@ class CausalAttention(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
         if turns is not None:
             query, key = rotate(query, turns), rotate(key, turns)
-        weights = None
-        if need_weights:
-            weights = weigh_causally(query, key)
-            mixed = weights @ value
+        name, weights = self.config._attn_implementation, None
+        if name not in PLAIN:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+            mixed, weights = attend(self, query, key, value, None, scaling=key.shape[-1] ** -0.5)
+        elif need_weights:
+            mixed, weights = eager_attention_forward(self, query, key, value)
         else:
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(batch, places, width)), weights
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2)
+        return self.out(mixed.reshape(batch, places, width)), weights
 
     def read_last(self, x: Tensor, turns: Tensor | None) -> Tensor:
         """Return what `forward` gives at the last place alone, shape (batch, 1, d_model).
@@ -111,6 +118,17 @@ class CausalAttention(nn.Module):
         scores = (query * key).sum(-1) / key.shape[-1] ** 0.5
         mixed = (scores.softmax(dim=1)[..., None] * value).sum(1)
         return self.out(mixed.view(batch, 1, width))
+
+
+def eager_attention_forward(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None = None, **_: object
+) -> tuple[Tensor, Tensor]:
+    """Return the mixed values (batch, places, heads, head width) and the weights, in plain steps.
+
+    Called so, and with these arguments, in every family of transformers that looks attention up by name.
+    """
+    weights = weigh_causally(query, key)
+    return (weights @ value).transpose(1, 2), weights
 
 
 def weigh_causally(query: Tensor, key: Tensor) -> Tensor:
@@ -136,11 +154,11 @@ def weigh_causally(query: Tensor, key: Tensor) -> Tensor:
 class Block(nn.Module):
     """Attention, then an MLP (Linear, GELU, Linear) if there is one, each added to the residual stream."""
 
-    def __init__(self, config: CausalTransformerConfig) -> None:
+    def __init__(self, config: CausalTransformerConfig, layer_idx: int = 0) -> None:
         super().__init__()
         width, hidden = config.d_model, int((config.mlp_ratio or 0) * config.d_model)
         self.attention_norm = nn.LayerNorm(width) if config.layer_norm else nn.Identity()
-        self.attention = CausalAttention(config)
+        self.attention = CausalAttention(config, layer_idx)
         self.mlp_norm = nn.LayerNorm(width) if config.layer_norm and hidden else nn.Identity()
         self.mlp = (
             nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)) if hidden else None
@@ -188,7 +206,7 @@ class CausalTransformerModel(PreTrainedModel):
             self.positions = FixedPositions(config.max_places, width, config.max_time)
         elif config.positions == "rotary":
             self.positions = FixedPositions(config.max_places, width // config.n_heads, ROTARY_BASE)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = nn.LayerNorm(width) if config.layer_norm else nn.Identity()
         self.post_init()
 
@@ -217,7 +235,8 @@ class CausalTransformerModel(PreTrainedModel):
             output_hidden_states: Also return the stream before the first block and after each, the last one
                 normed.
             last_place_only: Compute only what the last place needs (the last block's queries and MLP
-                elsewhere are left out). Not with the two above, which then win.
+                elsewhere are left out). Not with the two above, nor with an attention function of others,
+                which then win.
 
         Returns:
             `last_hidden_state` (batch, places, d_model), or (batch, 1, d_model) with `last_place_only`;
@@ -237,11 +256,11 @@ class CausalTransformerModel(PreTrainedModel):
         need_weights = self.config.output_attentions if output_attentions is None else output_attentions
         keep_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         x, turns = self._add_positions(inputs_embeds)
+        last_place_only &= self.config._attn_implementation in PLAIN and not (need_weights or keep_all)
         states, attentions = [], []
         for depth, block in enumerate(self.blocks, start=1):
             states.append(x)
-            last_only = last_place_only and depth == len(self.blocks) and not (need_weights or keep_all)
-            x, weights = block(x, turns, need_weights, last_only)
+            x, weights = block(x, turns, need_weights, last_place_only and depth == len(self.blocks))
             attentions.append(weights)
         x = self.final_norm(x)
         return BaseModelOutput(

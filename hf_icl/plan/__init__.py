@@ -3,12 +3,4 @@ checkpoints."""
 
 from hf_icl.lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "hf_icl.plan.budget": ("Budget", "estimate"),
-        "hf_icl.plan.memory": ("Memory",),
-        "hf_icl.plan.meter": ("StepCost", "measure_forward", "measure_step", "without_memory"),
-        "hf_icl.plan.table": ("render_budget",),
-    },
-)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -2,11 +2,4 @@
 
 from hf_icl.lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "hf_icl.report.analysis": ("Analysis", "analyse"),
-        "hf_icl.report.card": ("render_card",),
-        "hf_icl.report.write": ("Report", "write_report"),
-    },
-)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

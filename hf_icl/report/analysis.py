@@ -12,24 +12,32 @@ from typing import Any
 import numpy as np
 
 from hf_icl.history.record import RunRecord, group_replicas, label_group
-from hf_icl.summary import measures
+from hf_icl.report.heads import analyse_circuits
+from hf_icl.summary import curves, measures, verdicts
 from hf_icl.summary.intervals import (
     LEVEL,
     N_RESAMPLES,
+    Band,
     Intervals,
     bootstrap_band,
     bootstrap_curve,
+    bootstrap_median,
     bootstrap_replicas,
     stack_hits,
 )
-from hf_icl.summary.measures import MEASURES, measures_of
+from hf_icl.summary.measures import MEASURES, CurveSummary, measures_of
 from hf_icl.summary.summary import Summary, find_floor, summarize_history
+from hf_icl.summary.verdicts import VERDICTS, tell_crossover
 from hf_icl.task.evaluators import ICL, TRAIN_LOSS
 
 SCHEMA_VERSION = 1
 SEED = 0
 MAX_RESAMPLED = 1000  # evaluations; of more, so many evenly spaced ones give the intervals
 POINTS_PER_CURVE = 2000  # that charts draw
+THRESHOLDS = {
+    curves: ("EMERGED_RISE", "LATE_WINDOW"),
+    verdicts: ("TRANSIENT_PERSISTENCE", "FADING_PERSISTENCE", "RISING_WINDOW", "RISING_GAIN"),
+}
 Mean = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -41,14 +49,20 @@ class Analysis:
         runs: At least one; of one that diverged, the rows before.
         groups: The runs in groups whose configs differ in seeds alone, in order of first appearance.
         document: The content of `transience.json`, JSON types only (no NaN).
-            `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences; in
-            `groups` (of two runs or more) it is the mean over `n` replicas with an interval over replicas. An
-            interval is null where there is none; its upper end is null where it lies beyond training.
+            `runs[i].measures[metric][measure]` is `{"value", "interval"}`, over evaluation sequences, and of
+            a crossover that is not there also `why`. In `groups` (of two runs or more) it is the mean over
+            `n` replicas with an interval over replicas; of a step also the `median` and its interval, where
+            a replica in which the event never comes counts as later than all. An interval is null where there
+            is none; its upper end is null where it lies beyond training, and so is a median.
+            Runs whose heads were measured also have `heads` (see `HeadsSummary`), and `effects` if any were.
+        bands: By name of run and of metric, what its evaluation sequences leave open: steps, and the low and
+            the high end of a 95 % band.
     """
 
     runs: tuple[RunRecord, ...]
     groups: list[list[RunRecord]]
     document: dict[str, Any]
+    bands: dict[tuple[str, str], Band] = dataclasses.field(default_factory=dict, repr=False)
     _means: dict[tuple[str, str], Mean | None] = dataclasses.field(default_factory=dict, repr=False)
 
     def average(self, group: Sequence[RunRecord], metric: str) -> Mean | None:
@@ -65,19 +79,20 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
     diverged = {run.name: find_divergence(run) for run in runs}
     runs = [cut_at_divergence(run) for run in runs]
     groups = group_replicas(runs)
-    analysed = {run.name: _analyse_run(run, diverged[run.name]) for run in runs}
-    thresholds = ("EMERGED_RISE", "TRANSIENT_PERSISTENCE", "RISING_WINDOW", "RISING_GAIN")
+    bands: dict[tuple[str, str], Band] = {}
+    analysed = {run.name: _analyse_run(run, diverged[run.name], bands) for run in runs}
+    thresholds = {name: getattr(home, name) for home, names in THRESHOLDS.items() for name in names}
     bootstrap = {"level": LEVEL, "n_resamples": N_RESAMPLES, "seed": SEED, "max_evaluations": MAX_RESAMPLED}
     document = {
         "schema_version": SCHEMA_VERSION,
         "hf_icl_version": metadata.version("hf-icl"),
         "bootstrap": bootstrap,
-        "thresholds": {name.lower(): getattr(measures, name) for name in thresholds},
+        "thresholds": {name.lower(): value for name, value in thresholds.items()},
         "definitions": measures.describe_measures(),
         "runs": list(analysed.values()),
         "groups": [_analyse_group(group, analysed) for group in groups if len(group) > 1],
     }
-    return Analysis(tuple(runs), groups, make_json_safe(document))
+    return Analysis(tuple(runs), groups, make_json_safe(document), bands)
 
 
 def find_divergence(run: RunRecord) -> int | None:
@@ -107,7 +122,8 @@ def cut_at_divergence(run: RunRecord) -> RunRecord:
     return dataclasses.replace(run, rows=list(rows))
 
 
-def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
+def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, str], Band]) -> dict[str, Any]:
+    """Return a run's entry in the document; its bands are added to those given."""
     summary = summarize_history(run.rows, run.chance)
     rows = _choose_rows(run, summary)
     found: dict[str, dict[str, Any]] = {}
@@ -118,11 +134,9 @@ def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
         intervals = _bootstrap(run, rows, metric)
         icl_intervals = intervals if metric == ICL else icl_intervals
         ends = intervals.measures if intervals else {}
-        found[metric] = {
-            name: {"value": value, "interval": None if value is None else ends.get(name)}
-            for name in measures_of(metric)
-            for value in [getattr(curve, name) if diverged is None or _is_early(name) else None]
-        }
+        if intervals:
+            bands[run.name, metric] = intervals.band
+        found[metric] = _list_measures(metric, curve, ends, ended=diverged is None)
     if summary.loss_at_end is not None and diverged is None:
         loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
         found[TRAIN_LOSS] = {name: {"value": value, "interval": None} for name, value in loss.items()}
@@ -140,9 +154,22 @@ def _analyse_run(run: RunRecord, diverged: int | None) -> dict[str, Any]:
         "chance": dict(run.chance),
         "n_sequences": dict(run.n_sequences),
         "bank": dict(run.bank),
+        **analyse_circuits(run, summary.curves[ICL].peak_step if ICL in summary.curves else None),
         "config": dict(run.config),
         "provenance": dict(run.provenance),
     }
+
+
+def _list_measures(
+    metric: str, curve: CurveSummary, ends: Mapping[str, Any], *, ended: bool
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, one in measures_of(metric).items():
+        value = getattr(curve, name) if ended or _is_early(name) else None
+        found[name] = {"value": value, "interval": None if value is None else ends.get(name)}
+        if ended and one.of_shares and value is None and (why := tell_crossover(curve.verdict)):
+            found[name]["why"] = why
+    return found
 
 
 def _choose_rows(run: RunRecord, summary: Summary) -> list[Mapping[str, Any]]:
@@ -158,6 +185,8 @@ def _choose_rows(run: RunRecord, summary: Summary) -> list[Mapping[str, Any]]:
 
 
 def _bootstrap(run: RunRecord, rows: Sequence[Mapping[str, Any]], metric: str) -> Intervals | None:
+    if metric not in run.chance:
+        return None  # computed from two evaluators, each with sequences of its own
     n_sequences = run.n_sequences.get(metric.rpartition("/")[0], 0)
     steps, hits = stack_hits(rows, metric, n_sequences)
     floor = find_floor(metric, run.chance)
@@ -170,17 +199,28 @@ def _analyse_group(group: Sequence[RunRecord], analysed: Mapping[str, Any]) -> d
     for metric in dict.fromkeys(metric for run in runs for metric in run["measures"]):
         of_runs = [run["measures"].get(metric, {}) for run in runs]
         for name in dict.fromkeys(name for of_run in of_runs for name in of_run):
-            values = [of_run[name]["value"] if name in of_run else None for of_run in of_runs]
-            mean = bootstrap_replicas(values, seed=SEED)
-            interval = None if mean.low is None else (mean.low, mean.high)
-            found.setdefault(metric, {})[name] = {"value": mean.mean, "interval": interval, "n": mean.n}
+            found.setdefault(metric, {})[name] = _average(name, [of_run.get(name, {}) for of_run in of_runs])
     return {
         "name": label_group(group),
         "runs": [run["name"] for run in runs],
         "verdicts": dict(Counter(run["verdict"] or "none yet" for run in runs).most_common()),
+        "n_emerged": sum(run["verdict"] not in (None, VERDICTS[0]) for run in runs),
         "n_loss_falls": sum(bool(run["loss_falls"]) for run in runs),
+        "n_loss_known": sum(run["loss_falls"] is not None for run in runs),
         "measures": found,
     }
+
+
+def _average(name: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean of a measure over replicas, of a step its median too, and why it is missing."""
+    values = [entry.get("value") for entry in entries]
+    mean = bootstrap_replicas(values, seed=SEED)
+    found = {"value": mean.mean, "interval": None if mean.low is None else (mean.low, mean.high), "n": mean.n}
+    if name in MEASURES and MEASURES[name].is_step:
+        found["median"], found["median_interval"] = bootstrap_median(values, seed=SEED)
+    if why := Counter(entry["why"] for entry in entries if "why" in entry):
+        found["why"] = dict(why.most_common())
+    return found
 
 
 def average_curve(runs: Sequence[RunRecord], metric: str, n_points: int = POINTS_PER_CURVE) -> Mean | None:
@@ -190,7 +230,13 @@ def average_curve(runs: Sequence[RunRecord], metric: str, n_points: int = POINTS
     Replicas evaluated at other steps are interpolated; the range is the one that all of them cover. Above
     `n_points` common steps, every k-th is taken.
     """
-    curves = [run.curve(metric) for run in runs]
+    return average_points([run.curve(metric) for run in runs], n_points)
+
+
+def average_points(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], n_points: int = POINTS_PER_CURVE
+) -> Mean | None:
+    """Return what `average_curve` does, from steps and values of each replica."""
     curves = [(steps, values) for steps, values in curves if steps.size]
     if len(curves) < 2:
         return None

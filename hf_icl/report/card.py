@@ -126,7 +126,7 @@ def _find_command(run: RunRecord) -> str:
 def _list_origin(runs: Sequence[RunRecord]) -> list[str]:
     facts: dict[str, list[str]] = {}
     for run in runs:
-        for name, value in list_facts(run.provenance, run.bank).items():
+        for name, value in list_facts(run.provenance, run.bank, run.config).items():
             if name != "command" and str(value) not in facts.setdefault(name, []):
                 facts[name].append(str(value))
     return [

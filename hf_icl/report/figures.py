@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, thin
-from hf_icl.report.words import list_events
+from hf_icl.report.words import find_typical, list_events
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS, title_metric
 
@@ -25,7 +25,13 @@ EVALUATOR_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC
 """In the evaluators' order. Okabe and Ito's palette, told apart by colour-blind readers too."""
 LOSS_COLOUR = "#444444"
 GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-MARKERS = {"up": "^", "star": "*", "down": "v", "cross": "X"}
+MARKERS = {  # of matplotlib's own triangles the corners' middle lies beside the point that is marked
+    "up": ((-1, -2 / 3), (0, 4 / 3), (1, -2 / 3), (-1, -2 / 3)),
+    "star": "*",
+    "down": ((-1, 2 / 3), (0, -4 / 3), (1, 2 / 3), (-1, 2 / 3)),
+    "cross": "X",
+}
+MAX_BANDS = 3  # runs without replicas, of whose bands one can still be told from another
 STYLE = {
     "font.size": 8,
     "font.family": "DejaVu Sans",
@@ -44,8 +50,9 @@ def draw_figure(analysis: Analysis) -> Figure:
     """Return the figure of one or several runs.
 
     Replicas of one config share axes: one colour per evaluator. With several configs each measure has a panel
-    of its own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; events are
-    marked on the mean's curve, or on the run's if there is one run alone.
+    of its own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; a few runs
+    without replicas have the band that their evaluation sequences leave open. Events are marked on the mean's
+    curve, or on the run's if there is one run alone.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.75), layout="constrained")
@@ -56,14 +63,14 @@ def draw_figure(analysis: Analysis) -> Figure:
     return figure
 
 
-def render_figure(figure: Figure, kind: str) -> bytes:
-    """Return a figure as the bytes of a "png" (300 dpi) or "svg" file, the same for the same figure."""
+def render_figure(figure: Figure, kind: str, *, dpi: int = 300) -> bytes:
+    """Return a figure as the bytes of a "png" or "svg" file, the same for the same figure."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A run's name may hold signs that the font lacks; a box in a legend is no reason to fail.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -75,7 +82,9 @@ def _draw_one(figure: Figure, analysis: Analysis) -> list[Line2D]:
     }
     shares = [kind.metric for kind in EVALUATORS.values() if kind.measure == "context_accuracy"]
     accuracies = [
-        kind.metric for kind in EVALUATORS.values() if kind.table != () and kind.metric not in shares
+        kind.metric
+        for kind in EVALUATORS.values()
+        if kind.table != () and kind.part is None and kind.metric not in shares
     ]
     colours[TRAIN_LOSS] = LOSS_COLOUR
     drawn = [
@@ -128,21 +137,24 @@ def _draw_curve(
         steps, values, low, high = mean
         axes.plot(steps, values, color=colour, linestyle=style, lw=1.4)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    elif len(analysis.groups) <= MAX_BANDS and (band := analysis.bands.get((group[0].name, metric))):
+        axes.fill_between(*band, color=colour, alpha=0.18, linewidth=0)
     if len(curves) == 1 or mean is not None:
         _mark_events(axes, analysis, group, metric, colour, curves[0] if mean is None else mean[:2])
     return bool(curves)
 
 
 def _mark_events(axes, analysis, group, metric, colour, curve) -> None:
-    """Mark a run's events, or the replicas' mean ones, where they lie on the curve that stands for them."""
+    """Mark a run's events, or the replicas' median ones, where they lie on the curve that stands for them."""
     document, label = analysis.document, label_group(group)
     entry = next(entry for entry in (*document["groups"], *document["runs"]) if entry["name"] == label)
     for event in list_events(metric):
         found = entry["measures"].get(metric, {}).get(event.name)
-        if found is None or found["value"] is None:
+        step = None if found is None else find_typical(found)
+        if step is None:
             continue
         axes.plot(
-            found["value"], np.interp(found["value"], *curve), marker=MARKERS[event.marker],
+            step, np.interp(step, *curve), marker=MARKERS[event.marker],
             ms=9 if event.marker == "star" else 6, color=colour, markeredgecolor="white", markeredgewidth=0.7,
             zorder=5, clip_on=False,
         )  # fmt: skip
@@ -155,7 +167,7 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
     )
     axes.set_xlabel("Training step")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(_format_tick))
+    axes.xaxis.set_major_formatter(FuncFormatter(format_tick))
     axes.set_xlim(left=0)
     if "loss" in title:
         if all(line.get_ydata().min() > 0 for line in axes.lines) and axes.lines:
@@ -172,7 +184,8 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
         )  # fmt: skip
 
 
-def _format_tick(step: float, _position: int) -> str:
+def format_tick(step: float, _position: int) -> str:
+    """Return a training step as an axis shows it."""
     return f"{step / 1e6:g}M" if step >= 1e6 else f"{step / 1e3:g}k" if step >= 1e3 else f"{step:g}"
 
 

@@ -5,12 +5,13 @@ const find = (id) => document.getElementById(id);
 const DASHES = ["", "7 4", "2 3", "10 3 2 3", "5 2", "1 4"];
 const STRATEGIES = "strategies";
 const GLYPHS = {
-  up: "M0,-6L6,5L-6,5Z",
+  up: "M0,-7.4L6,3.7L-6,3.7Z", // centres of mass at the point that is marked
   star: "M0,-7L2,-2.2L7,-2.2L3,1L4.5,6L0,3L-4.5,6L-3,1L-7,-2.2L-2,-2.2Z",
-  down: "M0,6L6,-5L-6,-5Z",
+  down: "M0,7.4L6,-3.7L-6,-3.7Z",
   cross: "M-5.5,-3.5L-3.5,-5.5L0,-2L3.5,-5.5L5.5,-3.5L2,0L5.5,3.5L3.5,5.5L0,2L-3.5,5.5L-5.5,3.5L-2,0Z",
 };
-const state = { view: data.views[0].name, log: false, cursor: null, evaluators: new Set(), series: new Set() };
+const MAX_BANDS = 3; // runs without replicas, of whose bands one can still be told from another
+const state = { view: data.views[0].name, log: false, smooth: 1, cursor: null, evaluators: new Set(), series: new Set() };
 let scale = null; // of the last drawing: from step to pixel and back
 
 function make(name, attributes = {}, ...children) {
@@ -41,10 +42,17 @@ function shownCurves(metrics) {
   return lists.flat().map((c) => (state.log ? withoutZero(c) : c)).filter((c) => c.steps.length);
 }
 function withoutZero(curve) {
-  const from = curve.steps.findIndex((s) => s > 0);
-  if (from === 0) return curve;
-  const cut = (list) => (list && from > 0 ? list.slice(from) : list && []);
-  return { ...curve, steps: cut(curve.steps), values: cut(curve.values), low: cut(curve.low), high: cut(curve.high) };
+  const from = (steps) => { const i = steps.findIndex((s) => s > 0); return i < 0 ? steps.length : i; };
+  const cut = (columns) => Object.fromEntries(Object.entries(columns).map(([name, list]) => [name, list.slice(from(columns.steps))]));
+  return { ...curve, ...cut({ steps: curve.steps, values: curve.values }), band: curve.band && cut(curve.band) };
+}
+function smoothed(values, width) { // mean over a window about each evaluation, as much to its left as to its right
+  const half = (width - 1) / 2, sums = [0];
+  for (const value of values) sums.push(sums.at(-1) + value);
+  return values.map((_, i) => {
+    const reach = Math.min(half, i, values.length - 1 - i);
+    return (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1);
+  });
 }
 const allSteps = (curves) => [...new Set(curves.flatMap((c) => c.steps))].sort((a, b) => a - b);
 
@@ -62,6 +70,13 @@ function valueAt({ steps, values }, step) { // exact at an evaluation, else line
   if (i === 0 || i === steps.length) return null;
   const share = (step - steps[i - 1]) / (steps[i] - steps[i - 1]);
   return { value: values[i - 1] + share * (values[i] - values[i - 1]), exact: false };
+}
+function heightAt({ steps, values, y }, x, step) { // of the drawn line, which is straight on the page, whatever the scales
+  const i = place(steps, step);
+  if (steps[i] === step) return y.to(values[i]);
+  if (i === 0 || i === steps.length) return null;
+  const [left, right] = [x.to(steps[i - 1]), x.to(steps[i])];
+  return y.to(values[i - 1]) + ((x.to(step) - left) / (right - left)) * (y.to(values[i]) - y.to(values[i - 1]));
 }
 const writeValue = (v) => (Math.abs(v) >= 0.1 || v === 0 ? v.toFixed(3) : v.toPrecision(3));
 const writeStep = (s) => Math.round(s).toLocaleString("en-US");
@@ -101,11 +116,19 @@ function makeScale(low, high, from, to, log, count) {
 // ---- drawing ----
 function draw() {
   const width = Math.max(280, find("plot").clientWidth), narrow = width < 520;
-  const left = 44, right = width - 14, heights = { top: narrow ? 260 : 340, gap: 46, loss: 120 };
+  const left = 44, right = width - 14, heights = { top: narrow ? 260 : 340, gap: 46, heads: 140, loss: 120 };
   const metrics = shownMetrics(), top = shownCurves(metrics);
   const loss = shownCurves([{ metric: data.loss, colour: "var(--ink)" }]);
-  const steps = allSteps([...top, ...loss]);
-  const total = 24 + heights.top + (loss.length ? heights.gap + heights.loss : 0) + 40;
+  const heads = shownCurves(data.heads.map((h) => ({ metric: h.metric, colour: colour(h.evaluator) })));
+  const headsTitle = narrow ? "Strongest head's induction strength" : data.headsTitle;
+  const panels = [
+    { curves: top, metrics, height: heights.top, title: data.views.find((v) => v.name === state.view).title,
+      range: state.view === "loss" ? null : [0, 1] },
+    { curves: heads, metrics: [], height: heights.heads, title: headsTitle, range: [-1, 1], levels: [0] },
+    { curves: loss, metrics: [], height: heights.loss, title: data.lossTitle, range: null },
+  ].filter((panel, i) => i === 0 || panel.curves.length);
+  const steps = allSteps(panels.flatMap((panel) => panel.curves));
+  const total = 24 + panels.reduce((sum, panel) => sum + panel.height + heights.gap, -heights.gap) + 40;
   const svg = make("svg", { viewBox: `0 0 ${width} ${total}`, height: total, tabindex: 0, role: "slider",
     "aria-label": "Curves over training steps; arrow keys move the reading step" });
   if (!steps.length) {
@@ -113,12 +136,13 @@ function draw() {
     scale = { steps, svg };
   } else {
     const x = makeScale(steps[0], steps.at(-1), left, right, state.log, narrow ? 4 : 8);
-    const frame = { x, from: left, to: right };
-    const title = data.views.find((v) => v.name === state.view).title;
-    drawPanel(svg, { ...frame, at: 24, height: heights.top, title, isLoss: state.view === "loss" }, top, metrics);
-    drawPanel(svg, { ...frame, at: 24 + heights.top + heights.gap, height: heights.loss, title: data.lossTitle, isLoss: true }, loss, []);
+    let at = 24;
+    for (const panel of panels) {
+      drawPanel(svg, { ...panel, x, from: left, to: right, at }, panel.curves, panel.metrics);
+      at += panel.height + heights.gap;
+    }
     svg.append(make("text", { x: (left + right) / 2, y: total - 6, "text-anchor": "middle" }, "Training step"));
-    scale = { x, steps, svg, curves: [...top, ...loss], bottom: total - 40 };
+    scale = { x, steps, svg, curves: panels.flatMap((panel) => panel.curves), bottom: total - 40 };
   }
   svg.addEventListener("pointermove", moveTo);
   svg.addEventListener("pointerdown", moveTo);
@@ -128,11 +152,11 @@ function draw() {
   if (focused) svg.focus();
   showCursor();
 }
-function drawPanel(svg, { x, from, to, at, height, title, isLoss }, curves, metrics) {
-  if (isLoss && !curves.length) return;
-  const values = curves.flatMap((c) => [...c.values, ...(c.low || []), ...(c.high || [])]);
-  const [low, high] = isLoss ? [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] : [0, 1];
-  const y = makeScale(low, high, at + height, at, isLoss && low > 0, 5);
+function drawPanel(svg, { x, from, to, at, height, title, range, levels }, curves, metrics) {
+  if (!range && !curves.length) return;
+  const values = curves.flatMap((c) => [...c.values, ...(c.band ? [...c.band.low, ...c.band.high] : [])]);
+  const [low, high] = range || [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  const y = makeScale(low, high, at + height, at, !range && low > 0, 5);
   svg.append(make("text", { class: "title", x: 4, y: at - 10 }, title));
   for (const tick of y.ticks) {
     svg.append(make("line", { class: "grid", x1: from, x2: to, y1: y.to(tick), y2: y.to(tick) }));
@@ -142,31 +166,37 @@ function drawPanel(svg, { x, from, to, at, height, title, isLoss }, curves, metr
     svg.append(make("line", { class: "grid", x1: x.to(tick), x2: x.to(tick), y1: at, y2: at + height }));
     svg.append(make("text", { class: "xtick", x: x.to(tick), y: at + height + 16, "text-anchor": "middle" }, writeTick(tick)));
   }
-  const levels = new Set(shownSeries().flatMap((s) => metrics.map((m) => s.chance[m.metric])).filter((l) => l !== undefined));
-  for (const level of levels) svg.append(make("line", { class: "chance", x1: from, x2: to, y1: y.to(level), y2: y.to(level) }));
+  const chances = shownSeries().flatMap((s) => metrics.map((m) => s.chance[m.metric])).filter((l) => l !== undefined);
+  for (const level of new Set([...chances, ...(levels || [])])) svg.append(make("line", { class: "chance", x1: from, x2: to, y1: y.to(level), y2: y.to(level) }));
   const nMarked = shownSeries().filter((s) => !isThin(s)).length;
   for (const curve of curves) drawCurve(svg, x, y, curve);
   for (const curve of curves) {
     curve.y = y;
-    if (nMarked <= 3 && !isThin(curve.series)) drawEvents(svg, x, y, curve);
+    if (nMarked <= 3 && !isThin(curve.series)) drawEvents(svg, x, curve);
   }
 }
-function drawCurve(svg, x, y, { steps, values, low, high, colour, series, metric }) {
-  const point = (i, list) => `${x.to(steps[i]).toFixed(1)},${y.to(list[i]).toFixed(1)}`;
-  const line = (list) => steps.map((_, i) => point(i, list));
-  const thin = isThin(series);
-  if (low) svg.append(make("path", { class: "band", fill: colour, d: `M${line(high).join("L")}L${line(low).reverse().join("L")}Z` }));
-  svg.append(make("path", { class: "curve", "data-metric": metric, "data-series": series.name, d: `M${line(values).join("L")}`,
-    stroke: colour, "stroke-width": thin ? 1 : 2, "stroke-dasharray": thin ? "" : series.dash, "stroke-opacity": thin ? 0.4 : 1 }));
+function drawCurve(svg, x, y, { steps, values, band, colour, series, metric }) {
+  const line = (steps, list) => steps.map((step, i) => `${x.to(step).toFixed(1)},${y.to(list[i]).toFixed(1)}`);
+  const thin = isThin(series), isSmooth = state.smooth > 1 && !thin;
+  const path = (list, attributes) => svg.append(make("path", { class: "curve", "data-metric": metric, "data-series": series.name,
+    d: `M${line(steps, list).join("L")}`, stroke: colour, ...attributes }));
+  if (band && (series.isMean || shownSeries().filter((s) => !s.isMean).length <= MAX_BANDS)) {
+    const ends = [...line(band.steps, band.high), ...line(band.steps, band.low).reverse()];
+    svg.append(make("path", { class: "band", fill: colour, d: `M${ends.join("L")}Z` }));
+  }
+  const plain = { "stroke-width": thin ? 1 : 2, "stroke-dasharray": thin ? "" : series.dash, "stroke-opacity": thin ? 0.4 : 1 };
+  path(values, isSmooth ? { ...plain, "stroke-width": 1, "stroke-opacity": 0.5 } : plain);
+  if (isSmooth) path(smoothed(values, state.smooth), { ...plain, class: "curve smooth" });
   if (steps.length === 1) svg.append(make("circle", { cx: x.to(steps[0]), cy: y.to(values[0]), r: 4, fill: colour }));
 }
-function drawEvents(svg, x, y, curve) {
+function drawEvents(svg, x, curve) {
   for (const [name, step] of Object.entries(curve.series.events[curve.metric] || {})) {
-    const found = valueAt(curve, step);
-    if (!found) continue;
+    const height = heightAt(curve, x, step);
+    if (height === null) continue;
     const label = `${curve.series.name}: ${data.titles[curve.metric] || curve.metric}, ${name.replaceAll("_", " ")} ${writeStep(step)}`;
-    svg.append(make("path", { class: "event", d: GLYPHS[data.markers[name]], fill: curve.colour,
-      transform: `translate(${x.to(step)},${y.to(found.value)})` }, make("title", {}, label)));
+    svg.append(make("path", { class: "event", d: GLYPHS[data.markers[name]], fill: curve.colour, "data-metric": curve.metric,
+      "data-series": curve.series.name, "data-step": step,
+      transform: `translate(${x.to(step)},${height})` }, make("title", {}, label)));
   }
 }
 
@@ -200,8 +230,8 @@ function showCursor() {
     const at = x.to(state.cursor);
     svg.append(make("line", { class: "cursor", x1: at, x2: at, y1: 24, y2: bottom }));
     for (const curve of curves) {
-      const found = valueAt(curve, state.cursor);
-      if (found) svg.append(make("circle", { class: "dot", cx: at, cy: curve.y.to(found.value), r: 3.2, fill: curve.colour }));
+      const height = heightAt(curve, x, state.cursor);
+      if (height !== null) svg.append(make("circle", { class: "dot", cx: at, cy: height, r: 3.2, fill: curve.colour }));
     }
     const range = { "aria-valuemin": steps[0], "aria-valuemax": steps.at(-1), "aria-valuenow": state.cursor,
       "aria-valuetext": `step ${writeStep(state.cursor)}` };
@@ -218,8 +248,8 @@ function readCell(metric, name) {
 
 // ---- controls ----
 function toggle(set, name, label, sample) {
-  const box = html("input", { type: "checkbox", checked: set.has(name) });
-  box.addEventListener("change", () => { if (box.checked) set.add(name); else set.delete(name); update(); });
+  const box = html("input", { type: "checkbox", checked: state[set].has(name) });
+  box.addEventListener("change", () => { if (box.checked) state[set].add(name); else state[set].delete(name); update(); });
   return html("label", {}, box, sample, label);
 }
 function drawSample(stroke, dash, width) {
@@ -236,10 +266,94 @@ function fillReadout() {
   }));
   find("columns").replaceChildren(html("tr", {}, html("th", { scope: "col" }, "Curve"), ...series.map((s) => html("th", { scope: "col" }, s.name))));
   const rows = data.evaluators.filter((e) => known(metricOf(e)))
-    .map((e) => line(metricOf(e), toggle(state.evaluators, e.name, state.view === STRATEGIES ? e.title : e.label, drawSample(colour(e.name), "", 3))));
+    .map((e) => line(metricOf(e), toggle("evaluators", e.name, state.view === STRATEGIES ? e.title : e.label, drawSample(colour(e.name), "", 3))));
+  for (const head of data.heads) {
+    if (known(head.metric)) rows.push(line(head.metric, html("span", {}, drawSample(colour(head.evaluator), "", 3), head.title)));
+  }
   if (known(data.loss)) rows.push(line(data.loss, html("span", {}, data.lossTitle)));
   find("values").replaceChildren(...rows);
 }
+// ---- a link to what is shown ----
+function writeLink() {
+  const numbers = data.series.map((series, i) => (state.series.has(series.name) ? i : -1)).filter((i) => i >= 0);
+  const words = { view: state.view, log: Number(state.log), smooth: state.smooth, curves: [...state.evaluators].join(" "), runs: numbers.join(" ") };
+  find("link").href = `#${new URLSearchParams(words)}`;
+}
+function readLink() { // what a link does not know stays as it is
+  const words = new URLSearchParams(location.hash.slice(1));
+  const pick = (name, known) => { const word = words.get(name); return known.includes(word) ? word : null; };
+  state.view = pick("view", data.views.map((view) => view.name)) ?? state.view;
+  state.smooth = Number(pick("smooth", [...find("smooth").options].map((option) => option.value)) ?? state.smooth);
+  state.log = words.has("log") ? words.get("log") === "1" : state.log;
+  const names = data.evaluators.map((evaluator) => evaluator.name);
+  if (words.has("curves")) state.evaluators = new Set(words.get("curves").split(" ").filter((name) => names.includes(name)));
+  if (words.has("runs")) {
+    const chosen = words.get("runs").split(" ").filter((word) => word in data.series).map((word) => data.series[word].name);
+    state.series = new Set(chosen);
+  }
+  Object.assign(find("view"), { value: state.view });
+  Object.assign(find("smooth"), { value: String(state.smooth) });
+  Object.assign(find("log"), { checked: state.log });
+  for (const series of data.series) series.box.checked = state.series.has(series.name);
+}
+
+// ---- files of what is shown ----
+const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "stroke-linejoin", "opacity", "font-size", "font-family"];
+function withStyles(element, copy) { // what the page's style sheet says of it, so that it looks the same elsewhere
+  const style = getComputedStyle(element);
+  for (const name of STYLED) copy.setAttribute(name, style.getPropertyValue(name));
+  copy.removeAttribute("class");
+  [...element.children].forEach((child, i) => withStyles(child, copy.children[i]));
+}
+function listKeys() { // [colour, dash, text] of each evaluator and, of several runs, of each of them
+  const evaluators = data.evaluators.filter((e) => state.evaluators.has(e.name) && known(metricOf(e)));
+  const keys = evaluators.map((e) => [colour(e.name), "", state.view === STRATEGIES ? e.title : e.label]);
+  const heads = data.heads.filter((h) => known(h.metric)).map((h) => [colour(h.evaluator), "", h.title]);
+  const series = shownSeries().filter((s) => !isThin(s));
+  return [...keys, ...heads, ...(series.length > 1 ? series.map((s) => ["var(--ink)", s.dash, s.name]) : [])];
+}
+function exportSvg() {
+  const box = scale.svg.viewBox.baseVal, [width, line] = [box.width, 20], keys = listKeys(), columns = width < 520 ? 1 : 2;
+  const height = box.height + 12 + Math.ceil(keys.length / columns) * line;
+  const svg = scale.svg.cloneNode(true);
+  svg.querySelectorAll(".cursor, .dot").forEach((reading) => reading.remove());
+  for (const [name, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, width, height })) svg.setAttribute(name, value);
+  keys.forEach(([stroke, dash, text], i) => {
+    const [x, y] = [8 + (i % columns) * (width / columns), box.height + 16 + Math.floor(i / columns) * line];
+    svg.append(make("line", { x1: x, x2: x + 26, y1: y, y2: y, stroke, "stroke-width": 3, "stroke-dasharray": dash }));
+    svg.append(make("text", { x: x + 34, y: y + 4 }, text));
+  });
+  svg.prepend(make("rect", { width: "100%", height: "100%", fill: "var(--paper)" }));
+  scale.svg.after(svg); // styles are those of the place where it stands
+  const copy = svg.cloneNode(true);
+  withStyles(svg, copy);
+  svg.remove();
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  return { text: new XMLSerializer().serializeToString(copy), width, height };
+}
+function exportCsv() { // each point that is drawn, unsmoothed; text that a spreadsheet would take for a formula is quoted for it too
+  const cell = (text) => `"${(/^[=+@\t\r-]/.test(text) ? "'" : "") + text.replaceAll('"', '""')}"`;
+  const lines = ["run,metric,step,value,low,high"];
+  for (const { series, metric, steps, values, band } of scale.curves || []) {
+    const ends = new Map((band ? band.steps : []).map((step, i) => [step, [band.low[i], band.high[i]]]));
+    steps.forEach((step, i) => lines.push([cell(series.name), cell(metric), step, values[i], ...(ends.get(step) || ["", ""])].join(",")));
+  }
+  return lines.join("\n") + "\n";
+}
+function save(content, type, ending) {
+  const link = html("a", { href: URL.createObjectURL(new Blob([content], { type })), download: `transience-${state.view}.${ending}` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+function savePng() {
+  const { text, width, height } = exportSvg(), picture = new Image(), canvas = html("canvas", { width: 2 * width, height: 2 * height });
+  picture.addEventListener("load", () => {
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob((blob) => save(blob, "image/png", "png"), "image/png");
+  });
+  picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+}
+
 function update() {
   const focus = document.activeElement.closest && document.activeElement.closest("#values tr");
   const index = focus ? [...find("values").rows].indexOf(focus) : -1;
@@ -247,6 +361,7 @@ function update() {
   for (const s of data.series) s.sample.firstChild.setAttribute("stroke-dasharray", isThin(s) ? "" : s.dash);
   if (index >= 0) find("values").rows[index]?.querySelector("input")?.focus();
   draw();
+  writeLink();
 }
 function start() {
   for (const evaluator of data.evaluators) if (evaluator.shown) state.evaluators.add(evaluator.name);
@@ -255,13 +370,21 @@ function start() {
     series.dash = DASHES[(series.mean === null ? leads.indexOf(series) : leads.length + i) % DASHES.length];
     series.sample = drawSample("currentColor", series.dash, series.isMean ? 3 : 1.5);
     if (series.shown) state.series.add(series.name);
-    find("runs").append(toggle(state.series, series.name, series.name, series.sample));
+    const label = toggle("series", series.name, series.name, series.sample);
+    series.box = label.firstChild;
+    find("runs").append(label);
   });
   find("runs").hidden = data.series.length < 2;
   find("view").append(...data.views.map((view) => html("option", { value: view.name }, view.title)));
   find("view").addEventListener("change", (event) => { state.view = event.target.value; update(); });
   find("log").addEventListener("change", (event) => { state.log = event.target.checked; update(); });
+  find("smooth").addEventListener("change", (event) => { state.smooth = Number(event.target.value); update(); });
+  find("png").addEventListener("click", savePng);
+  find("svg").addEventListener("click", () => save(exportSvg().text, "image/svg+xml", "svg"));
+  find("csv").addEventListener("click", () => save(exportCsv(), "text/csv", "csv"));
+  window.addEventListener("hashchange", () => { readLink(); update(); });
   find("explorer").hidden = false;
+  readLink();
   update();
   new ResizeObserver(draw).observe(find("plot"));
 }

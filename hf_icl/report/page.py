@@ -15,10 +15,13 @@ import yaml
 from markupsafe import Markup
 
 from hf_icl.history.record import RunRecord, label_group
-from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, make_json_safe, thin
+from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, average_points, make_json_safe, thin
+from hf_icl.report.heads import ON_FLIP, ON_ICL, find_heads
+from hf_icl.report.panels import collect_page
 from hf_icl.report.words import (
     describe_group,
     describe_run,
+    find_typical,
     headline_entries,
     list_events,
     list_facts,
@@ -26,10 +29,14 @@ from hf_icl.report.words import (
     say_verdicts,
     title_measure,
 )
+from hf_icl.summary.heads import HeadMetric
+from hf_icl.summary.intervals import Band
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_LOSS, title_metric
 
 POINTS_PER_PAGE = 400_000
+STRONGEST = "strongest head"  # what its curves go by on the page
+STRONGEST_TITLES = {ON_ICL: "Strongest head, ICL sequences", ON_FLIP: "Strongest head, labels flipped"}
 GLYPHS = {"up": "▲", "star": "★", "down": "▼", "cross": "✕"}
 
 
@@ -55,7 +62,7 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
     data, limit = collect_data(analysis)
     return environment.from_string(template).render(
         title=f"Transience report: {runs[0].name if len(runs) == 1 else f'{len(runs)} runs'}",
-        policy=_make_policy(css, js, has_pictures=bool(varied)),
+        policy=_make_policy(css, js),
         varied=varied and {**varied, "figure": base64.b64encode(varied["figure"]).decode()},
         css=Markup(css),
         js=Markup(js),
@@ -66,18 +73,23 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
         columns=[{"name": column["name"], "verdict": say_verdicts(column)} for column in columns],
         table=_order_table(columns),
         title_measure=title_measure,
+        heads=[
+            found
+            for run, entry in zip(runs, document["runs"], strict=True)
+            if (found := collect_page(run, entry))
+        ],
         glyphs={
             name: (GLYPHS[one.marker], _name_event(one.title)) for name, one in MEASURES.items() if one.marker
         },
         has_means=bool(document["groups"]),
+        has_bands=bool(analysis.bands),
         percent=lambda share: f"{100 * share:g} %",
     )
 
 
-def _make_policy(css: str, js: str, *, has_pictures: bool) -> str:
-    pictures = "; img-src data:" if has_pictures else ""
+def _make_policy(css: str, js: str) -> str:
     own = f"script-src '{_hash(js)}'; style-src '{_hash(css)}'"
-    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'{pictures}"
+    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'; img-src data:"
 
 
 def _name_event(title: str) -> str:
@@ -88,7 +100,10 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
     """Return what the chart draws, as JSON types, and the number of points above which curves were thinned,
     if any were."""
     runs = analysis.runs
-    metrics = sorted({metric for run in runs for metric in run.columns.metrics if "/" in metric})
+    every = {metric for run in runs for metric in run.columns.metrics if "/" in metric}
+    metrics = sorted(
+        metric for metric in every if HeadMetric.read(metric) is None
+    )  # heads have charts of their own
     groups = [group for group in analysis.groups if len(group) > 1]
     limit = min(
         POINTS_PER_CURVE, max(100, POINTS_PER_PAGE // max(1, len(metrics) * (len(runs) + len(groups))))
@@ -110,11 +125,12 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
             run.name,
             entries[run.name],
             run.chance,
-            _collect_curves(run, metrics, limit),
+            _collect_curves(run, metrics, limit, {} if run.name in means else analysis.bands),
             mean=means.get(run.name),
         )
         for run in runs
     ]
+    _add_strongest(series, analysis, groups)
     for index, one in enumerate(series):
         one["shown"] = index < max(6, len(groups))
     measures = dict.fromkeys(metric.rpartition("/")[2] for metric in metrics)
@@ -129,10 +145,36 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
         "views": views,
         "loss": TRAIN_LOSS,
         "lossTitle": title_metric(TRAIN_LOSS),
+        "heads": [
+            {"metric": f"{STRONGEST}/{name}", "title": title, "evaluator": name}
+            for name, title in STRONGEST_TITLES.items()
+        ],
+        "headsTitle": "Induction strength of the head that looks most at the right label at ICL's peak",
         "titles": {metric: title_metric(metric) for metric in metrics},
         "markers": {name: one.marker for name, one in MEASURES.items() if one.marker},
     }
     return make_json_safe(data), limit if longest > limit else None
+
+
+def _add_strongest(series: Sequence[dict[str, Any]], analysis: Analysis, groups: Sequence) -> None:
+    """Add to runs, and to means of replicas, the strengths of the head that is strongest at ICL's peak:
+    replicas number their heads each in its own way, so that only such roles can be compared."""
+    curves = {}
+    for run, entry in zip(analysis.runs, analysis.document["runs"], strict=True):
+        if (heads := find_heads(run)) is not None:
+            head = heads.icl.find_strongest(entry["heads"]["peak_step"])
+            own = {ON_ICL: heads.icl} | ({ON_FLIP: heads.flip} if heads.flip is not None else {})
+            curves[run.name] = {name: (found.steps, found.of(*head)) for name, found in own.items()}
+    for one in series:
+        for name, (steps, values) in curves.get(one["name"], {}).items():
+            steps, values = thin(steps, values, POINTS_PER_CURVE)
+            one["curves"][f"{STRONGEST}/{name}"] = _make_curve(_plain(steps), _plain(values))
+    for one, group in zip(series, groups, strict=False):  # means come first, in the order of their groups
+        for name in STRONGEST_TITLES:
+            found = [curves[run.name][name] for run in group if name in curves.get(run.name, {})]
+            if (mean := average_points(found)) is not None:
+                steps, values, low, high = map(_plain, mean)
+                one["curves"][f"{STRONGEST}/{name}"] = _make_curve(steps, values, (steps, low, high))
 
 
 def _collect_means(
@@ -143,30 +185,36 @@ def _collect_means(
         mean = analysis.average(group, metric)
         if mean is not None:
             every = math.ceil(mean[0].size / limit)
-            names = ("steps", "values", "low", "high")
-            curves[metric] = {name: _plain(column[::every]) for name, column in zip(names, mean, strict=True)}
+            steps, values, low, high = (_plain(column[::every]) for column in mean)
+            curves[metric] = _make_curve(steps, values, (steps, low, high))
     return curves
 
 
-def _collect_curves(run: RunRecord, metrics: Sequence[str], limit: int) -> dict[str, Any]:
-    curves = {metric: run.curve(metric) for metric in metrics}
-    return {
-        metric: {
-            name: _plain(column)
-            for name, column in zip(("steps", "values"), thin(*curve, limit), strict=True)
-        }
-        for metric, curve in curves.items()
-        if curve[0].size
-    }
+def _collect_curves(
+    run: RunRecord, metrics: Sequence[str], limit: int, bands: Mapping[tuple[str, str], Band]
+) -> dict[str, Any]:
+    curves = {}
+    for metric in metrics:
+        steps, values = thin(*run.curve(metric), limit)
+        if steps.size:
+            band = bands.get((run.name, metric))
+            curves[metric] = _make_curve(_plain(steps), _plain(values), band and tuple(map(_plain, band)))
+    return curves
+
+
+def _make_curve(steps: list, values: list, band: tuple[list, list, list] | None = None) -> dict[str, Any]:
+    """Return what the page draws of one curve; a band may have steps of its own."""
+    own = {} if band is None else {"band": dict(zip(("steps", "low", "high"), band, strict=True))}
+    return {"steps": steps, "values": values, **own}
 
 
 def _make_series(name, entry, chance, curves, *, is_mean=False, mean=None) -> dict[str, Any]:
     found = entry["measures"]
     events = {
         metric: {
-            event.name: found[metric][event.name]["value"]
+            event.name: step
             for event in list_events(metric)
-            if found[metric].get(event.name, {}).get("value") is not None
+            if event.name in found[metric] and (step := find_typical(found[metric][event.name])) is not None
         }
         for metric in found
         if list_events(metric)
@@ -233,7 +281,11 @@ def _order_table(columns: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     config = yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
-    return {**run, "facts": list(list_facts(run["provenance"], run["bank"]).items()), "config_yaml": config}
+    return {
+        **run,
+        "facts": list(list_facts(run["provenance"], run["bank"], run["config"]).items()),
+        "config_yaml": config,
+    }
 
 
 def _hash(text: str) -> str:

@@ -15,10 +15,12 @@ from matplotlib.ticker import NullLocator
 from hf_icl.config import flatten
 from hf_icl.report.figures import GROUP_COLOURS, STYLE
 from hf_icl.report.words import format_measure, headline_entries, say_verdicts, title_measure
+from hf_icl.summary.verdicts import VERDICTS
 from hf_icl.task.evaluators import ICL
 
-COLUMNS = ("peak", "final", "persistence", "half_decay_step")
-PANELS = {"peak": "ICL accuracy, peak", "final": "ICL accuracy, end", "persistence": "Persistence of ICL"}
+COLUMNS = ("peak", "late", "late_persistence", "half_decay_step")
+PANELS = {"peak": "ICL accuracy, peak", "late": "ICL accuracy, late", "late_persistence": "Late persistence"}
+NO_VERDICT = "none yet"
 MAX_TICKS = 7
 MIN_RATIO = 30.0  # between largest and least positive value, from which an axis is logarithmic
 
@@ -45,7 +47,7 @@ def tabulate(document: Mapping[str, Any], varied: Mapping[str, str]) -> dict[str
                 "name": entry["name"],
                 "runs": names,
                 "values": {key: config.get(key) for key in varied},
-                "verdicts": entry.get("verdicts") or {entry.get("verdict") or "none yet": 1},
+                "verdicts": entry.get("verdicts") or {entry.get("verdict") or NO_VERDICT: 1},
                 "measures": entry["measures"].get(ICL, {}),
             }
         )
@@ -53,16 +55,19 @@ def tabulate(document: Mapping[str, Any], varied: Mapping[str, str]) -> dict[str
 
 
 def list_sweep(sweep: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of the table, as text: varied settings, replicas, measures of ICL,
-    verdicts."""
+    """Return headings and rows of the table, as text: varied settings, replicas, in how many ICL
+    emerged, its measures, verdicts."""
     head = [key["label"] for key in sweep["keys"]]
-    head += ["runs", *(title_measure(name) for name in COLUMNS), "verdict on ICL"]
+    head += ["runs", "ICL emerged", *(title_measure(name) for name in COLUMNS), "verdict on ICL"]
     rows = []
     for row in sweep["rows"]:
         column = {"measures": {ICL: row["measures"]}, "verdict": next(iter(row["verdicts"]))}
         if len(row["runs"]) > 1:
             column |= {"verdicts": row["verdicts"], "runs": row["runs"]}
-        cells = [write_value(row["values"][key["key"]]) for key in sweep["keys"]] + [str(len(row["runs"]))]
+        total = len(row["runs"])
+        emerged = total - sum(row["verdicts"].get(none, 0) for none in (VERDICTS[0], NO_VERDICT))
+        cells = [write_value(row["values"][key["key"]]) for key in sweep["keys"]]
+        cells += [str(total), f"{emerged} of {total}"]
         rows.append([*cells, *(format_measure(column, ICL, name) for name in COLUMNS), say_verdicts(column)])
     return head, rows
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from hf_icl.banks.facts import tell_bank
 from hf_icl.config import flatten
+from hf_icl.report.heads import describe_heads
 from hf_icl.summary.measures import MEASURES, Measure, measures_of
 from hf_icl.summary.summary import find_floor
-from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS
+from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, TRAIN_LOSS
 
 LOSS_MEASURES = {"at_icl_peak": "at ICL's peak", "final": MEASURES["final"].title}
+OF_PREFERENCE = ("peak", "crossover_step", "late")
 OTHERS = ("peak", "final")  # what the table shows of evaluators that are none of the standard ones
 
 
@@ -46,6 +48,8 @@ def list_events(metric: str) -> list[Measure]:
 def _list_shown(metric: str) -> tuple[str, ...]:
     """Return the measures of a metric that the summary table shows."""
     kind = EVALUATORS.get(metric.rpartition("/")[0])
+    if metric == PREFERENCE:
+        return OF_PREFERENCE
     if kind is None:
         return OTHERS
     if metric != kind.metric:
@@ -70,22 +74,41 @@ def list_table(columns: list[Mapping[str, Any]]) -> list[TableRow]:
 
 
 def format_measure(column: Mapping[str, Any], metric: str, name: str, *, interval: bool = True) -> str:
-    """Return one measure of a run or group as text, with its interval; a dash where it does not exist.
+    """Return one measure of a run or group as text, with its interval; why it does not exist, or a dash.
+
+    Of a group it is the mean over replicas, but of a step the median, as onsets and crossovers have long
+    tails.
 
     >>> run = {"measures": {"icl/accuracy": {"peak": {"value": 0.9375, "interval": [0.92, 0.951]}}}}
     >>> format_measure(run, "icl/accuracy", "peak"), format_measure(run, "icl/accuracy", "onset_step")
     ('0.938 [0.920, 0.951]', '–')
     """
     entry = column["measures"].get(metric, {}).get(name)
-    if entry is None or entry["value"] is None:
+    if entry is None:
         return "–"
-    write = format_step if name in MEASURES and MEASURES[name].is_step else format_value
-    text = write(entry["value"])
-    if interval and entry["interval"] is not None:
-        low, high = entry["interval"]
+    is_step, why = name in MEASURES and MEASURES[name].is_step, entry.get("why")
+    if entry["value"] is None:
+        return why if isinstance(why, str) else " or ".join(why) if why else "–"
+    write = format_step if is_step else format_value
+    value, ends = find_typical(entry), entry.get("median_interval", entry["interval"])
+    text = "later" if value is None else write(value)
+    if interval and ends is not None:
+        low, high = ends
         text += f" [{write(low)}, {'later' if high is None else write(high)}]"
     missing = len(column.get("runs", ())) - entry.get("n", 0)
-    return f"{text} ({entry['n']} of {len(column['runs'])})" if "runs" in column and missing else text
+    if "runs" not in column or not missing:
+        return text
+    others = "".join(f", {reason} in {count}" for reason, count in (why or {}).items())
+    return f"{text} ({entry['n']} of {len(column['runs'])}{others})"
+
+
+def find_typical(entry: Mapping[str, Any]) -> float | None:
+    """Return what stands for a measure of a run or group: its value or mean, of a group's steps the median.
+
+    >>> find_typical({"value": 300.0, "median": 200.0}), find_typical({"value": 0.5})
+    (200.0, 0.5)
+    """
+    return entry.get("median", entry["value"])
 
 
 def format_step(step: float) -> str:
@@ -123,43 +146,75 @@ def describe_run(run: Mapping[str, Any]) -> str:
         copying = find_floor(ICL, run["chance"])
         floor = f"; naming either label of the context gives {format_value(copying)}" if copying else ""
         return f"ICL never emerged: its best accuracy was {best} at step {step} (chance {chance}{floor})."
-    return _describe_course(run, "ICL peaked", f"(chance {chance})") + _describe_loss(run)
+    heads = describe_heads(run)
+    course = _describe_course(run, "ICL", f"(chance {chance})") + _describe_loss(run)
+    return f"{course} {heads}".rstrip()
 
 
 def describe_group(group: Mapping[str, Any]) -> str:
     """Return the verdict on a group of replicas (an entry of `analyse`), in sentences."""
     total = len(group["runs"])
     counts = ", ".join(f"{verdict} in {count}" for verdict, count in group["verdicts"].items())
-    text = f"Of {total} replicas, ICL is {counts}. "
+    text = f"ICL emerged in {group['n_emerged']} of {total} replicas; it is {counts}. "
     if ICL not in group["measures"]:
         return text.strip()
-    falls = f" The training loss fell on from ICL's peak to the end in {group['n_loss_falls']} of {total}."
-    return text + _describe_course(group, "On average, ICL peaked", "") + falls
+    text += _describe_course(group, "On average, ICL", "")
+    if known := group["n_loss_known"]:
+        text += f" The training loss fell on from ICL's peak to the end in {group['n_loss_falls']} of {known}"
+        text += "." if known == total else " in which ICL peaked before the end."
+    return text
 
 
 def _describe_course(entry: Mapping[str, Any], start: str, chance: str) -> str:
     def say(metric: str, name: str, interval: bool = True) -> str:
         return format_measure(entry, metric, name, interval=interval)
 
-    text = f"{start} at {say(ICL, 'peak')} {chance}".rstrip() + f" at step {say(ICL, 'peak_step', False)}"
-    if (half := say(ICL, "half_decay_step")) != "–":
-        text += f", had lost half of its rise by step {half}"
-    text += f", and ended at {say(ICL, 'final')}"
-    left = entry["measures"][ICL]["persistence"]["value"]
-    text += "." if left is None else f": {100 * left:.0f} % of the rise was left."
-    if (crossover := say(FLIP_SHARE, "crossover_step")) != "–":
-        text += (
-            " With labels flipped, answers from the weights outnumber those from context from step "
-            f"{crossover} on."
-        )
-    return text
+    peak = f"{say(ICL, 'peak')} {chance}".rstrip() + f" at step {say(ICL, 'peak_step', False)}"
+    if entry["measures"][ICL]["area_lost"]["value"] is None:  # there is nothing after the peak
+        text = f"{start} was at its best at the end: {peak}, the last one."
+    else:
+        text = f"{start} peaked at {peak}"
+        if (half := say(ICL, "half_decay_step")) != "–":
+            text += f", had lost half of its rise by step {half}"
+        text += f", and ended at {say(ICL, 'final')}"
+        if (late := say(ICL, "late", False)) != "–":
+            text += f" ({late} over the last tenth)"
+        left = entry["measures"][ICL]["persistence"]["value"]
+        text += "." if left is None else f": {_tell_share(left)} of the rise was left."
+    return text + _describe_crossover(entry)
+
+
+def _describe_crossover(entry: Mapping[str, Any]) -> str:
+    crossover = format_measure(entry, FLIP_SHARE, "crossover_step")
+    if crossover == "–":
+        return ""
+    if entry["measures"][FLIP_SHARE]["crossover_step"]["value"] is None:
+        return f" With labels flipped, the answers are {crossover}."
+    return (
+        " With labels flipped, answers from the weights outnumber those from context from step "
+        f"{crossover} on."
+    )
+
+
+def _tell_share(share: float) -> str:
+    """Return a share in words that do not round the last bit away.
+
+    >>> [_tell_share(share) for share in (-0.1, 0.002, 0.18, 0.998, 1.0)]
+    ['nothing', 'nearly nothing', '18 %', 'nearly all', 'all']
+    """
+    if share <= 0 or share >= 1:
+        return "nothing" if share <= 0 else "all"
+    percent = f"{100 * share:.0f}"
+    return {"0": "nearly nothing", "100": "nearly all"}.get(percent, f"{percent} %")
 
 
 def _describe_loss(run: Mapping[str, Any]) -> str:
     if run["loss_falls"] is None:
         return ""
     before, after = (format_measure(run, TRAIN_LOSS, name) for name in ("at_icl_peak", "final"))
-    fell = "still fell" if run["loss_falls"] else "did not fall"
+    if before == after:
+        return f" The training loss was the same at ICL's peak and at the end, {before}."
+    fell = "still fell" if run["loss_falls"] else "rose"
     return f" The training loss {fell} from ICL's peak to the end, {before} to {after}."
 
 
@@ -177,8 +232,40 @@ def say_verdicts(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{verdict} in {count} of {total}" for verdict, count in entry["verdicts"].items())
 
 
-def list_facts(provenance: Mapping[str, Any], bank: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where a run's numbers come from, by name: its exemplars, seed, versions, commit, machine,
-    command."""
-    classes = tell_bank(bank)
-    return ({"classes": classes} if classes else {}) | flatten(provenance)
+def list_facts(
+    provenance: Mapping[str, Any], bank: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return where a run's numbers come from, by name: its exemplars, sequences, seed, versions, commit,
+    machine, command."""
+    told = {"classes": tell_bank(bank), "exemplars in a sequence": tell_repeats(config, bank)}
+    return {name: text for name, text in told.items() if text} | flatten(provenance)
+
+
+def tell_repeats(config: Mapping[str, Any], bank: Mapping[str, Any]) -> str:
+    """Return how the exemplars of one class come into a sequence, as a query that meets itself in the context
+    keeps ICL, and the papers' codes differ in it; and of which classes evaluators ask.
+
+    >>> tell_repeats({"task": {"train": {"repeat_exemplars": False}}}, {"n_exemplars": 20})
+    'drawn without replacement: all of one class differ'
+    >>> tell_repeats({"task": {"train": {"zipf": 1.0}}}, {"n_exemplars": 20})  # doctest: +ELLIPSIS
+    'drawn with replacement: two of one class are the same with p = 0.05; training is Zipfian (1), ...
+    >>> tell_repeats({}, {})
+    ''
+    """
+    train = config.get("task", {}).get("train")
+    if not train:
+        return ""
+    first = train[0] if isinstance(train, list | tuple) else train
+    text = "drawn without replacement: all of one class differ"
+    if first.get("repeat_exemplars", True):  # runs made before there was a choice did
+        text = "drawn with replacement"
+        if number := bank.get("n_exemplars"):
+            text += f": two of one class are the same with p = {1 / number:.3g}"
+    if first.get("matched_exemplars"):
+        text = "the query and its burst show one and the same"
+    if zipf := first.get("zipf"):
+        text += (
+            f"; training is Zipfian ({zipf:g}), and the evaluators draw classes uniformly unless their names "
+            "say otherwise"
+        )
+    return text

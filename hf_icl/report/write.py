@@ -20,6 +20,7 @@ from hf_icl.report.analysis import Analysis, analyse
 from hf_icl.report.card import render_card
 from hf_icl.report.figures import draw_figure, render_figure
 from hf_icl.report.page import render_page
+from hf_icl.report.panels import draw_heads
 from hf_icl.report.sweep import draw_sweep, list_sweep, tabulate
 
 HISTORY_TABLE = "history.parquet"
@@ -67,7 +68,8 @@ def write_report(
         runs: At least one; names must differ. Runs whose configs differ in seeds alone are averaged as
             replicas.
         folder: Made if need be. Gets `transience.json`, `history.parquet` (a row per run and evaluation),
-            `transience.png`, `transience.svg`, and `index.html`.
+            `transience.png`, `transience.svg`, and `index.html`; of one run whose heads were measured also
+            `heads.png` and `heads.svg`.
         card: Also write the model card there, a README.md beside the folder.
         varied: Of a sweep, the dotted keys of the config that vary, to what they are called; seeds left out.
             Adds a table to page and `transience.json`, and the figure `sweep.png` and `sweep.svg`.
@@ -83,6 +85,8 @@ def write_report(
     analysis = analyse(runs)
     document = analysis.document
     figures, shown = {"transience": draw_figure(analysis)}, None
+    if len(runs) == 1 and (heads := draw_heads(runs[0])) is not None:
+        figures["heads"] = heads
     if varied:
         document["sweep"] = tabulate(document, varied)
         figures["sweep"] = draw_sweep(document["sweep"], document)

@@ -8,20 +8,35 @@ from typing import Any
 
 import pydantic
 
-from hf_icl.config import Config, merge, nest, parse_overrides
+from hf_icl.config import Config, nest, parse_overrides
 from hf_icl.errors import ConfigError
 from hf_icl.models.config import ModelConfig
+from hf_icl.runs.layers import lay
 from hf_icl.runs.presets import read_source
+from hf_icl.summary.heads import INSTRUMENT
 from hf_icl.task.task import TaskConfig
 from hf_icl.training.config import TrainingConfig
 from hf_icl.training.schedule import Schedule
+
+
+class EvaluateConfig(Schedule):
+    """When a run is measured, and what beside its evaluators."""
+
+    heads: bool = pydantic.Field(
+        default=False, description="Measure every attention head too: whether it looks at the right label."
+    )
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """What is measured beside the evaluators, by name."""
+        return (INSTRUMENT,) if self.heads else ()
 
 
 class RunConfig(Config):
     """Everything that decides the numbers of a run."""
 
     seed: int = pydantic.Field(
-        0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank."
+        default=0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank."
     )
     task: TaskConfig = pydantic.Field(
         default_factory=TaskConfig, description="What is learned and what is asked."
@@ -30,8 +45,8 @@ class RunConfig(Config):
     training: TrainingConfig = pydantic.Field(
         default_factory=TrainingConfig, description="How it is trained."
     )
-    evaluate: Schedule = pydantic.Field(
-        default_factory=lambda: Schedule(every=500), description="When it is measured."
+    evaluate: EvaluateConfig = pydantic.Field(
+        default_factory=lambda: EvaluateConfig(every=500), description="When it is measured."
     )
 
     @pydantic.model_validator(mode="before")
@@ -63,6 +78,8 @@ def load_config(source: str = "default", overrides: Iterable[str] | Mapping[str,
     10
     >>> load_config("default", {"training.steps": 10}).training.steps
     10
+    >>> load_config("default", ["evaluate.steps=[5, 10]"]).evaluate.every is None
+    True
     """
     top = nest(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    return RunConfig(**merge(read_source(source), top))
+    return RunConfig(**lay(read_source(source), top))

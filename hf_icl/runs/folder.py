@@ -14,10 +14,12 @@ from hf_icl.config import list_differences
 from hf_icl.errors import RunError
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.record import RunRecord
+from hf_icl.reading import MOST_BYTES, parse_json, read_bounded
 
 CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
 RUN_SCHEMA = 1
+CIRCUITS, HEADS_FILE, EFFECTS_FILE = "circuits", "heads.jsonl", "effects.jsonl"
 
 
 def read_record(folder: str | Path) -> RunRecord:
@@ -47,7 +49,28 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         chance=about["chance"],
         n_sequences=about["n_sequences"],
         bank=about.get("bank", {}),  # runs made before it was kept
+        circuits=read_circuits(folder / CIRCUITS),
     )
+
+
+def read_circuits(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what was measured of a run's circuits beside its history: rows of `heads` and `effects`.
+
+    Raises:
+        RunError: If a file cannot be read.
+    """
+    found = {}
+    for name, key in ((HEADS_FILE, "metrics"), (EFFECTS_FILE, "effects")):
+        path, kind = folder / name, Path(name).stem
+        if not path.exists():
+            continue
+        try:
+            rows = [parse_json(line) for line in read_bounded(path, MOST_BYTES).splitlines()]
+            found[kind] = [{"step": int(row["step"]), key: row[key], **row} for row in rows]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            way_out = f"Measure it again with: hf-icl circuits {folder.parent}"
+            raise RunError(f"{path}: cannot be read ({error}). {way_out}") from error
+    return found
 
 
 def read_about(folder: str | Path) -> dict[str, Any]:

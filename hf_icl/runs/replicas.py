@@ -116,7 +116,9 @@ def _train_going(runs: Sequence[Run], console: Console | None) -> None:
         way_on = "train the same runs again, or give the same hf-icl sweep again"
         threads = use_threads(count_threads([run.config for run in runs]))
         with threads, display, explain_full_disk(runs[0].folder, way_on):
-            train_together(trainers, folders, compiled=is_compiled(runs[0].config) and can_compile())
+            train_together(
+                trainers, folders, compiled=is_compiled(runs[0].config, len(runs)) and can_compile()
+            )
     for run in runs:
         if run.diverged_step is None:
             run.keep_final_model()

@@ -17,6 +17,7 @@ from rich.console import Console
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
 
 from hf_icl.banks.facts import describe_bank
+from hf_icl.circuits.attention import check_heads
 from hf_icl.config import name_part
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
 from hf_icl.errors import ConfigError, DivergedError, RunError
@@ -106,6 +107,9 @@ class Run:
         task.check_model(model)
         config.training.to_arguments(folder, config.seed)
         choose_trainer(config, model)
+        if config.evaluate.heads:
+            with name_part("evaluate.heads"):
+                check_heads(model)
         about = {
             "schema": RUN_SCHEMA,
             "config": config.to_dict(),
@@ -251,6 +255,7 @@ class Run:
             training.to_arguments(self.folder, self.config.seed),
             task,
             schedule=self.config.evaluate,
+            instruments=self.config.evaluate.instruments,
             regularization=training.regularization,
             history=history,
             on_divergence=training.on_divergence,

@@ -12,12 +12,17 @@ from hf_icl.runs.config import RunConfig
 
 # What may differ between replicas: numbers that change no shape, and what is measured when.
 FREE = (
-    "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*",
+    "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*", "task.by_frequency",
     "task.n_eval_sequences", "task.bank.seed", "task.bank.eps", "model.exemplar_scale",
     "model.label_init_std", "training.learning_rate", "training.schedule", "training.warmup_steps",
     "training.clip", "training.adam_beta1", "training.adam_beta2", "training.regularization*",
     "training.keep_checkpoints", "training.threads", "training.compile", "training.on_divergence",
 )  # fmt: skip
+SIZES = (
+    "n_classes", "n_holdout_classes", "n_exemplars", "n_holdout_exemplars", "n_labels", "labels_per_class",
+    "feature_map.sigma",
+)  # fmt: skip
+"""Of a bank: what may differ too where no shape of a model depends on it."""
 ARGUMENTS = {"tf32", "use_cpu"}  # of training.arguments: what holds for any step on the device
 MIN_STEPS = 5_000  # from here on, compiling takes less time than it saves
 
@@ -31,9 +36,16 @@ def can_stack(first: RunConfig, second: RunConfig) -> list[str]:
     []
     >>> can_stack(default, load_config("default", ["seed=1", "model.n_layers=4", "training.steps=10"]))
     ['model.n_layers', 'training.steps']
+    >>> can_stack(default, load_config("default", ["task.bank.n_classes=100", "task.bank.n_exemplars=5"]))
+    []
+    >>> can_stack(default, load_config("default", ["task.bank.n_labels=10"]))
+    ['task.bank.n_labels']
     """
     names = list_differences(first.to_dict(), second.to_dict())
     held = [name for name in names if not any(fnmatchcase(name, free) for free in FREE)]
+    one, other = first.task.bank, second.task.bank
+    if not one.sizes_shape_model and one.n_head_labels == other.n_head_labels:
+        held = [name for name in held if name.removeprefix("task.bank.") not in SIZES]
     if _n_context(first) != _n_context(second):
         held.append("task.train.n_context")
     return held
@@ -76,9 +88,9 @@ def check_native(config: RunConfig) -> None:
             raise ConfigError(field, value, f"{rule} compiled whole or stacked", hint)
 
 
-def is_compiled(config: RunConfig) -> bool:
+def is_compiled(config: RunConfig, n_stacked: int = 1) -> bool:
     """Return whether a run's steps are to be compiled: as `training.compile` says,
-    else if the run is long enough.
+    else if the run, or the stack of so many runs that it is part of, takes long enough.
 
     Raises:
         ConfigError: If they are to be, and cannot.
@@ -90,7 +102,7 @@ def is_compiled(config: RunConfig) -> bool:
     if config.training.compile:
         check_native(config)
         return True
-    if config.training.compile is False or config.training.steps < MIN_STEPS:
+    if config.training.compile is False or n_stacked * config.training.steps < MIN_STEPS:
         return False
     try:
         check_native(config)

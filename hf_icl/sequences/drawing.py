@@ -65,19 +65,21 @@ class Drawing:
     ) -> None:
         self.spec, self.key = spec, {"seed": seed, "stream": stream}
         self.has_distractor = bool(bursty and spec.burst and spec.distractor)
-        self.n_slots = spec.n_slots(bursty)
+        self.n_slots, self.burst = spec.n_slots(bursty), spec.burst if bursty else 0
         self.first_exemplar, stop = _find_pool(pools.exemplar_pools, "exemplars", spec.exemplars)
         self.n_exemplars = stop - self.first_exemplar
         pool = _find_pool(pools.class_pools, "classes", spec.classes).cpu()
         weights = torch.arange(1, len(pool) + 1, dtype=torch.float64) ** -spec.zipf
+        if spec.ranks is not None:
+            part = slice(*(round(share * len(pool)) for share in spec.ranks))
+            pool, weights = pool[part], weights[part]
         self._check_pools(pool, pools.labels.cpu())
         self._check_acceptance(weights, pools.labels.cpu()[pool])
         self.classes = AliasTable(weights, pool, device)
         self.labels, self.labels_per_class = pools.labels.flatten().to(device), pools.labels.shape[1]
 
-        burst = spec.burst if bursty else 0
         fillers = range(1 + self.has_distractor, self.n_slots)
-        copies = [burst] + [burst] * self.has_distractor + [1] * len(fillers)
+        copies = [self.burst] + [self.burst] * self.has_distractor + [1] * len(fillers)
         roles = [Role.BURST] + [Role.DISTRACTOR] * self.has_distractor + [Role.FILLER] * len(fillers)
         # Fillers are exchangeable, unless each bars the next from its class and some classes are likelier.
         alike = fillers if spec.fillers == "free" or spec.zipf == 0 else ()
@@ -98,7 +100,11 @@ class Drawing:
         roles[:, -1] = Role.QUERY
 
         torch.stack([next(words) for _ in range(self.spec.n_context + 1)], dim=1, out=exemplar_ids)
-        exemplar_ids.mul_(self.n_exemplars).bitwise_right_shift_(32).add_(self.first_exemplar)
+        if self.spec.repeat_exemplars:
+            exemplar_ids.mul_(self.n_exemplars).bitwise_right_shift_(32)
+        else:
+            exemplar_ids[:] = pick_different(exemplar_ids, class_ids, self.n_exemplars)
+        exemplar_ids.add_(self.first_exemplar)
         if self.spec.matched_exemplars:
             exemplar_ids[:] = torch.where(roles == Role.BURST, exemplar_ids[:, -1:], exemplar_ids)
 
@@ -183,6 +189,10 @@ class Drawing:
             raise ConfigError(
                 "exemplars", spec.exemplars, rule, "Split the bank so that it does, or take all."
             )
+        if not spec.repeat_exemplars and self.n_exemplars < (n_most := self._count_most()):
+            rule = f"one class may fill {n_most} places, and each needs an exemplar of its own"
+            hint = "Take a bank with more exemplars, set fillers=different, or allow repeat_exemplars."
+            raise ConfigError("repeat_exemplars", False, rule, hint)
         if spec.labels == "remapped" and 0 < n_labels < spec.n_remap:
             rule = f"remapped labels must be among the bank's {n_labels} labels"
             raise ConfigError(
@@ -191,6 +201,13 @@ class Drawing:
         if spec.labels != "remapped" and bool((labels[pool] < 0).any()):
             rule = "some classes of the pool have no fixed label"
             raise ConfigError("classes", found, rule, "Set labels=remapped, or give every class a label.")
+
+    def _count_most(self) -> int:
+        """Return how many places, the query's among them, one class can fill."""
+        n_fillers = self.n_slots - 1 - self.has_distractor
+        if self.spec.fillers == "different":
+            return 1 + self.burst
+        return max(1, n_fillers) if self.spec.query == "absent" else 1 + self.burst + n_fillers
 
     def _check_acceptance(self, weights: torch.Tensor, labels: torch.Tensor) -> None:
         """Raise if some sequence would leave too little probability to the classes that are still allowed."""
@@ -209,6 +226,30 @@ class Drawing:
             )
             hint = "Lower zipf, take more classes or labels, shorten the context, or set fillers=free."
             raise ConfigError("classes", _describe(spec, weights), rule, hint)
+
+
+def pick_different(words: torch.Tensor, class_ids: torch.Tensor, n_exemplars: int) -> torch.Tensor:
+    """Return an exemplar for each place, none of them twice in one class of a sequence.
+
+    A place picks uniformly among the exemplars that no earlier place of its class shows.
+
+    Args:
+        words: int64 (batch, n_places), each in [0, 2^32).
+        class_ids: int64 (batch, n_places).
+        n_exemplars: Of each class; no class may fill more places.
+
+    >>> pick_different(torch.tensor([[0, 0, 0, 2**32 - 1]]), torch.tensor([[5, 5, 7, 5]]), 4).tolist()
+    [[0, 1, 0, 3]]
+    """
+    picks = torch.empty_like(words)
+    for place in range(words.shape[1]):
+        same = class_ids[:, :place] == class_ids[:, place : place + 1]
+        pick = words[:, place] * (n_exemplars - same.sum(1)) >> 32  # among those left over, in their order
+        taken = torch.where(same, picks[:, :place], n_exemplars).sort(dim=1).values
+        for earlier in range(place):
+            pick = pick + (pick >= taken[:, earlier])
+        picks[:, place] = pick
+    return picks
 
 
 def least_acceptance(weights: torch.Tensor, labels: torch.Tensor, n_others: int) -> float:

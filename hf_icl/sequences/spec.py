@@ -33,7 +33,8 @@ class SequenceSpec(Config):
 
     Source: Singh et al. 2023 (arXiv 2311.08360) for the defaults; Chan et al. 2022 (2205.05055) for
         `p_bursty`, `zipf` and several labels per class; Singh et al. 2025 (2503.05631) for swapped and pasted
-        labels and for matched exemplars.
+        labels and for matched exemplars. The reference codes differ in `repeat_exemplars`: Chan et al. 2022
+        draw without replacement, Singh et al. 2025 with.
 
     >>> SequenceSpec(burst=4, labels="remapped").n_fillers
     0
@@ -44,48 +45,69 @@ class SequenceSpec(Config):
     """
 
     n_context: int = pydantic.Field(
-        8, ge=1, le=1024, description="Exemplars before the query, each with its label."
+        default=8, ge=1, le=1024, description="Exemplars before the query, each with its label."
     )
-    burst: int = pydantic.Field(3, ge=0, description="Context places of the query's class; 0 means none.")
+    burst: int = pydantic.Field(
+        default=3, ge=0, description="Context places of the query's class; 0 means none."
+    )
     distractor: bool = pydantic.Field(
-        True,
+        default=True,
         description="Whether another class fills as many places as the burst; without a burst there is none.",
     )
     p_bursty: float = pydantic.Field(
-        1.0, ge=0, le=1, description="Share of sequences with a burst; the others hold fillers and any query."
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of sequences with a burst; the others hold fillers and any query.",
     )
     zipf: float = pydantic.Field(
-        0.0, ge=0, le=10, description="Exponent s of p(class of rank k) ∝ (k + 1)^-s, ranked by pool order."
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Exponent s of p(class of rank k) ∝ (k + 1)^-s, ranked by pool order.",
     )
     fillers: Literal["free", "different"] = pydantic.Field(
-        "free",
+        default="free",
         description="free: each drawn alone, any class may recur; different: all differ, also from query "
         "and distractor.",
     )
     query: Literal["free", "absent"] = pydantic.Field(
-        "free", description="absent: neither the query's class nor its fixed label occurs in the context."
+        default="free",
+        description="absent: neither the query's class nor its fixed label occurs in the context.",
     )
     labels: Literal["fixed", "remapped", "swapped", "pasted"] = pydantic.Field(
-        "fixed",
+        default="fixed",
         description="fixed: the class's own; remapped: the classes of a sequence get distinct labels below "
         "n_remap at random; swapped: query and distractor class exchange theirs; pasted: one random context "
         "place shows the absent query's label.",
     )
     n_remap: int = pydantic.Field(
-        2, ge=1, description="Remapped labels are drawn from {0, …, n_remap - 1}; nothing without them."
+        default=2,
+        ge=1,
+        description="Remapped labels are drawn from {0, …, n_remap - 1}; nothing without them.",
     )
     matched_exemplars: bool = pydantic.Field(
-        False, description="Whether the query and its burst places show one and the same exemplar."
+        default=False, description="Whether the query and its burst places show one and the same exemplar."
+    )
+    repeat_exemplars: bool = pydantic.Field(
+        default=True,
+        description="Whether places of one class may show the same exemplar, each drawn alone (with "
+        "replacement); false: all differ within a sequence (without replacement).",
     )
     noise: float = pydantic.Field(
-        0.0, ge=0, description="Standard deviation of noise added to exemplars at draw time."
+        default=0.0, ge=0, description="Standard deviation of noise added to exemplars at draw time."
     )
-    classes: Literal["train", "holdout"] = pydantic.Field("train", description="Pool of classes.")
+    classes: Literal["train", "holdout"] = pydantic.Field(default="train", description="Pool of classes.")
+    ranks: tuple[float, float] | None = pydantic.Field(
+        default=None,
+        description="Part of the pool's classes by rank, as [0, 0.25] for the first quarter, the likeliest "
+        "of a Zipfian training; null: all.",
+    )
     exemplars: Literal["all", "train", "holdout"] = pydantic.Field(
-        "all", description="Pool of each class's exemplars."
+        default="all", description="Pool of each class's exemplars."
     )
     weight: float = pydantic.Field(
-        1.0, gt=0, description="Share in a mixture of specs, relative to the others."
+        default=1.0, gt=0, description="Share in a mixture of specs, relative to the others."
     )
 
     @pydantic.model_validator(mode="after")
@@ -107,6 +129,12 @@ class SequenceSpec(Config):
         if self.burst == 0 and self.matched_exemplars:
             rule = "there is no burst place whose exemplar could match the query's"
             raise ConfigError("matched_exemplars", True, rule, "Set burst ≥ 1.")
+        if self.matched_exemplars and not self.repeat_exemplars:
+            rule = "matched exemplars are repeated on purpose, and repeat_exemplars = False forbids it"
+            raise ConfigError("matched_exemplars", True, rule, "Leave one of the two as it is by default.")
+        if self.ranks is not None and not 0 <= self.ranks[0] < self.ranks[1] <= 1:
+            rule = "must be two shares in rising order, from 0 to 1"
+            raise ConfigError("ranks", self.ranks, rule, "For example [0, 0.25].")
 
     def _check_query(self) -> None:
         if self.query != "absent":

@@ -18,8 +18,11 @@ import numpy as np
 
 from hf_icl.errors import RunError
 from hf_icl.history.history import unpack_hits
-from hf_icl.summary.measures import MEASURES, VERDICTS, Curves, judge, measures_of
+from hf_icl.summary.curves import Curves
+from hf_icl.summary.measures import MEASURES, measures_of
+from hf_icl.summary.verdicts import VERDICTS, judge
 
+Band = tuple[np.ndarray, np.ndarray, np.ndarray]
 LEVEL = 0.95
 N_RESAMPLES = 1000
 _BLOCK_ITEMS = 4_000_000  # resampled numbers held at a time, 32 MB
@@ -32,11 +35,12 @@ class Intervals:
     `measures` maps names to (low, high), or to None where a measure exists in too few resamples to say. A
     resample in which an event never comes counts as later than all steps, so `high` of a step is None where
     the event may well lie beyond training. `verdicts` maps each verdict to the share of resamples that reach
-    it.
+    it. `band` is that of the curve itself: steps, low and high end, each float64 (n_evaluations,).
     """
 
     measures: dict[str, tuple[float, float | None] | None]
     verdicts: dict[str, float]
+    band: Band = dataclasses.field(compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +106,8 @@ def bootstrap_curve(
     >>> sure = bootstrap_curve(steps, hits, 0.0, "icl/accuracy")
     >>> sure.measures["peak"], sure.measures["onset_step"], sure.verdicts
     ((1.0, 1.0), (5.0, 5.0), {'still rising': 1.0})
+    >>> [column.tolist() for column in sure.band]
+    [[0.0, 10.0], [0.0, 1.0], [0.0, 1.0]]
     """
     n_evaluations, n_sequences = hits.shape
     if not hits.size:
@@ -109,7 +115,7 @@ def bootstrap_curve(
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK_ITEMS // max(n_evaluations, n_sequences))
     measures = {name: [] for name in measures_of(metric)}
-    verdicts = []
+    verdicts, means = [], []
     peak_index = hits.mean(axis=1).argmax()
     for start in range(0, N_RESAMPLES, block):
         counts = draw_counts(rng, min(block, N_RESAMPLES - start), n_sequences)
@@ -117,10 +123,12 @@ def bootstrap_curve(
         for name, one in measures_of(metric).items():
             measures[name].append(curves.values[:, peak_index] if name == "peak" else one.find(curves))
         verdicts.append(judge(curves))
+        means.append(curves.values)
     shares = np.bincount(np.concatenate(verdicts) + 1, minlength=len(VERDICTS) + 1)[1:] / N_RESAMPLES
     return Intervals(
         measures={name: _interval(name, np.concatenate(parts)) for name, parts in measures.items()},
         verdicts={verdict: float(share) for verdict, share in zip(VERDICTS, shares, strict=True) if share},
+        band=(steps, *_find_ends(np.concatenate(means))),
     )
 
 
@@ -149,6 +157,39 @@ def bootstrap_replicas(values: Sequence[float | None], *, seed: int = 0) -> Repl
     return ReplicaEstimate(float(known.mean()), float(low[0]), float(high[0]), int(known.size))
 
 
+def bootstrap_median(
+    values: Sequence[float | None], *, seed: int = 0
+) -> tuple[float | None, tuple[float, float | None] | None]:
+    """Return the median of a step over replicas and its 95 % interval, which resamples replicas.
+
+    A replica in which the event never comes (None) counts as later than all: leaving it out would make a
+    setting in which the event is rare look early. Of an even number the upper middle one counts.
+
+    Returns:
+        The median, None where it lies beyond training, and the interval, its upper end None likewise; None
+        with fewer than two replicas, or where the event comes in too few of them to say.
+
+    >>> bootstrap_median([100, 300, None])
+    (300.0, (100.0, None))
+    >>> bootstrap_median([100, None, None])
+    (None, (100.0, None))
+    """
+    steps = np.array([np.inf if value is None else value for value in values], float)
+    if not steps.size:
+        return None, None
+    middle = steps.size // 2
+    median = np.sort(steps)[middle]
+    median = float(median) if np.isfinite(median) else None
+    if steps.size < 2:
+        return median, None
+    drawn = np.random.default_rng(seed).integers(steps.size, size=(N_RESAMPLES, steps.size))
+    medians = np.sort(steps[drawn], axis=1)[:, middle]
+    low, high = np.quantile(medians, _ends(), method="inverted_cdf").tolist()
+    if np.isinf(low):
+        return median, None
+    return median, (low, high if np.isfinite(high) else None)
+
+
 def bootstrap_band(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the 95 % band of the mean over replicas, two arrays (n_points,),
     from values (n_replicas, n_points).
@@ -157,7 +198,12 @@ def bootstrap_band(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np
     [[0.2, 0.6], [0.2, 0.6]]
     """
     counts = draw_counts(np.random.default_rng(seed), N_RESAMPLES, len(values)).astype(float)
-    low, high = np.quantile(counts @ values / len(values), _ends(), axis=0, method="inverted_cdf")
+    return _find_ends(counts @ values / len(values))
+
+
+def _find_ends(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the middle 95 % at each point, from resampled curves (n_resamples, n_points)."""
+    low, high = np.quantile(resampled, _ends(), axis=0, method="inverted_cdf")
     return low, high
 
 

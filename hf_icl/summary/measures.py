@@ -3,89 +3,22 @@
 Pure: arrays in, numbers out. Each measure is one function whose docstring defines it in words and by formula
 (the report shows the same text) and shows it at work; `measure` enters it into `MEASURES`, which everything
 else reads. All of them take a batch of curves, so that a summary and its bootstrap share one definition. In
-the formulas v(s) is the curve over training steps s, linear between evaluations, c its chance level, p its
-peak, reached at step sp, and e the last evaluated step.
+the formulas v(s) is the curve over training steps s, linear between evaluations, c its chance level, f its
+floor (chance, or more where naming any label of the context gives more), p its peak, reached at step sp, and
+e the last evaluated step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
-from hf_icl.history.columns import clean_points
-
-EMERGED_RISE = 0.2
-"""A curve has emerged when its peak covers this share of the way from chance to 1, and tops the floor."""
-TRANSIENT_PERSISTENCE = 0.5
-"""An emerged curve is transient when it ends with less than this share of its rise."""
-RISING_WINDOW = 0.1
-"""A curve can only be still rising when it peaks in this last share of training …"""
-RISING_GAIN = 0.02
-"""… and tops everything before that window by this share of the way from chance to 1."""
-
-VERDICTS = ("never emerged", "transient", "still rising", "persistent")
-
-
-@dataclasses.dataclass(frozen=True)
-class Curves:
-    """A batch of curves over the same evaluations.
-
-    Args:
-        steps: Training steps of the evaluations, shape (n_evaluations,), strictly increasing, at least one.
-        values: Finite values, shape (n_curves, n_evaluations); accuracies or probabilities in [0, 1].
-        chance: Value of a model that knows nothing, in [0, 1].
-        floor: Value of a model that names any label of the context without matching exemplars; a curve that
-            never tops it has not emerged, however far above chance. The chance level where there is no such
-            strategy.
-    """
-
-    steps: np.ndarray
-    values: np.ndarray
-    chance: float
-    floor: float = 0.0
-
-    @classmethod
-    def clean(
-        cls, steps: Sequence[float], values: Sequence[float], chance: float, floor: float = 0.0
-    ) -> Curves | None:
-        """Return a batch of one curve: finite points only, by rising step, the last of equal steps;
-        None if none is left.
-
-        >>> Curves.clean([20, 0, 10, 20], [0.4, 0.1, float("nan"), 0.5], chance=0.1).values.tolist()
-        [[0.1, 0.5]]
-        """
-        steps, values = clean_points(steps, values)
-        return cls(steps, values[None], float(chance), float(floor)) if steps.size else None
-
-    @cached_property
-    def peak_index(self) -> np.ndarray:
-        return self.values.argmax(axis=1)
-
-    @cached_property
-    def peak(self) -> np.ndarray:
-        return self.values.max(axis=1)
-
-    @cached_property
-    def half_level(self) -> np.ndarray:
-        return self.chance + (self.peak - self.chance) / 2
-
-    @cached_property
-    def emerged(self) -> np.ndarray:
-        rise = self.peak - self.chance
-        return (rise > 0) & (rise >= EMERGED_RISE * (1 - self.chance)) & (self.peak > self.floor)
-
-    def crossing(self, index: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Return the step at which each curve meets `level` between evaluations index − 1 and index; where
-        index is 0 the result means nothing."""
-        row = np.arange(len(self.values))
-        before, after = self.values[row, index - 1], self.values[row, index]
-        share = np.divide(level - before, after - before, out=np.ones_like(before), where=after != before)
-        return self.steps[index - 1] + share * (self.steps[index] - self.steps[index - 1])
+from hf_icl.summary.curves import LATE_WINDOW, Curves
+from hf_icl.task.evaluators import PREFERENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,22 +78,25 @@ def measures_of(metric: str) -> dict[str, Measure]:
     >>> set(measures_of("flip/context_accuracy")) - set(measures_of("icl/accuracy"))
     {'crossover_step'}
     """
-    is_share = metric.endswith("/context_accuracy")
+    is_share = metric.endswith("/context_accuracy") or metric == PREFERENCE
     return {name: one for name, one in MEASURES.items() if is_share or not one.of_shares}
 
 
 @measure("onset, step", marker="up")
 def measure_onset_step(curves: Curves) -> np.ndarray:
-    """First step at which the curve has half of its rise from chance to peak. Linear between evaluations; the
+    """First step at which the curve has half of its rise from floor to peak. Linear between evaluations; the
     first evaluated step if the curve is there already. Missing if the curve never emerged.
 
-    Formula: min { s : v(s) ≥ c + (p − c) / 2 }
+    Formula: min { s : v(s) ≥ f + (p − f) / 2 }
 
     >>> measure_onset_step(Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)).item()
     50.0
+    >>> curves = Curves.clean([0, 100, 200], [0, 0.5, 0.9], chance=0, floor=0.5)  # first it copies labels
+    >>> measure_onset_step(curves).round(6).item()
+    150.0
     """
-    index = (curves.values >= curves.half_level[:, None]).argmax(axis=1)
-    step = np.where(index > 0, curves.crossing(index, curves.half_level), curves.steps[0])
+    index = (curves.values >= curves.onset_level[:, None]).argmax(axis=1)
+    step = np.where(index > 0, curves.crossing(index, curves.onset_level), curves.steps[0])
     return np.where(curves.emerged, step, np.nan)
 
 
@@ -198,8 +134,7 @@ def measure_half_decay_step(curves: Curves) -> np.ndarray:
     >>> measure_half_decay_step(Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)).item()
     250.0
     """
-    after_peak = np.arange(curves.steps.size) > curves.peak_index[:, None]
-    fallen = (curves.values < curves.half_level[:, None]) & after_peak
+    fallen = (curves.values < curves.half_level[:, None]) & curves.after_peak
     index = fallen.argmax(axis=1)
     return np.where(curves.emerged & fallen.any(axis=1), curves.crossing(index, curves.half_level), np.nan)
 
@@ -216,6 +151,18 @@ def measure_final(curves: Curves) -> np.ndarray:
     return curves.values[:, -1]
 
 
+@measure("late value")
+def measure_late(curves: Curves) -> np.ndarray:
+    """Mean of the curve over the last tenth of training: late in training single evaluations move by 0.1.
+
+    Formula: ∫ v(s) ds over [e − w, e], divided by w, where w is a tenth of the way from the first step to e
+
+    >>> measure_late(Curves.clean([0, 90, 100], [0, 0.4, 0.2], chance=0)).round(3).item()
+    0.3
+    """
+    return curves.mean_of_last(LATE_WINDOW)
+
+
 @measure("persistence")
 def measure_persistence(curves: Curves) -> np.ndarray:
     """Share of the rise from chance to peak that is left at the end: 1 if nothing was lost, 0 at chance,
@@ -227,8 +174,21 @@ def measure_persistence(curves: Curves) -> np.ndarray:
     >>> measure_persistence(curves).round(3).item()
     0.25
     """
-    rise = np.where(curves.emerged, curves.peak - curves.chance, np.nan)
-    return (curves.values[:, -1] - curves.chance) / rise
+    return (curves.values[:, -1] - curves.chance) / curves.rise
+
+
+@measure("persistence, late")
+def measure_late_persistence(curves: Curves) -> np.ndarray:
+    """The same of the late value: the share of the rise that is left over the last tenth of training.
+    Missing if the curve never emerged.
+
+    Formula: (late − c) / (p − c)
+
+    >>> curves = Curves.clean([0, 50, 90, 100], [0.5, 0.9, 0.7, 0.5], chance=0.5)
+    >>> measure_late_persistence(curves).round(3).item()
+    0.25
+    """
+    return (measure_late(curves) - curves.chance) / curves.rise
 
 
 @measure("area lost after the peak")
@@ -244,17 +204,52 @@ def measure_area_lost(curves: Curves) -> np.ndarray:
     """
     lost = curves.peak[:, None] - curves.values
     trapezoids = (lost[:, 1:] + lost[:, :-1]) / 2 * np.diff(curves.steps)
-    after_peak = np.arange(curves.steps.size - 1) >= curves.peak_index[:, None]
+    after_peak = curves.after_peak[:, 1:]
     whole = (curves.peak - curves.chance) * (curves.steps[-1] - curves.steps[curves.peak_index])
     whole = np.where(curves.emerged & (whole > 0), whole, np.nan)
     return np.where(after_peak, trapezoids, 0).sum(axis=1) / whole
 
 
+@measure("re-emergence")
+def measure_reemergence(curves: Curves) -> np.ndarray:
+    """Share of the rise that came back late, after the lowest evaluation since the peak: near 0 if the curve
+    only falls or stays, 1 if it is back at its peak from chance. Missing if the curve never emerged, or peaks
+    at the last evaluation.
+
+    Formula: max(0, late − min { v(s) : s > sp }) / (p − c)
+
+    >>> curves = Curves.clean([0, 100, 200, 250, 300], [0, 0.8, 0.2, 0.6, 0.6], chance=0)
+    >>> measure_reemergence(curves).round(3).item()
+    0.5
+    """
+    trough = np.where(curves.after_peak, curves.values, np.inf).min(axis=1)
+    regained = np.maximum(measure_late(curves) - trough, 0) / curves.rise
+    return np.where(np.isfinite(trough), regained, np.nan)
+
+
+@measure("monotonicity of the fall")
+def measure_monotonicity(curves: Curves) -> np.ndarray:
+    """Share of all movement after the peak that is net fall: 1 if the curve only falls, 0 if it ends at its
+    peak. Noise lowers it, and so do more evaluations. Missing if the curve never emerged, or stays at its
+    peak.
+
+    Formula: (p − v(e)) / Σ |v(next) − v(s)| over the evaluations s from sp on
+
+    >>> curves = Curves.clean([0, 100, 200, 300], [0, 0.8, 0.2, 0.4], chance=0)
+    >>> measure_monotonicity(curves).round(3).item()
+    0.5
+    """
+    moved = np.where(curves.after_peak[:, 1:], np.abs(np.diff(curves.values)), 0).sum(axis=1)
+    moved = np.where(curves.emerged & (moved > 0), moved, np.nan)
+    return (curves.peak - curves.values[:, -1]) / moved
+
+
 @measure("crossover, step", marker="cross", of_shares=True)
 def measure_crossover_step(curves: Curves) -> np.ndarray:
     """Step from which the in-context share of answers to flipped labels stays below one half: its last fall
-    through 1/2. Linear between evaluations. Missing if the share ends at or above 1/2, or never rose clear of
-    it (by the rule for curves that emerged, as an untrained model hovers about 1/2).
+    through 1/2. Linear between evaluations. Missing if the share ends at or above 1/2 (in context to the
+    end), or never rose clear of it, by the rule for curves that emerged, as an untrained model hovers about
+    1/2 (never in context).
 
     Formula: max { s : v falls through 1/2 at s }, given v(e) < 1/2
 
@@ -271,23 +266,6 @@ def measure_crossover_step(curves: Curves) -> np.ndarray:
     return np.where(exists, curves.crossing(index, np.full(len(falls), 0.5)), np.nan)
 
 
-def judge(curves: Curves) -> np.ndarray:
-    """Return for each curve an index into VERDICTS, int64 (n_curves,);
-    −1 if there are fewer than two evaluations.
-
-    >>> VERDICTS[judge(Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)).item()]
-    'transient'
-    """
-    if curves.steps.size < 2:
-        return np.full(len(curves.values), -1)
-    first, last = curves.steps[[0, -1]]
-    early = curves.steps < last - RISING_WINDOW * (last - first)
-    gain = curves.peak - curves.values[:, early].max(axis=1)
-    rising = gain >= RISING_GAIN * (1 - curves.chance)
-    faded = measure_persistence(curves) < TRANSIENT_PERSISTENCE
-    return np.select([~curves.emerged, faded, rising], [0, 1, 2], default=3)
-
-
 @dataclasses.dataclass(frozen=True)
 class CurveSummary:
     """The measures of one curve; None where a measure does not exist. Never NaN, so safe for JSON.
@@ -302,8 +280,12 @@ class CurveSummary:
     peak_step: float | None = None
     half_decay_step: float | None = None
     final: float | None = None
+    late: float | None = None
     persistence: float | None = None
+    late_persistence: float | None = None
     area_lost: float | None = None
+    reemergence: float | None = None
+    monotonicity: float | None = None
     crossover_step: float | None = None
     verdict: str | None = None
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from hf_icl.history.columns import Columns, clean_points
-from hf_icl.summary.measures import VERDICTS, Curves, CurveSummary, judge, measures_of
-from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS
+from hf_icl.history.columns import Columns, Numbers, clean_points
+from hf_icl.summary.curves import Curves
+from hf_icl.summary.measures import CurveSummary, measures_of
+from hf_icl.summary.verdicts import VERDICTS, judge
+from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, TRAIN_LOSS
 
 
 def summarize(
-    steps: Sequence[float],
-    values: Sequence[float],
+    steps: Numbers,
+    values: Numbers,
     chance: float,
     floor: float = 0.0,
     *,
@@ -52,8 +54,10 @@ def summarize(
 class Summary:
     """What one history says.
 
-    `curves` maps metric names to their measures; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the
-    training loss at ICL's peak step, `loss_at_end` the last one, `loss_falls` whether it fell between them.
+    `curves` maps metric names to their measures, with S (`prefer_context`) among them where ICL and IWL were
+    measured; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the training loss at ICL's peak step,
+    `loss_at_end` the last one, `loss_falls` whether it fell between them, None where the peak is the last
+    step.
     """
 
     verdict: str | None
@@ -84,6 +88,8 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
         name: summarize(*columns.curve(name), chance[name], find_floor(name, chance), metric=name)
         for name in names
     }
+    if ICL in curves and IWL in curves:
+        curves[PREFERENCE] = summarize(*prefer_context(columns), 0.5, metric=PREFERENCE)
     icl, iwl, flip = (curves.get(name, CurveSummary()) for name in (ICL, IWL, FLIP_SHARE))
     steps, loss = clean_points(*columns.curve(TRAIN_LOSS))
     known = steps.size > 0 and icl.peak_step is not None
@@ -95,8 +101,30 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
         iwl_onset_step=iwl.onset_step,
         loss_at_peak=at_peak,
         loss_at_end=float(loss[-1]) if loss.size else None,
-        loss_falls=bool(loss[-1] < at_peak) if known else None,
+        loss_falls=bool(loss[-1] < at_peak) if known and steps[-1] > icl.peak_step else None,
     )
+
+
+def prefer_context(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """Return the curve of S = E_IWL / (E_ICL + E_IWL), where E is one minus the accuracy over all labels.
+
+    Above 1/2 the context is used better than the weights, near 0 the weights alone; 1/2 where neither errs.
+
+    Source: the evolutionary view of in-context and in-weights learning, ICLR 2026.
+
+    Returns:
+        Steps at which both were measured, and S there in [0, 1], float64 (n,) each.
+
+    >>> rows = [{"step": 0, "metrics": {"icl/accuracy": 0.7, "iwl/accuracy": 0.1}}]
+    >>> steps, values = prefer_context(Columns.of(rows))
+    >>> values.round(6).tolist()
+    [0.75]
+    """
+    (steps, icl), (others, iwl) = (clean_points(*columns.curve(name)) for name in (ICL, IWL))
+    steps, mine, theirs = np.intersect1d(steps, others, return_indices=True)
+    errors, own = 1 - iwl[theirs], 1 - icl[mine]
+    both = errors + own
+    return steps, np.divide(errors, both, out=np.full_like(both, 0.5), where=both > 0)
 
 
 def find_floor(metric: str, chance: Mapping[str, float]) -> float:

@@ -2,12 +2,4 @@
 
 from hf_icl.lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "hf_icl.sweeps.config": ("Point", "SweepConfig", "list_points", "load_sweep"),
-        "hf_icl.sweeps.jobs": ("Job", "share_out"),
-        "hf_icl.sweeps.sweep": ("Sweep",),
-        "hf_icl.sweeps.train": ("train_sweep",),
-    },
-)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -18,6 +18,7 @@ from hf_icl.config import Config, flatten, read_yaml, unknown_key
 from hf_icl.errors import ConfigError
 from hf_icl.report.sweep import write_value
 from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.sweeps.examples import find_sweep
 
 MAX_NAME = 120  # characters; file systems take 255 bytes
 
@@ -26,7 +27,7 @@ class SweepConfig(Config):
     """Runs that share a base and differ in some settings: a grid, a list of points, or both."""
 
     base: str = pydantic.Field(
-        "default", description="A preset, or a YAML file seen from the current folder."
+        default="default", description="A preset, or a YAML file seen from the current folder."
     )
     set: dict[str, JsonValue] = pydantic.Field(
         default_factory=dict, description="Settings of all runs: dotted key to value."
@@ -42,7 +43,9 @@ class SweepConfig(Config):
         description="What a key is called in folder names, table and figure; default: its last word.",
     )
     workers: int | None = pydantic.Field(
-        None, ge=1, description="Processes that train at a time; null: one per GPU, or per core without one."
+        default=None,
+        ge=1,
+        description="Processes that train at a time; null: one per GPU, or per core without one.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -69,21 +72,23 @@ class Point:
         values: Varied dotted keys to this run's values.
         words: The `key=value` words that make it from the base.
         config: What comes of it.
+        base: Preset or file that the words are laid over.
     """
 
     name: str
     values: dict[str, Any]
     words: tuple[str, ...]
     config: RunConfig
+    base: str = "default"
 
 
-def load_sweep(path: str | Path) -> SweepConfig:
-    """Read a sweep's YAML file.
+def load_sweep(source: str | Path) -> SweepConfig:
+    """Read a sweep's YAML file, or an example by its name.
 
     Raises:
         ConfigError: If it cannot be read, a key is unknown, or a value breaks a rule.
     """
-    return SweepConfig(**read_yaml(Path(path), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
+    return SweepConfig(**read_yaml(find_sweep(source), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
 
 
 def list_points(sweep: SweepConfig) -> list[Point]:
@@ -113,16 +118,11 @@ def list_points(sweep: SweepConfig) -> list[Point]:
             rule = f"is the same run as {changes[earlier]}"
             raise ConfigError("sweep", changes[number], rule, "Leave one of the two out.")
     values = _find_varied(named, configs)
+    values = [_put_seeds_last(own) for own in values]
     labels = label_keys(values[0], sweep.labels)
-    names = [_name(labels, own) for own in values]
-    names = [
-        name
-        if len(name) <= MAX_NAME and names.count(name) == 1
-        else f"{name[:MAX_NAME]}-{digest(config)[:8]}"
-        for name, config in zip(names, configs, strict=True)
-    ]
-    words = [tuple(_to_word(*item) for item in (sweep.set | change).items()) for change in changes]
-    return [Point(*fields) for fields in zip(names, values, words, configs, strict=True)]
+    names = tell_apart([name_point(labels, own) for own in values], configs)
+    words = [write_words(sweep.set | change) for change in changes]
+    return [Point(*fields, sweep.base) for fields in zip(names, values, words, configs, strict=True)]
 
 
 def _load(base: str, settings: Mapping[str, Any], change: Mapping[str, Any]) -> RunConfig:
@@ -134,8 +134,19 @@ def _load(base: str, settings: Mapping[str, Any], change: Mapping[str, Any]) -> 
         raise ConfigError(error.field, error.value, error.rule, hint) from error
 
 
-def _to_word(key: str, value: JsonValue) -> str:
-    return f"{key}={json.dumps(value)}"
+def write_words(settings: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """Return settings as the `key=value` words of the command line."""
+    return tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
+
+
+def tell_apart(names: Sequence[str], configs: Sequence[RunConfig]) -> list[str]:
+    """Return names of folders, those that are too long or not alone with a part of their config's digest."""
+    return [
+        name
+        if len(name) <= MAX_NAME and names.count(name) == 1
+        else f"{name[:MAX_NAME]}-{digest(config)[:8]}"
+        for name, config in zip(names, configs, strict=True)
+    ]
 
 
 def digest(config: RunConfig) -> str:
@@ -149,6 +160,10 @@ def _find_varied(named: Iterable[str], configs: Sequence[RunConfig]) -> list[dic
     found = {key: [own.get(key) for own in flat] for key in named}
     varied = [key for key, values in found.items() if len(set(map(repr, values))) > 1]
     return [{key: found[key][number] for key in varied} for number in range(len(configs))]
+
+
+def _put_seeds_last(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(sorted(values.items(), key=lambda item: item[0].rpartition(".")[2] == "seed"))
 
 
 def label_keys(keys: Sequence[str] | Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
@@ -169,6 +184,18 @@ def label_keys(keys: Sequence[str] | Mapping[str, Any], given: Mapping[str, str]
     return {key: labels[key] for key in keys}
 
 
-def _name(labels: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    parts = (f"{labels[key]}={write_value(value)}" for key, value in values.items())
+def name_point(labels: Mapping[str, str], values: Mapping[str, Any]) -> str:
+    """Return what a run's folder is called after its values of some keys."""
+    parts = (f"{labels[key]}={_write_choice(value)}" for key, value in values.items())
     return ",".join(re.sub(r"[^\w.+=-]+", "-", part).strip("-") for part in parts) or "run"
+
+
+def _write_choice(value: Any) -> str:
+    """Return a value as it stands in a folder's name: `groups=-mlp` would read as "without mlp".
+
+    >>> [_write_choice(value) for value in (["mlp"], ["mlp", "head"], [], None, 1e-5)]
+    ['mlp', 'mlp+head', 'none', 'null', '1e-5']
+    """
+    if isinstance(value, list | tuple):
+        return "+".join(map(_write_choice, value)) or "none"
+    return write_value(value)

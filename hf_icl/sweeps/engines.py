@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -138,7 +139,7 @@ def count_ray_workers(address: str | None) -> int:
     return max(1, int(resources.get("GPU") or resources.get("CPU", 1)))
 
 
-def connect_ray(address: str | None):
+def connect_ray(address: str | None) -> ModuleType:
     """Return the module `ray`, connected to a cluster; without an address to that of `RAY_ADDRESS`,
     or a new local one.
 

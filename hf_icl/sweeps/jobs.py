@@ -46,8 +46,8 @@ def share_out(
 ) -> list[Job]:
     """Group runs into jobs, the longest first.
 
-    Runs that can be stacked and have reached the same step share stacks, as many as there are workers, so
-    that all of these have as much to do.
+    Runs that can be stacked and have reached the same step share stacks. A group of them is split, so that
+    all workers have as much to do, by its share of all the work alone: each stack compiles anew.
 
     Args:
         configs: Name to config, of the runs that are to be trained.
@@ -73,13 +73,38 @@ def share_out(
                 break
         else:
             groups.append([name])
-    jobs = []
-    for group in groups:
-        n_parts = max(min(n_workers, len(group)), -(-len(group) // MAX_STACKED))
-        edges = [round(part * len(group) / n_parts + 1e-9) for part in range(n_parts + 1)]
-        start, steps = reached.get(group[0], 0), configs[group[0]].training.steps
-        jobs += [Job(tuple(group[a:b]), start, steps) for a, b in zip(edges, edges[1:], strict=False)]
+    whole = [
+        Job(tuple(group), reached.get(group[0], 0), configs[group[0]].training.steps) for group in groups
+    ]
+    total = sum(job.cost for job in whole)
+    jobs = [part for job in whole for part in _split(job, n_workers * job.cost / max(1, total))]
     return sorted(jobs, key=lambda job: -job.cost)
+
+
+def _split(job: Job, n_workers: float) -> list[Job]:
+    """Return a job in even parts, about one for each of so many workers, none too large for a process."""
+    size = len(job.names)
+    n_parts = max(min(round(n_workers), size), -(-size // MAX_STACKED), 1)
+    edges = [round(part * size / n_parts + 1e-9) for part in range(n_parts + 1)]
+    return [Job(job.names[a:b], job.start, job.steps) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def tell_alone(configs: Mapping[str, RunConfig], job: Job) -> str:
+    """Return why a run is trained alone among others: the settings that keep it out of every stack.
+
+    >>> from hf_icl.runs.config import load_config
+    >>> configs = {f"layers {n}": load_config("default", [f"model.n_layers={n}"]) for n in (1, 2)}
+    >>> tell_alone(configs, Job(("layers 2",), 0, 10))
+    'alone: others differ in model.n_layers'
+    """
+    if len(job.names) > 1 or len(configs) == 1:
+        return ""
+    own = configs[job.names[0]]
+    if not _can_be_replica(own):
+        return "alone: its steps cannot be stacked"
+    held = [can_stack(own, other) for name, other in configs.items() if name != job.names[0]]
+    fewest = min(held, key=len)
+    return f"alone: others differ in {', '.join(fewest)}" if fewest else ""
 
 
 def _can_be_replica(config: RunConfig) -> bool:

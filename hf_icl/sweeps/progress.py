@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from hf_icl.sweeps.engines import Work
-from hf_icl.sweeps.sweep import Sweep
+from hf_icl.sweeps.sweep import RunSet
 from hf_icl.training.display import LiveView, format_duration
 
 REFRESH_S = 1.0
@@ -26,12 +26,12 @@ class SweepProgress(LiveView):
     Steps are read from the histories in the run folders, so it does not matter which machine trains.
     """
 
-    def __init__(self, console: Console, sweep: Sweep) -> None:
+    def __init__(self, console: Console, sweep: RunSet) -> None:
         super().__init__(console)
         self.sweep = sweep
-        self.started = time.monotonic()
         self.drawn = self.printed = float("-inf")
         self.told: set[int] = set()
+        self.first: tuple[float, int] | None = None  # when steps were first seen to be taken, and how many
 
     def update(self, works: Sequence[Work]) -> None:
         """Show the state of all work, once a second at most."""
@@ -62,9 +62,21 @@ class SweepProgress(LiveView):
         total = sum(len(work.job.names) * work.job.steps for work in works)
         done = sum(len(work.job.names) * step for work, step in pairs)
         gained = sum(len(work.job.names) * (step - work.job.start) for work, step in pairs)
-        speed = gained / max(time.monotonic() - self.started, 1e-9)
-        left = format_duration((total - done) / speed) if gained else "?"
-        return f"{done:,} of {total:,} steps, all runs together · {speed:,.0f} steps/s · {left} left"
+        speed = self._measure_speed(gained)
+        told = (
+            f"{speed:,.0f} steps/s · {format_duration((total - done) / speed)}" if speed else "? steps/s · ?"
+        )
+        return f"{done:,} of {total:,} steps, all runs together · {told} left"
+
+    def _measure_speed(self, gained: int) -> float | None:
+        """Return steps per second since the first ones were seen: what came before was loading and compiling,
+        which says nothing of the time left. None until there have been some since."""
+        now = time.monotonic()
+        if self.first is None and gained:
+            self.first = now, gained
+        if self.first is None or gained == self.first[1]:
+            return None
+        return (gained - self.first[1]) / max(now - self.first[0], 1e-9)
 
     def render(self, works: Sequence[Work], steps: Sequence[int]) -> Table:
         """Return the view: the headline, and a line per job that is at work."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,67 +16,63 @@ from hf_icl.errors import RunError
 from hf_icl.files import write_whole
 from hf_icl.history.history import HISTORY_FILE
 from hf_icl.report.write import Report, write_report
+from hf_icl.runs.config import RunConfig
+from hf_icl.runs.extend import extend
 from hf_icl.runs.run import Run
-from hf_icl.sweeps.config import SweepConfig, digest, label_keys, list_points
+from hf_icl.sweeps.config import Point, SweepConfig, digest, label_keys, list_points
 from hf_icl.sweeps.jobs import Job, share_out
 from hf_icl.training.checkpoints import find_checkpoint, step_of
 
 SWEEP_FILE, RUNS, REPORT, LOGS = "sweep.yaml", "runs", "report", "logs"
 
 
-class Sweep:
-    """A sweep and its folder. Nothing is written before `create_runs`.
+class RunSet:
+    """Runs that are trained together, and the folder they lie in. Nothing is written before `create_runs`.
 
-    Runs that are in the folder already are known by their configs, so that points can be added to a sweep.
+    Runs that are in the folder already are known by their configs, so that points can be added, and all given
+    more steps. When a run is measured changes none of its numbers: it keeps its own schedule.
 
     Args:
-        config: What varies.
-        folder: A new or empty folder, or that of the same sweep, stopped earlier or with fewer points.
+        points: The runs.
+        folder: Where they are or will be, under `runs/`.
+        workers: Processes that train at a time; None: as many as the machine has cores or GPUs for.
 
     Attributes:
         points: By name of run folder.
-
-    Raises:
-        ConfigError: If a run's config is wrong.
-        RunError: If the folder holds something else, or runs that the sweep no longer has.
+        others: Names of further runs in the folder, which are left alone.
     """
 
-    def __init__(self, config: SweepConfig, folder: str | Path) -> None:
-        self.config, self.folder = config, Path(folder)
-        points = list_points(config)
+    def __init__(self, points: Sequence[Point], folder: str | Path, *, workers: int | None = None) -> None:
+        self.folder, self.workers = Path(folder), workers
         there = self._find_runs()
-        renamed = [replace(point, name=there.pop(digest(point.config), point.name)) for point in points]
-        if there:
-            raise RunError(
-                f"{self.folder}: holds runs that this sweep does not have: "
-                f"{', '.join(sorted(there.values()))}. "
-                "Points can be added to a sweep, not changed or taken away. "
-                "Put the file back, or choose another --output."
-            )
+        names = match_runs([point.config for point in points], there)
+        self.others = sorted(there.keys() - names.values())
+        renamed = [replace(point, name=names.get(n, point.name)) for n, point in enumerate(points)]
         self.points = {point.name: point for point in renamed}
 
-    def _find_runs(self) -> dict[str, str]:
-        """Return digests of the configs of the runs in the folder, to their names."""
-        if not self.folder.exists() or self.folder.is_dir() and not any(self.folder.iterdir()):
-            return {}
-        if not (self.folder / SWEEP_FILE).exists():
-            raise RunError(f"{self.folder}: is there already and is no sweep. Choose another --output.")
+    def _find_runs(self) -> dict[str, RunConfig]:
+        """Return the names of the runs in the folder to their configs."""
         made = (path for path in sorted(self.folder.glob(f"{RUNS}/*")) if not path.name.startswith("."))
-        return {digest(Run.open(path).config): path.name for path in made}
+        return {path.name: Run.open(path).config for path in made}
 
     def run_folder(self, name: str) -> Path:
         """Return where a run lies."""
         return self.folder / RUNS / name
 
     def create_runs(self, tell: Callable[[str], Any] = lambda text: None) -> None:
-        """Make the folders that are not there yet, each checked by building its task and model."""
-        text = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
-        write_whole(self.folder / SWEEP_FILE, text.encode())
+        """Make the folders that are not there yet, each checked by building its task and model; runs that are
+        to have more steps than they were made for get them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         for number, point in enumerate(self.points.values(), start=1):
             if not self.run_folder(point.name).exists():
                 tell(f"Checking run {number} of {len(self.points)}: {point.name}")
-                command = shlex.join(["hf-icl", "run", self.config.base, *point.words])
+                command = shlex.join(["hf-icl", "run", point.base, *point.words])
                 Run.create(point.config, self.run_folder(point.name), command=command)
+            elif (run := Run.open(self.run_folder(point.name))).config.training.steps < (
+                steps := point.config.training.steps
+            ):
+                tell(f"Giving {point.name} {steps:,} steps")
+                extend(run, steps)
 
     def share_out(self, n_workers: int) -> list[Job]:
         """Return the jobs that are still to be done."""
@@ -85,12 +81,52 @@ class Sweep:
         return share_out(left, n_workers, reached)
 
     def is_done(self, name: str) -> bool:
-        """Whether a run is trained and has its report."""
-        return is_done(self.run_folder(name))
+        """Whether a run is trained to the end and has its report."""
+        folder = self.run_folder(name)
+        return (
+            is_done(folder)
+            and Run.open(folder).config.training.steps == self.points[name].config.training.steps
+        )
 
     def find_step(self, name: str) -> int:
         """Return the step of a run's newest evaluation."""
         return read_last_step(self.run_folder(name) / HISTORY_FILE)
+
+
+class Sweep(RunSet):
+    """A sweep and its folder.
+
+    Args:
+        config: What varies.
+        folder: A new or empty folder, or that of the same sweep, stopped earlier, or with fewer points or
+            steps.
+
+    Raises:
+        ConfigError: If a run's config is wrong.
+        RunError: If the folder holds something else, or runs that the sweep no longer has.
+    """
+
+    def __init__(self, config: SweepConfig, folder: str | Path) -> None:
+        self.config = config
+        super().__init__(list_points(config), folder, workers=config.workers)
+        if self.others:
+            raise RunError(
+                f"{self.folder}: holds runs that this sweep does not have: {', '.join(self.others)}. "
+                "Points and steps can be added to a sweep, not changed or taken away. "
+                "Put the file back, or choose another --output."
+            )
+
+    def _find_runs(self) -> dict[str, RunConfig]:
+        is_new = not self.folder.exists() or self.folder.is_dir() and not any(self.folder.iterdir())
+        if not is_new and not (self.folder / SWEEP_FILE).exists():
+            raise RunError(f"{self.folder}: is there already and is no sweep. Choose another --output.")
+        return super()._find_runs()
+
+    def create_runs(self, tell: Callable[[str], Any] = lambda text: None) -> None:
+        """As of any runs; the sweep's file is put beside them first."""
+        text = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
+        write_whole(self.folder / SWEEP_FILE, text.encode())
+        super().create_runs(tell)
 
     def find_varied(self) -> dict[str, str]:
         """Return the keys that vary, seeds left out, to what they are called."""
@@ -102,6 +138,29 @@ class Sweep:
         """Write the report over all runs."""
         records = [Run.open(self.run_folder(name)).record() for name in self.points]
         return write_report(records, self.folder / REPORT, varied=self.find_varied())
+
+
+def match_runs(configs: Sequence[RunConfig], there: Mapping[str, RunConfig]) -> dict[int, str]:
+    """Return which runs of a folder are which of a sweep's: numbers of configs to names.
+
+    Equal configs first; then those that differ in when they are measured, or in having more steps to go.
+    """
+    found: dict[int, str] = {}
+    free = dict(there)
+    for alike in (digest, _digest_course):
+        left = {alike(config): name for name, config in free.items()}
+        for number, config in enumerate(configs):
+            name = None if number in found else left.get(alike(config))
+            if name in free and free[name].training.steps <= config.training.steps:
+                found[number] = name
+                del free[name]
+    return found
+
+
+def _digest_course(config: RunConfig) -> str:
+    """Return what tells a config from those whose numbers up to a step are not the same."""
+    same = config.replace(training=config.training.replace(steps=1), evaluate={"every": 1})
+    return digest(same)
 
 
 def is_done(folder: Path) -> bool:

@@ -12,21 +12,21 @@ from hf_icl.locks import hold
 from hf_icl.sweeps.engines import Work, count_ray_workers, do_locally, do_with_ray
 from hf_icl.sweeps.jobs import count_workers
 from hf_icl.sweeps.progress import SweepProgress
-from hf_icl.sweeps.sweep import Sweep
+from hf_icl.sweeps.sweep import RunSet
 
 
-def choose_n_workers(sweep: Sweep, engine: str = "local", address: str | None = None) -> int:
+def choose_n_workers(sweep: RunSet, engine: str = "local", address: str | None = None) -> int:
     """Return how many jobs are done at a time: as the sweep says, else as many as the machine,
     or the cluster, can."""
-    if sweep.config.workers:
-        return sweep.config.workers
+    if sweep.workers:
+        return sweep.workers
     if engine == "ray":
         return count_ray_workers(address)
     return count_workers({name: point.config for name, point in sweep.points.items()})
 
 
 def train_sweep(
-    sweep: Sweep,
+    sweep: RunSet,
     console: Console | None = None,
     *,
     n_workers: int | None = None,

@@ -9,11 +9,14 @@ so that reports start soon.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from hf_icl.sequences.spec import SequenceSpec
 
 TRAIN_LOSS = "train/loss"
+PREFERENCE = "strategy/preference"
+"""S = E_IWL / (E_ICL + E_IWL), computed from the errors of two evaluators; see `hf_icl.summary`."""
 TRAIN_SPLIT = "train"
 
 
@@ -31,6 +34,7 @@ class EvaluatorKind:
             in training.
         table: Measures of its primary metric that the summary table shows; None: all.
         is_shown: Whether charts show it before anybody asks.
+        part: Of one that draws classes otherwise than uniformly, which; see `frequency_specs`.
     """
 
     name: str
@@ -40,6 +44,7 @@ class EvaluatorKind:
     make_spec: Callable[[int], SequenceSpec] | None = None
     table: tuple[str, ...] | None = None
     is_shown: bool = True
+    part: Literal["trained", "head", "tail"] | None = None
 
     @property
     def measure(self) -> str:
@@ -95,7 +100,7 @@ _STANDARD = (
         "ICL holdout",
         "the same with classes that training never shows",
         lambda n_context: _remapped(n_context).replace(classes="holdout"),
-        table=("peak", "half_decay_step", "final", "persistence"),
+        table=("peak", "half_decay_step", "final", "late", "late_persistence"),
     ),
     EvaluatorKind(
         "iwl",
@@ -103,7 +108,7 @@ _STANDARD = (
         "IWL",
         "the query's class and label are absent from the context: only the weights can tell",
         _alone,
-        table=("onset_step", "final"),
+        table=("onset_step", "final", "late"),
     ),
     EvaluatorKind(
         "ciwl",
@@ -111,8 +116,7 @@ _STANDARD = (
         "CIWL",
         "the query's class is absent, its label pasted on a random exemplar of the context",
         lambda n_context: _alone(n_context).replace(labels="pasted"),
-        table=("peak", "final"),
-        is_shown=False,
+        table=("peak", "final", "late"),
     ),
     EvaluatorKind(
         "flip",
@@ -120,7 +124,7 @@ _STANDARD = (
         "flip",
         "the labels of the two classes are swapped; the answer of the context counts as right",
         lambda n_context: _two_classes(n_context).replace(labels="swapped"),
-        table=("peak", "crossover_step", "final"),
+        table=("peak", "crossover_step", "final", "late"),
     ),
     EvaluatorKind(
         "train",
@@ -131,12 +135,39 @@ _STANDARD = (
         is_shown=False,
     ),
 )
+PARTS = {
+    "trained": (None, "classes as frequent as in training", "classes are drawn as in training"),
+    "head": ((0.0, 0.25), "likeliest classes", "all classes are of the likeliest quarter"),
+    "tail": ((0.75, 1.0), "rarest classes", "all classes are of the rarest quarter"),
+}
+"""Part of a Zipfian training to its ranks, and what evaluators of it are called and mean."""
+
+
+def _by_frequency(kind: EvaluatorKind, part: str) -> EvaluatorKind:
+    ranks, title, meaning = PARTS[part]
+    return replace(
+        kind,
+        name=f"{kind.name}_{part}",
+        title=f"{kind.title}, {title}",
+        short=f"{kind.short} {part}",
+        meaning=f"{kind.meaning}; {meaning}",
+        make_spec=lambda n_context: kind.make_spec(n_context).replace(ranks=ranks),
+        table=("peak", "final", "late"),
+        is_shown=False,
+        part=part,
+    )
+
+
 EVALUATORS: dict[str, EvaluatorKind] = {kind.name: kind for kind in _STANDARD}
 """By name, in the order in which they are shown.
 
 Source: Singh et al. 2023 (arXiv 2311.08360) and 2025 (arXiv 2503.05631).
 """
-ICL, IWL, FLIP_SHARE = (EVALUATORS[name].metric for name in ("icl", "iwl", "flip"))
+EVALUATORS |= {
+    kind.name: kind
+    for kind in (_by_frequency(EVALUATORS[name], part) for name in ("icl", "iwl") for part in PARTS)
+}
+ICL, IWL, CIWL, FLIP_SHARE = (EVALUATORS[name].metric for name in ("icl", "iwl", "ciwl", "flip"))
 """The metrics that say which strategy a model follows."""
 
 
@@ -162,7 +193,35 @@ def standard_specs(n_context: int) -> dict[str, SequenceSpec]:
     2
     """
     return {
-        name: kind.make_spec(n_context) for name, kind in EVALUATORS.items() if kind.make_spec is not None
+        name: kind.make_spec(n_context)
+        for name, kind in EVALUATORS.items()
+        if kind.make_spec is not None and kind.part is None
+    }
+
+
+def frequency_specs(n_context: int, zipf: float) -> dict[str, SequenceSpec]:
+    """Return `icl` and `iwl` once more by how frequent their classes are in a Zipfian training.
+
+    The standard evaluators draw classes uniformly whatever the training, so that under a skewed training a
+    low IWL partly means that most classes were rarely seen.
+
+    Args:
+        n_context: Context length of the training sequences, at least 2.
+        zipf: Exponent of the training's class frequencies.
+
+    Returns:
+        - `icl_trained`, `iwl_trained`: classes as frequent as in training.
+        - `icl_head`, `iwl_head`: the likeliest quarter of the classes, uniformly.
+        - `icl_tail`, `iwl_tail`: the rarest quarter, uniformly.
+
+    >>> specs = frequency_specs(4, zipf=1.5)
+    >>> specs["iwl_trained"].zipf, specs["iwl_trained"].ranks, specs["iwl_tail"].ranks
+    (1.5, None, (0.75, 1.0))
+    """
+    kinds = [kind for kind in EVALUATORS.values() if kind.part is not None]
+    return {
+        kind.name: kind.make_spec(n_context).replace(zipf=zipf if kind.part == "trained" else 0.0)
+        for kind in kinds
     }
 
 
@@ -176,6 +235,8 @@ def title_metric(metric: str) -> str:
     """
     if metric == TRAIN_LOSS:
         return "Training loss"
+    if metric == PREFERENCE:
+        return "S, IWL's share of the errors of ICL and IWL"
     evaluator, _, measure = metric.rpartition("/")
     kind = EVALUATORS.get(evaluator)
     if kind is not None and measure == kind.measure == "context_accuracy":

@@ -22,7 +22,7 @@ from hf_icl.sequences.batch import SequenceBatch, batch_from_rows
 from hf_icl.sequences.sampler import Sampler
 from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.task.datasets import SequenceDataset, SequenceRows
-from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, standard_specs
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
 from hf_icl.task.forms import choose_form, look_up
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Reading, measure
 
@@ -38,17 +38,24 @@ class TaskConfig(Config):
         description="How training sequences are drawn; a list is a mixture by weight.",
     )
     evaluators: tuple[str, ...] | None = pydantic.Field(
-        None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
+        default=None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
+    )
+    by_frequency: bool = pydantic.Field(
+        False,
+        description="Also ask icl and iwl of classes as frequent as in training, of the likeliest quarter "
+        "and of the rarest; the others draw classes uniformly even where training does not.",
     )
     extra_evaluators: dict[str, SequenceSpec] = pydantic.Field(
         default_factory=dict, description="Evaluators of your own: name to sequence spec."
     )
     form: Literal["vectors", "tokens"] | None = pydantic.Field(
-        None,
+        default=None,
         description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language "
         "model; null: tokens for a bank of kind vocabulary, else vectors.",
     )
-    n_eval_sequences: int = pydantic.Field(1000, ge=1, description="Sequences per evaluator, drawn once.")
+    n_eval_sequences: int = pydantic.Field(
+        default=1000, ge=1, description="Sequences per evaluator, drawn once."
+    )
 
     @property
     def train_specs(self) -> tuple[SequenceSpec, ...]:
@@ -137,7 +144,10 @@ class Task:
         """Sequence specs by evaluator name; `train` is the training mixture."""
         available = {TRAIN_SPLIT: self.config.train_specs}
         if self.n_context >= 2:
-            available |= {name: (spec,) for name, spec in standard_specs(self.n_context).items()}
+            first = self.config.train_specs[0]
+            standard = standard_specs(self.n_context) | frequency_specs(self.n_context, first.zipf)
+            alike = {"repeat_exemplars": first.repeat_exemplars}
+            available |= {name: (spec.replace(**alike),) for name, spec in standard.items()}
         n_holdout, short = len(self.bank.class_pools["holdout"]), "the context has 1 place"
         lacking = {
             name
@@ -148,7 +158,11 @@ class Task:
             if name in lacking or name not in available:
                 rule = "the bank has fewer than 2 holdout classes" if name in lacking else short
                 raise ConfigError("evaluators", name, rule, "Leave the evaluator out, or change the task.")
-        chosen = self.config.evaluators or [name for name in available if name not in lacking]
+        chosen = self.config.evaluators or [
+            name
+            for name in available
+            if name not in lacking and (self.config.by_frequency or EVALUATORS[name].part is None)
+        ]
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
         return {name: available[name] for name in chosen} | own
 

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_icl.banks.facts import describe_bank
+from hf_icl.circuits.instrument import find_instruments
 from hf_icl.distributed import check_joined, from_main
 from hf_icl.errors import RunError
 from hf_icl.history.history import HISTORY_FILE, History, Row, make_row
@@ -46,7 +47,8 @@ class TransienceCallback(TrainerCallback):
             callbacks no trainer, and calls reporters before them; without `log`, values still reach
             `state.log_history`.
         history: A `History` to write instead of `history.jsonl` in the output folder.
-        instruments: What else to measure, beside the task's evaluators; see `hf_icl.task.Instrument`.
+        instruments: What else to measure, beside the task's evaluators: names, as in ["heads"], or see
+            `hf_icl.task.Instrument`.
         batch_size: Sequences per forward pass.
         on_divergence: What to do once a loss is not a number: go_on, or stop without a further checkpoint.
             Either way a warning says so, and the history's rows say since which step.
@@ -65,7 +67,7 @@ class TransienceCallback(TrainerCallback):
         schedule: Schedule | int = 500,
         log: Callable[[dict[str, float]], None] | None = None,
         history: History | None = None,
-        instruments: Sequence[Instrument] = (),
+        instruments: Sequence[Instrument | str] = (),
         batch_size: int = EVALUATION_BATCH,
         on_divergence: OnDivergence = "go_on",
     ) -> None:
@@ -75,7 +77,7 @@ class TransienceCallback(TrainerCallback):
         self.history = history
         self._opened = False  # whether this callback opened the history itself
         self._training = False
-        self.instruments, self.batch_size = tuple(instruments), batch_size
+        self.instruments, self.batch_size = find_instruments(instruments), batch_size
         self.sequences = 0  # training sequences seen, over all devices
         self.on_divergence = on_divergence
         self.diverged_step: int | None = None

@@ -28,34 +28,43 @@ class TrainingConfig(Config):
     """How weights are fitted. Whatever is not named here can be set in `arguments`,
     as in `TrainingArguments`."""
 
-    steps: int = pydantic.Field(32_000, ge=1, description="Optimizer steps.")
-    batch_size: int = pydantic.Field(64, ge=1, description="Sequences per optimizer step, over all devices.")
-    learning_rate: float = pydantic.Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    schedule: Literal["constant", "constant_with_warmup", "inverse_sqrt"] = pydantic.Field(
-        "constant", description="inverse_sqrt: warm-up, then falling as 1/sqrt(step)."
+    steps: int = pydantic.Field(default=32_000, ge=1, description="Optimizer steps.")
+    batch_size: int = pydantic.Field(
+        default=64, ge=1, description="Sequences per optimizer step, over all devices."
     )
-    warmup_steps: int = pydantic.Field(0, ge=0, description="Steps of linear warm-up.")
-    clip: float = pydantic.Field(0.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone.")
-    adam_beta1: float = pydantic.Field(0.9, ge=0, lt=1, description="Decay of Adam's first moment.")
-    adam_beta2: float = pydantic.Field(0.999, ge=0, lt=1, description="Decay of Adam's second moment.")
+    learning_rate: float = pydantic.Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    schedule: Literal["constant", "constant_with_warmup", "inverse_sqrt"] = pydantic.Field(
+        default="constant", description="inverse_sqrt: warm-up, then falling as 1/sqrt(step)."
+    )
+    warmup_steps: int = pydantic.Field(default=0, ge=0, description="Steps of linear warm-up.")
+    clip: float = pydantic.Field(
+        default=0.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone."
+    )
+    adam_beta1: float = pydantic.Field(default=0.9, ge=0, lt=1, description="Decay of Adam's first moment.")
+    adam_beta2: float = pydantic.Field(
+        default=0.999, ge=0, lt=1, description="Decay of Adam's second moment."
+    )
     regularization: Regularization = pydantic.Field(
         default_factory=Regularization, description="Decay or L2, on all weights or on named groups."
     )
-    checkpoint_every: int = pydantic.Field(2000, ge=1, description="Steps between checkpoints.")
+    checkpoint_every: int = pydantic.Field(default=2000, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int | None = pydantic.Field(
-        2, ge=2, description="How many to keep, 2 or more so that a kill in mid-save loses none; null: all."
+        default=2,
+        ge=2,
+        description="How many to keep, 2 or more so that a kill in mid-save loses none; null: all.",
     )
     keep_best: str | None = pydantic.Field(
-        None, description="Keep the checkpoint that is best in this metric too, such as icl/accuracy."
+        default=None, description="Keep the checkpoint that is best in this metric too, such as icl/accuracy."
     )
-    threads: int | None = pydantic.Field(None, ge=1, description="CPU threads; null: torch's choice.")
+    threads: int | None = pydantic.Field(default=None, ge=1, description="CPU threads; null: torch's choice.")
     compile: bool | None = pydantic.Field(
-        None,
+        default=None,
         description="Compile whole steps of the native network, on one device; null: from 5,000 steps on, "
         "where it can be done.",
     )
     on_divergence: OnDivergence = pydantic.Field(
-        "stop", description="When the loss is no number any more: stop, keeping sound checkpoints; or go_on."
+        default="stop",
+        description="When the loss is no number any more: stop, keeping sound checkpoints; or go_on.",
     )
     arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
 

@@ -27,7 +27,7 @@ LABEL_COLUMNS, MAX_COLUMNS = 24, 72
 def list_curves() -> list[tuple[str, str, str]]:
     """Return label, metric and colour of what is shown: every evaluator that has a place in the summary
     table, and the loss."""
-    kinds = [kind for kind in EVALUATORS.values() if kind.table != ()]
+    kinds = [kind for kind in EVALUATORS.values() if kind.table != () and kind.part is None]
     colours = itertools.cycle(COLOURS)
     return [(kind.short, kind.metric, next(colours)) for kind in kinds] + [("loss", TRAIN_LOSS, "white")]
 

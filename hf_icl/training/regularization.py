@@ -17,13 +17,13 @@ class Regularization(Config):
     or the sum of squares added to the mean loss (true L2)."""
 
     kind: Literal["none", "decay", "l2"] = pydantic.Field(
-        "none", description="none, decay (AdamW) or l2 (in the loss)."
+        default="none", description="none, decay (AdamW) or l2 (in the loss)."
     )
     strength: float = pydantic.Field(
-        0.0, ge=0, description="Decay rate, or coefficient of the sum of squares."
+        default=0.0, ge=0, description="Decay rate, or coefficient of the sum of squares."
     )
     groups: tuple[Literal["mlp", "attention", "embeddings", "encoder", "head"], ...] | None = pydantic.Field(
-        None,
+        default=None,
         description="Parameter groups to which it applies; null: all weights, biases and norms included.",
     )
 

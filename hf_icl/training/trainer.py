@@ -61,7 +61,7 @@ class TransienceTrainer(Trainer):
         schedule: Schedule | int = 500,
         regularization: Regularization | None = None,
         history: History | None = None,
-        instruments: Sequence[Instrument] = (),
+        instruments: Sequence[Instrument | str] = (),
         on_divergence: OnDivergence = "stop",
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
@@ -116,7 +116,13 @@ class TransienceTrainer(Trainer):
         self.watch.note(loss, self.state.global_step + 1)
         return loss
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.regularization.kind == "l2" and self.regularization.strength:

@@ -6,16 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hf_icl.config import merge, read_yaml, suggest
+from hf_icl.config import list_described, read_yaml, suggest
 from hf_icl.errors import ConfigError
+from hf_icl.runs.layers import lay
 
 FOLDER = Path(__file__).parent
 
 
 def list_presets() -> dict[str, str]:
     """Return the presets' names, each with its first comment line."""
-    files = sorted(FOLDER.glob("*.yaml"))
-    return {path.stem: path.read_text("utf-8").splitlines()[0].lstrip("# ") for path in files}
+    return list_described(FOLDER)
 
 
 def read_source(source: str) -> dict[str, Any]:
@@ -33,5 +33,5 @@ def read_source(source: str) -> dict[str, Any]:
             raise ConfigError("preset", source, rule, suggest(source, list_presets()))
     tree = read_yaml(path, "config file", "See: hf-icl presets")
     if "preset" in tree:
-        return merge(read_source(str(tree.pop("preset"))), tree)
+        return lay(read_source(str(tree.pop("preset"))), tree)
     return tree

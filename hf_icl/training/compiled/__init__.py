@@ -2,10 +2,4 @@
 
 from hf_icl.lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "hf_icl.training.compiled.compiling": ("can_compile",),
-        "hf_icl.training.compiled.trainer": ("CompiledTrainer", "train_together"),
-    },
-)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

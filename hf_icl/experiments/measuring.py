@@ -1,0 +1,165 @@
+"""A run in one number: what a criterion compares."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from hf_icl.config import suggest
+from hf_icl.errors import ConfigError
+from hf_icl.history.record import RunRecord
+from hf_icl.summary.curves import LATE_WINDOW, Curves
+from hf_icl.summary.measures import MEASURES, measures_of
+from hf_icl.summary.summary import Summary, summarize_history
+from hf_icl.summary.verdicts import VERDICTS
+from hf_icl.task.evaluators import TRAIN_LOSS
+
+OF_LOSS = ("at_icl_peak", "final", "late", "falls")
+REACHES = re.compile(r"reaches (0?\.\d+|0|1)")
+IS = "is "
+
+
+class Number(NamedTuple):
+    """What one run gives.
+
+    Attributes:
+        value: None where the run has no such measure.
+        censored: Whether it is a lower bound: an event had not come by the last step, which stands for it.
+    """
+
+    value: float | None
+    censored: bool = False
+
+
+def check_measure(metric: str, measure: str) -> None:
+    """Raise `ConfigError`, with what there is, unless a metric may have a measure.
+
+    Besides the measures of `hf_icl.summary` a curve has `emerged` and `is VERDICT` (1 or 0; several verdicts
+    are joined by "or"), and `reaches LEVEL`: the first step at that accuracy. Of `train/loss` there are
+    `at_icl_peak`, `final`, `late`, and `falls` (1 if it fell from ICL's peak to the end).
+
+    >>> check_measure("icl/accuracy", "is transient or fading")
+    >>> check_measure("icl/accuracy", "persistance")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    hf_icl.errors.ConfigError: measure = 'persistance': icl/accuracy has no such measure. Did you mean ...
+    """
+    known = list(OF_LOSS if metric == TRAIN_LOSS else measures_of(metric))
+    if metric != TRAIN_LOSS:
+        if measure.startswith(IS):
+            for verdict in split_verdicts(measure):
+                if verdict not in VERDICTS:
+                    raise ConfigError(
+                        "measure", measure, f"no verdict is {verdict!r}", suggest(verdict, VERDICTS)
+                    )
+            return
+        if REACHES.fullmatch(measure):
+            return
+        known += ["emerged", "is transient", "reaches 0.5"]
+    if measure not in known:
+        raise ConfigError("measure", measure, f"{metric} has no such measure", suggest(measure, known))
+
+
+def split_verdicts(measure: str) -> list[str]:
+    """Return the verdicts of a measure `is …`.
+
+    >>> split_verdicts("is transient or never emerged")
+    ['transient', 'never emerged']
+    """
+    return measure.removeprefix(IS).split(" or ")
+
+
+def is_share(measure: str) -> bool:
+    """Whether a measure is 1 or 0 of a run, so that its mean is a share of seeds."""
+    return measure.startswith(IS) or measure in ("emerged", "falls")
+
+
+def is_step(measure: str) -> bool:
+    """Whether a measure is a training step."""
+    return bool(REACHES.fullmatch(measure)) or (measure in MEASURES and MEASURES[measure].is_step)
+
+
+class Measured:
+    """A run whose measures are asked for, its summary computed once.
+
+    >>> rows = [{"step": s, "metrics": {"icl/accuracy": v}} for s, v in [(0, 0.0), (10, 1.0), (20, 0.8)]]
+    >>> run = Measured(RunRecord("a", {}, {}, rows, {"icl/accuracy": 0.0}, {}))
+    >>> run.find("icl/accuracy", "reaches 0.5"), run.find("icl/accuracy", "is transient")
+    (Number(value=5.0, censored=False), Number(value=0.0, censored=False))
+    >>> run.find("icl/accuracy", "half_decay_step")
+    Number(value=20.0, censored=True)
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self._summary: Summary | None = None
+
+    @property
+    def summary(self) -> Summary:
+        """What the run's history says."""
+        if self._summary is None:
+            self._summary = summarize_history(self.record.rows, self.record.chance)
+        return self._summary
+
+    def find(self, metric: str, measure: str) -> Number:
+        """Return a measure of the run; see `check_measure` for those that there are."""
+        if metric == TRAIN_LOSS:
+            return Number(self._find_of_loss(measure))
+        curve = self.summary.curves.get(metric)
+        if curve is None or curve.verdict is None:
+            return Number(None)
+        if measure.startswith(IS):
+            return Number(float(curve.verdict in split_verdicts(measure)))
+        if measure == "emerged":
+            return Number(float(curve.verdict != VERDICTS[0]))
+        if found := REACHES.fullmatch(measure):
+            return self._find_reached(metric, float(found[1]))
+        value = getattr(curve, measure)
+        if value is not None or not is_step(measure) or curve.verdict == VERDICTS[0]:
+            return Number(value)
+        return Number(self._last_step(), censored=True)
+
+    def _find_of_loss(self, measure: str) -> float | None:
+        if measure == "falls":
+            falls = self.summary.loss_falls
+            return None if falls is None else float(falls)
+        if measure == "late":
+            curve = Curves.clean(*self.record.curve(TRAIN_LOSS), chance=0.0)
+            return None if curve is None else curve.mean_of_last(LATE_WINDOW).item()
+        return self.summary.loss_at_peak if measure == "at_icl_peak" else self.summary.loss_at_end
+
+    def _find_reached(self, metric: str, level: float) -> Number:
+        steps, values = self.record.curve(metric)
+        there = values >= level
+        if not there.any():
+            return Number(self._last_step(), censored=True)
+        index = int(there.argmax())
+        if index == 0:
+            return Number(float(steps[0]))
+        return Number(float(np.interp(level, values[index - 1 : index + 1], steps[index - 1 : index + 1])))
+
+    def _last_step(self) -> float:
+        return float(np.max(self.record.columns.steps))
+
+
+@cache
+def explain_measure(measure: str) -> str:
+    """Return a measure as it reads in a sentence.
+
+    >>> explain_measure("late_persistence"), explain_measure("is transient"), explain_measure("reaches 0.5")
+    ('persistence, late', 'share of seeds: transient', 'first step at 0.5')
+    """
+    if measure in MEASURES:
+        return MEASURES[measure].title
+    if measure.startswith(IS):
+        return f"share of seeds: {measure.removeprefix(IS)}"
+    if found := REACHES.fullmatch(measure):
+        return f"first step at {found[1]}"
+    return {
+        "emerged": "share of seeds: emerged",
+        "falls": "share of seeds: it falls from ICL's peak to the end",
+        "at_icl_peak": "value at ICL's peak",
+    }[measure]

@@ -1,0 +1,181 @@
+"""Which runs some claims need, each once, and what they will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from hf_icl.config import flatten
+from hf_icl.errors import ConfigError
+from hf_icl.experiments.claim import Claim, ClaimFile
+from hf_icl.plan import Budget, estimate
+from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.sweeps.config import Point, digest, label_keys, name_point, tell_apart, write_words
+
+BASE_ARM = "base"
+SUSTAINED_TFLOPS = {"laptop": 0.02, "paper": 20.0}
+"""By scale, what one worker sustains: a core of a laptop in float32, as measured (docs/experiments.md), and a
+guess for a GPU of the H100 class in small models. Elsewhere: as a laptop."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs that some claims need at one scale.
+
+    Attributes:
+        scale: Its name.
+        seeds: Claim id to the seeds of each of its arms.
+        points: Base to the runs on it, each once however many claims share it.
+        places: Claim id, arm and seed to the digest of the run's config.
+    """
+
+    scale: str
+    seeds: Mapping[str, tuple[int, ...]]
+    points: Mapping[str, list[Point]]
+    places: Mapping[tuple[str, str, int], str]
+
+    @property
+    def n_runs(self) -> int:
+        """Runs to be made."""
+        return sum(map(len, self.points.values()))
+
+    def count_shared(self) -> int:
+        """Return how many runs are spared because claims share them."""
+        return len(self.places) - self.n_runs
+
+
+def plan_claims(claims: Sequence[Claim], scale: str, n_seeds: int | None = None) -> Plan:
+    """Return the runs that claims need.
+
+    Args:
+        claims: Those without runs of their own (`untestable`) add none.
+        scale: Of each; claims that do not have it are left out.
+        n_seeds: Only the first so many seeds; None: all.
+
+    Raises:
+        ConfigError: If an arm's config is wrong, or no claim has the scale.
+    """
+    testable = [claim for claim in claims if claim.untestable is None]
+    having = [claim for claim in testable if scale in claim.scales]
+    if testable and not having:
+        known = ", ".join(sorted({name for claim in testable for name in claim.scales}))
+        raise ConfigError("--scale", scale, "no claim has this scale", f"There are: {known}.")
+    seeds = {claim.id: claim.scales[scale].seeds[:n_seeds] for claim in having}
+    found: dict[str, dict[str, _Run]] = {}
+    places = {}
+    for claim in having:
+        base = claim.scales[scale].base
+        for run in _list_runs(claim, scale, seeds[claim.id]):
+            key = digest(run.config)
+            places[claim.id, run.arm, run.config.seed] = key
+            found.setdefault(base, {}).setdefault(key, run)
+    points = {base: _name_points(base, list(runs.values())) for base, runs in found.items()}
+    return Plan(scale, seeds, points, places)
+
+
+class _Run(NamedTuple):
+    arm: str
+    own: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    config: RunConfig
+
+
+def _list_runs(claim: Claim, scale: str, seeds: Sequence[int]) -> Iterator[_Run]:
+    chosen = claim.scales[scale]
+    for arm, own in claim.all_arms.items():
+        for seed in seeds:
+            settings = claim.settings(arm, scale) | {"seed": seed}
+            try:
+                config = load_config(chosen.base, settings)
+            except ConfigError as error:
+                hint = f"{error.hint} (In claim {claim.id}, arm {arm!r}, scale {scale}.)".lstrip()
+                raise ConfigError(error.field, error.value, error.rule, hint) from error
+            yield _Run(arm, chosen.arms.get(arm, own), settings, config)
+
+
+def _name_points(base: str, runs: Sequence[_Run]) -> list[Point]:
+    """Return the runs on one base, called after what their arms set."""
+    values = []
+    for run in runs:
+        flat = flatten(run.config.to_dict())
+        values.append({key: flat.get(key) for key in flatten(run.own)} | {"seed": run.config.seed})
+    names = [
+        name_point(label_keys(own, {}), own) if len(own) > 1 else f"{BASE_ARM},seed={own['seed']}"
+        for own in values
+    ]
+    names = tell_apart(names, [run.config for run in runs])
+    return [
+        Point(name, own, write_words(run.settings), run.config, base)
+        for name, own, run in zip(names, values, runs, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some runs cost.
+
+    Attributes:
+        n_runs: How many.
+        steps: Of all together.
+        flops: Training and evaluations.
+        disk: Bytes of their checkpoints and models.
+    """
+
+    n_runs: int
+    steps: int
+    flops: int
+    disk: int
+
+    def hours(self, tflops: float) -> float:
+        """Return how long one device or core is at work that sustains so many TFLOP/s."""
+        return self.flops / tflops / 1e12 / 3600
+
+
+def estimate_cost(points: Sequence[Point], budgets: dict[str, Budget] | None = None) -> Cost:
+    """Return what runs cost; `budgets` keeps what was counted, by shape, for the next call."""
+    budgets = {} if budgets is None else budgets
+    found = []
+    for point in points:
+        shape = _shape(point.config)
+        if shape not in budgets:
+            budgets[shape] = estimate(point.config)
+        found.append(budgets[shape])
+    return Cost(
+        len(points),
+        sum(point.config.training.steps for point in points),
+        sum(budget.flops for budget in found),
+        sum(budget.disk for budget in found),
+    )
+
+
+def _shape(config: RunConfig) -> str:
+    """Return what decides a run's cost, nearly: seeds, rates and what is regularised do not."""
+    training = config.training.replace(
+        learning_rate=1e-3, adam_beta1=0.9, adam_beta2=0.999, clip=0.0, regularization={"kind": "none"}
+    )
+    bank = config.task.bank.replace(seed=0)
+    train = tuple(spec.replace(zipf=0.0) for spec in config.task.train_specs)
+    return digest(config.replace(seed=0, training=training, task=config.task.replace(bank=bank, train=train)))
+
+
+def tell_cost(cost: Cost, tflops: float, n_workers: int = 1) -> str:
+    """Return a cost in words.
+
+    >>> tell_cost(Cost(24, 96_000, 10**16, 2_000_000_000), tflops=0.02, n_workers=2)
+    '24 runs, 96,000 steps, 10 PFLOP: 69 h at 0.02 TFLOP/s on each of 2; 1.9 GiB of disk'
+    """
+    hours = cost.hours(tflops) / n_workers
+    time = f"{hours:.2g} h at {tflops:g} TFLOP/s" + (f" on each of {n_workers}" if n_workers > 1 else "")
+    told = f"{cost.n_runs} runs, {cost.steps:,} steps, {cost.flops / 1e15:.3g} PFLOP: {time}"
+    return f"{told}; {cost.disk / 2**30:.2g} GiB of disk"
+
+
+def check_ids(files: Sequence[ClaimFile]) -> None:
+    """Raise `ConfigError` if two claims have one id: their evidence would be mixed."""
+    seen: dict[str, ClaimFile] = {}
+    for file in files:
+        if file.claim.id in seen:
+            rule = f"is the id of {seen[file.claim.id].path} too"
+            raise ConfigError(f"{file.path}.id", file.claim.id, rule, "Call one of them otherwise.")
+        seen[file.claim.id] = file

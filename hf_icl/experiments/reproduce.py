@@ -1,0 +1,109 @@
+"""From claims to verdicts: plan, train what is missing, judge, write. It can be killed at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from hf_icl.experiments.claim import ClaimFile
+from hf_icl.experiments.evidence import Evidence
+from hf_icl.experiments.judging import judge_claim
+from hf_icl.experiments.plan import Plan, check_ids, plan_claims
+from hf_icl.experiments.write import Judged, write_findings
+from hf_icl.sweeps.sweep import RunSet
+from hf_icl.sweeps.train import train_sweep
+
+
+def reproduce(
+    files: Sequence[ClaimFile],
+    folder: str | Path,
+    *,
+    scale: str = "laptop",
+    n_seeds: int | None = None,
+    train: bool = True,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> list[Judged]:
+    """Make the runs that claims need, judge the claims by them, and write `claims.json`, figures and page.
+
+    What is there of an earlier call is kept, finished or not, and runs that claims share are made once. A
+    claim whose file was changed after its runs began is refused; the others are judged all the same.
+
+    Args:
+        files: From `load_claim`.
+        folder: A new or empty folder, or that of an earlier call, with these claims or others.
+        scale: At which size.
+        n_seeds: Only the first so many seeds; None: all.
+        train: Whether to train; else what is finished is judged as it is.
+        engine: Processes of this machine, or Ray; see `train_sweep`.
+        address: Of the Ray cluster.
+        workers: Processes that train at a time; None: as many as the machine has cores or GPUs for.
+        console: Where to show progress; None is silent.
+
+    Raises:
+        ConfigError: If an arm cannot be built, or two claims have one id.
+        RunError: If the folder holds something else, or runs are unfinished because workers were lost; what
+            is finished has been judged and written then.
+
+    Example::
+
+        for judged in reproduce([load_claim("l2")], "runs/claims", n_seeds=3):
+            print(judged.claim.title, judged.verdict, judged.why)
+    """
+    check_ids(files)
+    evidence = Evidence(folder)
+    refusals = {file.claim.id: evidence.refuse(file) for file in files}
+    fit = [file for file in files if refusals[file.claim.id] is None]
+    plan = plan_claims([file.claim for file in fit], scale, n_seeds)
+    sets = evidence.open_runs(plan, workers)
+    try:
+        if train:
+            evidence.begin([file for file in fit if file.claim.id in plan.seeds])
+            _train(evidence, sets, console, engine=engine, address=address, n_workers=workers)
+    finally:
+        judged = judge(files, refusals, evidence, plan, sets)
+        write_findings(judged, evidence, plan)
+    return judged
+
+
+def _train(evidence: Evidence, sets: dict[str, RunSet], console: Console | None, **options: Any) -> None:
+    console = console or Console(quiet=True)
+    for runs in sets.values():
+        start = time.monotonic()
+        with console.status("Checking runs …") as status:
+            runs.create_runs(lambda text, status=status: status.update(escape(text)))
+        try:
+            train_sweep(runs, console, **options)
+        finally:
+            evidence.add_seconds(time.monotonic() - start)
+
+
+def judge(
+    files: Sequence[ClaimFile],
+    refusals: dict[str, str | None],
+    evidence: Evidence,
+    plan: Plan,
+    sets: dict[str, RunSet],
+) -> list[Judged]:
+    """Return what the finished runs say of each claim, refused ones among them."""
+    found = []
+    for file in files:
+        claim, why = file.claim, refusals[file.claim.id]
+        if why is not None:
+            found.append(Judged(file, "refused", why, [], {}, ()))
+            continue
+        if claim.untestable is None and claim.id not in plan.seeds:
+            found.append(Judged(file, "undecided", f"it has no scale {plan.scale}", [], {}, ()))
+            continue
+        seeds = plan.seeds.get(claim.id, ())
+        runs = evidence.collect(plan, sets, claim)
+        verdict, reason, findings = judge_claim(claim, seeds, runs)
+        found.append(Judged(file, verdict, reason, findings, runs, seeds))
+    return found
