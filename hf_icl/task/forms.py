@@ -6,8 +6,7 @@ trainer know no more of a model than that.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from hf_icl.errors import ConfigError
 from hf_icl.philox import normals
 from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.spec import SequenceSpec, count_places
+from hf_icl.task.wrapped import list_parameters
 
 IGNORED = -100  # a label that transformers' losses leave out
 LM_HINT = (
@@ -31,6 +31,12 @@ class Form(Protocol):
 
     def encode(self, bank: Bank, batch: SequenceBatch) -> dict[str, Tensor]:
         """Return the keyword arguments of the model's forward, on the bank's device."""
+
+    def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Return the labels of the context and the right one from what `encode` gave; None if it holds none.
+
+        Both are in the form's own numbers, (n_sequences, n_context) and (n_sequences,).
+        """
 
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return label logits at the query, shape (n_sequences, n_labels)."""
@@ -50,6 +56,11 @@ class VectorForm:
             "labels": batch.labels[:, -1],
         }
 
+    def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Return them as ids of labels."""
+        context, right = inputs.get("context_labels"), inputs.get("labels")
+        return None if context is None or right is None else (context, right)
+
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the model's own label head."""
         return model(exemplars=look_up(bank, batch), context_labels=batch.labels[:, :-1]).logits
@@ -62,7 +73,7 @@ class VectorForm:
             rule = f"the head has fewer labels than the {bank.n_labels} of the task's bank"
             hint = "Build the model with ICLModel.from_backbone(backbone, task.bank), or take another task."
             raise ConfigError("n_labels", n_labels, rule, hint)
-        takes = _parameters(model)
+        takes = list_parameters(model)
         if "exemplars" not in takes and "input_ids" in takes:
             rule = "takes tokens, and this task gives vectors"
             hint = 'Wrap it: ICLModel.from_backbone(model, task.bank). Or set the task\'s form to "tokens".'
@@ -98,10 +109,18 @@ class TokenForm:
         start = pairs.new_tensor(prefix).expand(len(pairs), -1)
         return torch.cat([start, pairs, exemplars[:, -1:]], dim=1)
 
+    def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Return them as tokens."""
+        tokens, right = inputs.get("input_ids"), inputs.get("labels")
+        if tokens is None or right is None:
+            return None
+        n_before = len(bank.vocabulary.prefix) if bank.vocabulary else 0
+        return tokens[:, n_before + 1 : -2 : 2], tokens[:, -1]
+
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the label tokens after the query's exemplar; all others are left aside."""
         options = _without_cache(model) | (
-            {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
+            {"logits_to_keep": 1} if "logits_to_keep" in list_parameters(model) else {}
         )
         logits = model(input_ids=self.prompt(bank, batch), **options).logits
         return logits[:, -1, label_tokens(bank)]
@@ -125,7 +144,7 @@ class TokenForm:
     def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
         """Refuse models that are no causal language models,
         or whose vocabulary does not hold the bank's tokens."""
-        name, takes = type(model).__name__, _parameters(model)
+        name, takes = type(model).__name__, list_parameters(model)
         if "input_ids" not in takes:
             rule, hint = "takes no tokens, and this task gives tokens", 'Set the task\'s form to "vectors".'
             raise ConfigError("model", name, rule, hint if "exemplars" in takes else LM_HINT)
@@ -251,10 +270,4 @@ def fill_token_table(model: nn.Module, bank: Bank) -> None:
 
 
 def _without_cache(model: nn.Module) -> dict[str, bool]:
-    return {"use_cache": False} if "use_cache" in _parameters(model) else {}
-
-
-def _parameters(model: nn.Module) -> Any:
-    """Return what a model's forward takes, of one wrapped by peft that of the model inside."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inspect.signature(inner.forward).parameters
+    return {"use_cache": False} if "use_cache" in list_parameters(model) else {}

@@ -22,7 +22,7 @@ from hf_icl.training.trainer import TransienceTrainer
 ONLY = {
     "world_size": 1, "gradient_accumulation_steps": 1, "bf16": False, "fp16": False,
     "gradient_checkpointing": False, "label_smoothing_factor": 0.0, "torch_compile": False,
-    "eval_strategy": "no", "eval_on_start": False,
+    "eval_strategy": "no", "eval_on_start": False, "auto_find_batch_size": False,
 }  # fmt: skip
 
 
@@ -117,11 +117,15 @@ def train_together(
     for number, trainer in enumerate(trainers):
         trainer.transience.find_divergence = functools.partial(watch.find, number)
     for step in range(first + 1, last + 1):
+        for trainer in trainers:
+            _begin_step(trainer)
         now = stack.step()
         watch.note(now, step)
         losses += now
         n_unlogged += 1
-        going = [trainer for trainer in trainers if not trainer.transience.has_stopped]
+        going = [trainer for trainer in trainers if not trainer.has_stopped]
+        for trainer in going:
+            trainer.transience.counter.add(trainer.args.train_batch_size)  # no model's forward is called
         controls = [_end_step(trainer) for trainer in going]
         if any(control.should_log for control in controls):
             for trainer, loss in zip(trainers, (losses / n_unlogged).tolist(), strict=True):
@@ -145,9 +149,10 @@ def train_together(
 
 
 def _is_over(trainers: Sequence[TransienceTrainer]) -> bool:
-    """Return whether something asks all to stop, or all have diverged; one that has leaves the others be."""
+    """Return whether something asks all to stop, or all have stopped by themselves; one that has leaves the
+    others be."""
     asked = [trainer for trainer in trainers if trainer.control.should_training_stop]
-    return len(asked) == len(trainers) or any(not trainer.transience.has_stopped for trainer in asked)
+    return len(asked) == len(trainers) or any(not trainer.has_stopped for trainer in asked)
 
 
 def _begin(trainer: TransienceTrainer) -> None:
@@ -159,6 +164,11 @@ def _begin(trainer: TransienceTrainer) -> None:
     handler.model, handler.optimizer = trainer.model, trainer.optimizer
     handler.lr_scheduler = trainer.lr_scheduler
     trainer.control = handler.on_train_begin(args, state, trainer.control)
+
+
+def _begin_step(trainer: TransienceTrainer) -> None:
+    if trainer.interventions.interventions:
+        trainer.control = trainer.callback_handler.on_step_begin(trainer.args, trainer.state, trainer.control)
 
 
 def _end_step(trainer: TransienceTrainer):
