@@ -25,8 +25,8 @@ from hf_icl.hub.state import read_plain
 from hf_icl.report.card import render_card
 from hf_icl.runs.folder import RUN_FILE
 from hf_icl.runs.run import Run, list_model_files
-from hf_icl.training.callback import read_progress
 from hf_icl.training.checkpoints import STATE_FILE, find_checkpoint, mark_whole, read_state
+from hf_icl.training.progress import read_progress
 
 MOST_FILES = 1_000  # of a run: sharded models have some hundred
 
