@@ -363,6 +363,16 @@ def test_runs_that_claims_share_are_planned_once():
     assert plan_claims([one], "laptop").seeds == {"mine": tuple(range(8))}
 
 
+def test_arms_that_no_criterion_names_can_be_left_out():
+    claim = make_claim([CRITERION])  # of arm a alone
+    plan = plan_claims([claim], "laptop", 2, judged_only=True)
+    assert plan.places.keys() == {("mine", "a", 0), ("mine", "a", 1)} and plan.n_runs == 2
+    whole = plan_claims([claim, make_claim([CRITERION], id="other", arms={"a": {}})], "laptop", 2)
+    assert [point.name for point in whole.list_points([claim])] == [
+        "base,seed=0", "base,seed=1", "n_layers=3,seed=0", "n_layers=3,seed=1",
+    ]  # fmt: skip
+
+
 def test_errors_in_an_arm_name_claim_arm_and_scale():
     claim = make_claim([CRITERION], arms={"a": {"model.n_layer": 2}})
     with pytest.raises(ConfigError, match="model.n_layer = 2: .*In claim mine, arm 'a', scale laptop"):
