@@ -58,7 +58,7 @@ def reproduce(
     """
     from hf_icl.experiments.claim import list_claims, load_claim
     from hf_icl.experiments.plan import plan_claims
-    from hf_icl.experiments.reproduce import reproduce as do
+    from hf_icl.experiments.reproduction import reproduce as do
 
     quiet_transformers()
     files = [load_claim(name) for name in claims or list_claims()]
