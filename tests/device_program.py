@@ -33,6 +33,7 @@ TRAININGS = {
     "stock": ("stock", 1, None, {}),
     "stock_each_reads": ("stock", 2, None, {"accelerator_config": {"dispatch_batches": False}}),
 }
+EPOCHS = {"max_steps": -1, "num_train_epochs": 2, "accelerator_config": {"even_batches": False}}
 
 
 class Recorder:
@@ -63,7 +64,7 @@ def build_model(task):
     return ICLModel.from_backbone(backbone, task.bank, n_context=task.n_context)
 
 
-def build_trainer(folder, task, name, model=None, **more):
+def build_trainer(folder, task, name, model=None, train_dataset=None, **more):
     kind, n_parts, regularization, settings = TRAININGS[name]
     defaults = dict(
         output_dir=str(folder / name),
@@ -86,7 +87,8 @@ def build_trainer(folder, task, name, model=None, **more):
     if kind == "thin":
         trainer = Thin(model, args, task, schedule=3, regularization=regularization)
     else:
-        data = {"train_dataset": task.stream(), "eval_dataset": task.dataset(8)}
+        rows = task.stream() if train_dataset is None else train_dataset
+        data = {"train_dataset": rows, "eval_dataset": task.dataset(8)}
         trainer = Stock(model, args, data_collator=task.collate, **data)
         trainer.add_callback(TransienceCallback(task, schedule=3, log=trainer.log))
     every = task.encode(task.sampler().draw(0, 2 * BATCH * STEPS))["exemplars"]
@@ -130,9 +132,20 @@ def train_all(folder):
     model = trainer.model
     means, hits = task.measure(model, batch_size=7, spread=True)
     alone, alone_hits = task.measure(model, batch_size=7)
+    results["epochs"] = train_epochs(folder)
     results["spread_equals_alone"] = means == alone and all(torch.equal(hits[n], alone_hits[n]) for n in hits)
     results["spread"] = [map_spread(lambda job: job * 10, n_jobs) for n_jobs in (1, 2, 5)]
     return results
+
+
+def train_epochs(folder):
+    """Return what this process saw in two epochs of 62 sequences, which are no whole number of batches."""
+    task = Task(TaskConfig(bank=BANK, n_eval_sequences=40))
+    settings = EPOCHS | {"output_dir": str(folder / "epochs")}
+    trainer = build_trainer(folder, task, "stock", train_dataset=task.dataset(62), **settings)
+    trainer.train()
+    rows = describe(trainer)["rows"]
+    return {"seen": sum(map(len, trainer.seen)), "counts": [row["sequences"] for row in rows]}
 
 
 def train_sharded(folder):

@@ -98,6 +98,14 @@ def test_losses_weights_and_counts_agree(alone, together, name):
             assert left["metrics"] == pytest.approx(right["metrics"], abs=1e-4)
 
 
+def test_what_every_process_has_really_seen_is_counted(alone, together):
+    """Epochs of 62 in batches of 16: their last part is 14, which one of the processes has less of."""
+    _, results = together
+    for one in ([alone], results):
+        assert sum(result["epochs"]["seen"] for result in one) == 124
+        assert all(result["epochs"]["counts"] == [0, 48, 48 + 14 + 32, 124] for result in one)
+
+
 def test_accumulation_and_kind_of_trainer_change_no_loss(alone):
     for name in ("own_tokens", "stock", "stock_each_reads"):
         assert alone[name]["losses"] == pytest.approx(alone["thin"]["losses"], abs=2e-6)

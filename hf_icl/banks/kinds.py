@@ -12,6 +12,7 @@ from hf_icl.banks.gaussian import GaussianConfig
 from hf_icl.banks.omniglot import OmniglotConfig
 from hf_icl.banks.symbolic import SymbolicConfig
 from hf_icl.banks.vocabulary import VocabularyConfig
+from hf_icl.memory import ask_for_memory
 
 BankConfig = Annotated[
     GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig | VocabularyConfig,
@@ -34,12 +35,15 @@ def load_bank(config: BankConfigBase, *, seed: int = 0, progress: bool = False) 
 
     Raises:
         BankError: If the exemplars cannot be had; the message names the file and says what to do.
+        ConfigError: If there is no memory for them.
 
     >>> import torch
     >>> bank = load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, dim=8))
     >>> bank.lookup(*torch.tensor([[3], [19]])).shape
     torch.Size([1, 8])
     """
+    what = f"a bank of {config.n_all_classes:,} classes × {config.n_exemplars} exemplars"
+    ask_for_memory(config.peak_bytes, "n_classes", config.n_classes, what)
     return config.load(seed=seed if config.seed is None else config.seed, progress=progress)
 
 

@@ -31,7 +31,6 @@ from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, check_counts, make_record, read_about
 from hf_icl.runs.stackable import is_compiled
 from hf_icl.task.task import Task
-from hf_icl.training.callback import read_progress
 from hf_icl.training.checkpoints import (
     STATE_FILE,
     check_sound,
@@ -47,6 +46,7 @@ from hf_icl.training.checkpoints import (
 from hf_icl.training.compiled.compiling import find_obstacle
 from hf_icl.training.compiled.trainer import CompiledTrainer, find_misfit
 from hf_icl.training.display import LiveDisplay
+from hf_icl.training.progress import read_progress
 from hf_icl.training.trainer import TransienceTrainer
 
 logger = logging.getLogger(__name__)

@@ -6,10 +6,9 @@ trainer know no more of a model than that.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from hf_icl.errors import ConfigError
 from hf_icl.philox import normals
 from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.spec import SequenceSpec, count_places
+from hf_icl.task.wrapped import list_parameters
 
 IGNORED = -100  # a label that transformers' losses leave out
 LM_HINT = (
@@ -62,7 +62,7 @@ class VectorForm:
             rule = f"the head has fewer labels than the {bank.n_labels} of the task's bank"
             hint = "Build the model with ICLModel.from_backbone(backbone, task.bank), or take another task."
             raise ConfigError("n_labels", n_labels, rule, hint)
-        takes = _parameters(model)
+        takes = list_parameters(model)
         if "exemplars" not in takes and "input_ids" in takes:
             rule = "takes tokens, and this task gives vectors"
             hint = 'Wrap it: ICLModel.from_backbone(model, task.bank). Or set the task\'s form to "tokens".'
@@ -101,7 +101,7 @@ class TokenForm:
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the label tokens after the query's exemplar; all others are left aside."""
         options = _without_cache(model) | (
-            {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
+            {"logits_to_keep": 1} if "logits_to_keep" in list_parameters(model) else {}
         )
         logits = model(input_ids=self.prompt(bank, batch), **options).logits
         return logits[:, -1, label_tokens(bank)]
@@ -125,7 +125,7 @@ class TokenForm:
     def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
         """Refuse models that are no causal language models,
         or whose vocabulary does not hold the bank's tokens."""
-        name, takes = type(model).__name__, _parameters(model)
+        name, takes = type(model).__name__, list_parameters(model)
         if "input_ids" not in takes:
             rule, hint = "takes no tokens, and this task gives tokens", 'Set the task\'s form to "vectors".'
             raise ConfigError("model", name, rule, hint if "exemplars" in takes else LM_HINT)
@@ -251,10 +251,4 @@ def fill_token_table(model: nn.Module, bank: Bank) -> None:
 
 
 def _without_cache(model: nn.Module) -> dict[str, bool]:
-    return {"use_cache": False} if "use_cache" in _parameters(model) else {}
-
-
-def _parameters(model: nn.Module) -> Any:
-    """Return what a model's forward takes, of one wrapped by peft that of the model inside."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inspect.signature(inner.forward).parameters
+    return {"use_cache": False} if "use_cache" in list_parameters(model) else {}

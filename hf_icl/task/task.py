@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import pydantic
 import torch
@@ -15,8 +15,9 @@ from torch.utils.data import default_collate
 from hf_icl.banks.bank import Bank
 from hf_icl.banks.gaussian import GaussianConfig
 from hf_icl.banks.kinds import BankConfig, load_bank
-from hf_icl.config import Config, suggest
+from hf_icl.config import Config, name_part, suggest
 from hf_icl.errors import ConfigError
+from hf_icl.memory import ask_for_memory
 from hf_icl.philox import stream_of
 from hf_icl.sequences.batch import SequenceBatch, batch_from_rows
 from hf_icl.sequences.sampler import Sampler
@@ -25,6 +26,7 @@ from hf_icl.task.datasets import SequenceDataset, SequenceRows
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
 from hf_icl.task.forms import choose_form, look_up
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Reading, measure
+from hf_icl.task.wrapped import see_through
 
 
 class TaskConfig(Config):
@@ -33,7 +35,7 @@ class TaskConfig(Config):
     bank: BankConfig = pydantic.Field(
         default_factory=GaussianConfig, description="Where exemplars come from."
     )
-    train: SequenceSpec | tuple[SequenceSpec, ...] = pydantic.Field(
+    train: SequenceSpec | Annotated[tuple[SequenceSpec, ...], pydantic.Field(min_length=1)] = pydantic.Field(
         default_factory=lambda: SequenceSpec(n_context=4, burst=1),
         description="How training sequences are drawn; a list is a mixture by weight.",
     )
@@ -41,7 +43,7 @@ class TaskConfig(Config):
         default=None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
     )
     by_frequency: bool = pydantic.Field(
-        False,
+        default=False,
         description="Also ask icl and iwl of classes as frequent as in training, of the likeliest quarter "
         "and of the rarest; the others draw classes uniformly even where training does not.",
     )
@@ -54,7 +56,7 @@ class TaskConfig(Config):
         "model; null: tokens for a bank of kind vocabulary, else vectors.",
     )
     n_eval_sequences: int = pydantic.Field(
-        default=1000, ge=1, description="Sequences per evaluator, drawn once."
+        default=1000, ge=1, le=1 << 24, description="Sequences per evaluator, drawn once."
     )
 
     @property
@@ -67,6 +69,9 @@ class TaskConfig(Config):
         for name in self.evaluators or ():
             if name not in EVALUATORS:
                 raise ConfigError("evaluators", name, "no such evaluator", suggest(name, EVALUATORS))
+        if self.evaluators == () and not self.extra_evaluators:
+            rule = "something must be asked of the model"
+            raise ConfigError("evaluators", [], rule, "Name one or more, or set null for all.")
         if taken := set(self.extra_evaluators) & set(EVALUATORS):
             raise ConfigError(
                 "extra_evaluators", sorted(taken), "these names are taken", "Call yours otherwise."
@@ -125,9 +130,17 @@ class Task:
     ) -> None:
         self.config = config or TaskConfig()
         self.seed = seed
-        self.bank = bank if bank is not None else load_bank(self.config.bank, seed=seed, progress=progress)
+        with name_part("bank"):
+            self.bank = load_bank(self.config.bank, seed=seed, progress=progress) if bank is None else bank
         self.form = choose_form(self.config.form, self.bank, self._all_specs())
+        self._ask_for_memory()
         self.train_sampler = self.sampler()  # drawn from at once, so that a bad spec fails here
+
+    def _ask_for_memory(self) -> None:
+        """Raise `ConfigError` if there is no room for the evaluators' sequences: ids, labels and roles."""
+        n_places = sum(1 + specs[0].n_context for specs in self.specs.values())
+        count = self.config.n_eval_sequences
+        ask_for_memory(24 * count * n_places, "n_eval_sequences", count, f"{len(self.specs)} evaluators")
 
     @property
     def n_labels(self) -> int:
@@ -158,11 +171,13 @@ class Task:
             if name in lacking or name not in available:
                 rule = "the bank has fewer than 2 holdout classes" if name in lacking else short
                 raise ConfigError("evaluators", name, rule, "Leave the evaluator out, or change the task.")
-        chosen = self.config.evaluators or [
-            name
-            for name in available
-            if name not in lacking and (self.config.by_frequency or EVALUATORS[name].part is None)
-        ]
+        chosen = self.config.evaluators
+        if chosen is None:
+            chosen = [
+                name
+                for name in available
+                if name not in lacking and (self.config.by_frequency or EVALUATORS[name].part is None)
+            ]
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
         return {name: available[name] for name in chosen} | own
 
@@ -219,13 +234,14 @@ class Task:
 
     def predict(self, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return a model's label logits at the query, shape (n_sequences, n_labels)."""
+        model = see_through(model)
         bank = self.to(model.device).bank
         return self.form.predict(bank, model, batch.to(model.device))
 
     def check_model(self, model: nn.Module) -> None:
         """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about
         it."""
-        self.form.check_model(self.bank, model, self.n_context)
+        self.form.check_model(self.bank, see_through(model), self.n_context)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the bank, once, to the device where exemplars are looked up. Returns the task itself."""
@@ -244,7 +260,7 @@ class Task:
         """Put all evaluators to a model, in evaluation mode, and leave its mode as it was.
 
         Args:
-            model: Any model that `check_model` lets pass.
+            model: Any model that `check_model` lets pass, also in what torch or accelerate wrap around one.
             instruments: What else to measure; see `Instrument`.
             batch_size: Sequences per forward pass.
             spread: Deal the work out to all processes of a training; every one must call, and gets all
@@ -257,6 +273,7 @@ class Task:
         Raises:
             ConfigError: If the model's head has too few labels, or two instruments give one name.
         """
+        model = see_through(model)
         self.check_model(model)
         was_training = model.training
         model.eval()
@@ -278,8 +295,19 @@ class Task:
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Data collator for a stock `Trainer`: takes rows of `dataset()`,
-        `stream()` or `load_dataset("hf_icl", …)`."""
+        `stream()` or `load_dataset("hf_icl", …)`.
+
+        Raises:
+            ConfigError: If the trainer has dropped what a model's forward does not name, as it does with rows
+                of `load_dataset`, and with all rows where the model is wrapped.
+        """
         if "class_ids" not in rows[0]:
+            if not rows[0].keys() & {"exemplars", "input_ids"}:
+                rule = f"the trainer has dropped columns, and sequences are left with {sorted(rows[0])}"
+                hint = (
+                    "Set TrainingArguments(remove_unused_columns=False): the collator makes a model's inputs."
+                )
+                raise ConfigError("remove_unused_columns", True, rule, hint)
             return default_collate(rows)
         return self.to("cpu").encode(batch_from_rows(rows, seed=self.seed, stream=stream_of("training")))
 

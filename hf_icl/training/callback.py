@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,32 +15,35 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.circuits.instrument import find_instruments
+from hf_icl.config import suggest
 from hf_icl.distributed import check_joined, from_main
-from hf_icl.errors import RunError
+from hf_icl.errors import ConfigError, RunError
 from hf_icl.history.history import HISTORY_FILE, History, Row, make_row
 from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord
+from hf_icl.task.evaluators import TRAIN_LOSS
 from hf_icl.task.measuring import EVALUATION_BATCH, Reading
 from hf_icl.task.task import Instrument, Task
-from hf_icl.training.checkpoints import read_state
+from hf_icl.training.counting import SequenceCounter
 from hf_icl.training.divergence import agree
+from hf_icl.training.progress import SEQUENCES, name_in_log, note, recall, rows_from_log
 from hf_icl.training.schedule import Schedule
-from hf_icl.wording import shorten
 
 logger = logging.getLogger(__name__)
 
 OnDivergence = Literal["stop", "go_on"]
-STATE_KEY = "hf_icl"  # no class name: transformers would make such a callback anew, from JSON alone
-OLD_STATE_KEY = "TransienceCallback"  # of version 0.1.0
+_ALL: weakref.WeakSet[TransienceCallback] = weakref.WeakSet()
 
 
 class TransienceCallback(TrainerCallback):
     """Measure all evaluators of a task while any `Trainer` trains any model that takes the task's inputs.
 
-    Rows go to `history.jsonl` in the output folder, and to the trainer's log under names such as
-    `icl/accuracy`. `metric_for_best_model="icl/accuracy"` works wherever the trainer evaluates, so the peak
-    of ICL can be kept. A resumed run cuts its history back to the checkpoint's step and measures on from
-    there, to the same numbers.
+    Rows go to `history.jsonl` in the output folder. To the trainer's log, and so to its reporters, go each
+    evaluator's primary metric, such as `icl/accuracy`, and `train_eval/loss`, the loss on fresh training
+    sequences; `state.log_history` holds all. `metric_for_best_model="icl/accuracy"` works wherever the
+    trainer evaluates, early stopping included. It does not matter where the callback stands among others.
+    A resumed run cuts its history back to the checkpoint's step and measures on from there, to the same
+    numbers.
 
     Args:
         task: Bank, training sequences and evaluators.
@@ -52,6 +57,13 @@ class TransienceCallback(TrainerCallback):
         batch_size: Sequences per forward pass.
         on_divergence: What to do once a loss is not a number: go_on, or stop without a further checkpoint.
             Either way a warning says so, and the history's rows say since which step.
+        name: Tells several callbacks of one trainer apart: the file is then `history-NAME.jsonl`, and what is
+            logged is called `NAME/icl/accuracy`.
+
+    Raises:
+        ConfigError: When training begins, if the model cannot be asked, processes do not know each other,
+            two callbacks of one trainer have one name, or `metric_for_best_model` names a measure that an
+            evaluator does not have.
 
     Example (a whole program is `examples/stock_trainer.py`)::
 
@@ -70,53 +82,108 @@ class TransienceCallback(TrainerCallback):
         instruments: Sequence[Instrument | str] = (),
         batch_size: int = EVALUATION_BATCH,
         on_divergence: OnDivergence = "go_on",
+        name: str = "",
     ) -> None:
+        if not re.fullmatch("[A-Za-z0-9_-]*", name):
+            raise ConfigError("name", name, "is part of a file's name", "Use letters, digits, - and _.")
         self.task = task
         self.schedule = Schedule(every=schedule) if isinstance(schedule, int) else schedule
         self.log = log
         self.history = history
-        self._opened = False  # whether this callback opened the history itself
-        self._training = False
         self.instruments, self.batch_size = find_instruments(instruments), batch_size
-        self.sequences = 0  # training sequences seen, over all devices
         self.on_divergence = on_divergence
         self.diverged_step: int | None = None
         self.find_divergence: Callable[[], int | None] | None = None  # asks a trainer that watches its loss
+        self.name = name
+        self.counter = SequenceCounter()
+        self._opened = False  # whether this callback opened the history itself
+        self._state: TrainerState | None = None  # of the training that is going on
+        _ALL.add(self)
+
+    @property
+    def sequences(self) -> int:
+        """Training sequences seen, over all devices."""
+        return self.counter.total
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name}/" if self.name else ""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
     ) -> None:
         """Open the history, fresh or cut back to the checkpoint, and measure the untrained model."""
         check_joined(args.world_size)
-        self._training = True
+        self._take_place(state)
+        self.task.check_model(model)
+        self.counter.forget()
         if state.is_world_process_zero:
             self._open(args, state)
         last = from_main(self.history.rows[-1:] if state.is_world_process_zero else None)
         if not state.is_world_process_zero:
             self.history = History()  # in memory alone, and no more than the last row: one process writes
             self.history.restore(last)
-        self.sequences = _count_sequences(args, state)
+        self.counter = SequenceCounter(_count_before(args, state, self.name))
+        self.counter.watch(model)
         self.diverged_step = last[0].get("diverged") if last else None
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)
+        self._check_best(args)
+
+    def _take_place(self, state: TrainerState) -> None:
+        """Refuse to work beside a callback of the same name."""
+        self._state = None
+        if any(other._state is state and other.name == self.name for other in _ALL):
+            rule = "another TransienceCallback of this trainer has the same name, and so the same history"
+            raise ConfigError("name", self.name, rule, 'Give each a name, as in name="letters".')
+        self._state = state
+
+    def _check_best(self, args: TrainingArguments) -> None:
+        """Refuse a measure that would be missed at the first evaluation only."""
+        wanted = (args.metric_for_best_model or "").removeprefix("eval_")
+        if not self.history.rows or not wanted.startswith(self._prefix):
+            return
+        names = self.history.rows[-1]["metrics"]
+        name = wanted.removeprefix(self._prefix)
+        if name.rpartition("/")[0] in self.task.specs and name not in names:
+            hint = suggest(name, names)
+            raise ConfigError("metric_for_best_model", wanted, "no evaluator gives this measure", hint)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
     ) -> None:
         """Count sequences; measure when the schedule says so, and after the last step."""
-        self.sequences += _batch_size(args)
+        if not self.counter.end_step():
+            self._count_unseen(args, state)
+        if control.should_save:
+            self.counter.agree()
         self._note(state)
         is_due = self.schedule.is_due(state.global_step) or state.global_step >= state.max_steps
         found_now = self._look_for_divergence(args, state, is_due or control.should_save)
         if is_due or found_now:
-            wanted = control.should_log
-            self.measure(args, state, model)
-            control.should_log = (
-                wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
-            )
+            self._measure_between(args, state, control, model)
         if self.has_stopped:
             control.should_training_stop = True
             control.should_save = control.should_evaluate = False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
+    ) -> None:
+        """Measure once more where something has ended the training before its last step."""
+        if control.should_training_stop:
+            self._measure_between(args, state, control, model)
+
+    def _measure_between(self, args, state: TrainerState, control: TrainerControl, model) -> None:
+        wanted = control.should_log
+        self.measure(args, state, model)
+        control.should_log = wanted  # `trainer.log` withdraws it, and the step's own loss would go unlogged
+
+    def _count_unseen(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Count a step of which nothing was seen to enter the model, as the trainer is set."""
+        if not self.counter.total:
+            logger.warning("The model is not called as a whole: sequences are counted by the batch size set")
+        self.counter.add(state.train_batch_size * args.gradient_accumulation_steps)
+        self.counter.end_step()
 
     @property
     def has_stopped(self) -> bool:
@@ -146,7 +213,25 @@ class TransienceCallback(TrainerCallback):
     ) -> None:
         """Close the history: what is evaluated from now on may be another model,
         such as the best checkpoint."""
-        self._training = False
+        self._state = None
+        self.counter.forget()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model=None,
+        logs=None,
+        **kwargs,
+    ) -> None:
+        """Add what was measured to what an evaluation has just logged.
+
+        The trainer hands the same mapping to every callback's `on_evaluate`, so that those that stand before
+        this one, such as early stopping, find the values there too.
+        """
+        if logs and any(key.startswith("eval_") and key.endswith("_runtime") for key in logs):
+            self._add_measured(logs, args, state, model)
 
     def on_evaluate(
         self,
@@ -159,7 +244,22 @@ class TransienceCallback(TrainerCallback):
     ) -> None:
         """Add what was measured to the trainer's own metrics, which choose the best checkpoint."""
         if metrics is not None:
-            metrics |= self.metrics_for_trainer(args, state, model)
+            self._add_measured(metrics, args, state, model)
+
+    def _add_measured(self, metrics: dict[str, float], args, state: TrainerState, model) -> None:
+        """Add primary metrics, and the one that chooses the best checkpoint, unless they are there."""
+        wanted = (args.metric_for_best_model or "").removeprefix("eval_")
+        names = {f"eval_{self._prefix}{name}" for name in self._primary} | {f"eval_{wanted}"}
+        own = {f"eval_{self._prefix}{evaluator.primary}" for evaluator in self.task.evaluators.values()}
+        if own <= metrics.keys():
+            return
+        found = self.metrics_for_trainer(args, state, model)
+        metrics |= {name: value for name, value in found.items() if name in names}
+
+    @property
+    def _primary(self) -> list[str]:
+        """What a person looks at: a metric per evaluator, and the loss on training sequences."""
+        return [evaluator.primary for evaluator in self.task.evaluators.values()] + [TRAIN_LOSS]
 
     def metrics_for_trainer(self, args: TrainingArguments, state: TrainerState, model) -> dict[str, float]:
         """Return the model's values under the `eval_` names by which a `Trainer` looks them up.
@@ -167,16 +267,17 @@ class TransienceCallback(TrainerCallback):
         During training they become a row of the history, once per step; before and after it they are recorded
         nowhere.
         """
-        if self._training:
+        if self._state is not None:
             means = self.measure(args, state, model)["metrics"]
         else:
             means, _ = self._ask(args, model)
-        return {f"eval_{name}": value for name, value in means.items()}
+        return {f"eval_{self._prefix}{name}": value for name, value in means.items()}
 
     def measure(self, args: TrainingArguments, state: TrainerState, model: torch.nn.Module) -> Row:
         """Measure now, whatever the schedule says; a step is measured once."""
         if self.history.last_step == state.global_step:
             return self.history.rows[-1]
+        self.counter.agree()
         means, hits = self._ask(args, model)
         numbers = {name: hit.numpy() for name, hit in hits.items()}
         row = make_row(state.global_step, self.sequences, means, numbers)
@@ -186,10 +287,7 @@ class TransienceCallback(TrainerCallback):
             row["diverged"] = self.diverged_step
         self.history.append(row)
         self._note(state)
-        if self.log is not None:
-            self.log(dict(means))
-        else:
-            state.log_history.append({**means, "step": state.global_step})
+        self._tell(state, means)
         return row
 
     def _ask(self, args: TrainingArguments, model: torch.nn.Module) -> Reading:
@@ -197,11 +295,27 @@ class TransienceCallback(TrainerCallback):
             model, instruments=self.instruments, batch_size=self.batch_size, spread=args.world_size > 1
         )
 
+    def _tell(self, state: TrainerState, means: Mapping[str, float]) -> None:
+        """Log what a person looks at; the state's log gets all there is.
+
+        Of what instruments found, that is `<instrument>/<measure>`, not what they say of parts such as heads.
+        """
+        named = {name: name_in_log(name, self._prefix) for name in means}
+        by_evaluator = tuple(f"{name}/" for name in self.task.specs)
+        shown = {
+            named[name]: value
+            for name, value in means.items()
+            if name in self._primary or not (name.startswith(by_evaluator) or name.count("/") > 1)
+        }
+        if self.log is not None:
+            self.log(dict(shown))
+        if not state.log_history or not shown.keys() <= state.log_history[-1].keys():
+            state.log_history.append({"step": state.global_step})
+        state.log_history[-1] |= {named[name]: value for name, value in means.items()}
+        state.log_history[-1][SEQUENCES] = self.sequences
+
     def _note(self, state: TrainerState) -> None:
-        """Leave in the trainer's state, and so in its checkpoints, what a resumed training needs to know."""
-        known = {"n_rows": len(self.history.rows), "sequences": self.sequences, "step": state.global_step}
-        state.stateful_callbacks.pop(OLD_STATE_KEY, None)
-        state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": known}
+        note(state, self.name, n_rows=len(self.history.rows), sequences=self.sequences)
 
     def record(self, name: str, model: Mapping[str, Any] | None = None) -> RunRecord:
         """Return what a report or a card needs to know of a training that is no `Run`, as it stands now.
@@ -228,7 +342,7 @@ class TransienceCallback(TrainerCallback):
         )
 
     def _open(self, args: TrainingArguments, state: TrainerState) -> None:
-        path = Path(args.output_dir) / HISTORY_FILE
+        path = Path(args.output_dir) / (f"history-{self.name}.jsonl" if self.name else HISTORY_FILE)
         if self.history is None or (self._opened and state.global_step == 0):
             if state.global_step == 0:
                 _set_aside(path)
@@ -243,7 +357,7 @@ class TransienceCallback(TrainerCallback):
             RunError: If rows are lost that the checkpoint's log does not hold either.
         """
         self.history.cut_after(state.global_step)
-        expected = _known(state).get("n_rows", 0)
+        expected = recall(state.stateful_callbacks, self.name).get("n_rows", 0)
         if len(self.history.rows) >= expected:
             return
         logger.warning(
@@ -254,7 +368,9 @@ class TransienceCallback(TrainerCallback):
             expected,
         )
         kept = {row["step"]: row for row in self.history.rows}
-        rows = [kept.get(row["step"], row) for row in _rows_from_log(args, state, self.task)]
+        per_step = _count_before(args, state, self.name) / max(state.global_step, 1)
+        logged = rows_from_log(state, self.task.specs, self._prefix, per_step)
+        rows = [kept.get(row["step"], row) for row in logged]
         if len(rows) < expected:
             raise RunError(
                 f"{self.history.path}: rows are lost, and the checkpoint's log knows {len(rows)} of its "
@@ -263,55 +379,14 @@ class TransienceCallback(TrainerCallback):
         self.history.restore(rows)
 
 
-def read_progress(checkpoint: Path) -> dict[str, int]:
-    """Return what a checkpoint knows of the measuring: `step`, `sequences` seen and `n_rows` written.
+def _count_before(args: TrainingArguments, state: TrainerState, name: str) -> int:
+    """Return the training sequences seen before the checkpoint, whatever number of devices saw them.
 
-    Raises:
-        RunError: If it knows nothing of it, or what it knows is of another step.
+    Steps at which nobody counted are taken to have had the batch size that is set.
     """
-    try:
-        state = read_state(checkpoint)
-        known = _find_known(state["stateful_callbacks"])
-        counts = {name: known[name] for name in ("step", "sequences", "n_rows")}
-        if any(type(count) is not int or count < 0 for count in counts.values()):
-            raise ValueError(f"counts are {shorten(counts)}")
-        if counts["step"] != state["global_step"]:
-            raise ValueError(f"step {state['global_step']} was measured at {counts['step']}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{checkpoint}: its trainer state is not that of a run ({error}).") from error
-    return counts
-
-
-def _find_known(callbacks: Mapping[str, Any]) -> dict[str, int]:
-    found = callbacks.get(STATE_KEY) or callbacks.get(OLD_STATE_KEY) or {}
-    return found.get("attributes", {})
-
-
-def _known(state: TrainerState) -> dict[str, int]:
-    """Return what the checkpoint from which a training resumes knows of this callback."""
-    return _find_known(state.stateful_callbacks)
-
-
-def _batch_size(args: TrainingArguments) -> int:
-    """Return sequences per optimizer step, over all devices."""
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-
-
-def _count_sequences(args: TrainingArguments, state: TrainerState) -> int:
-    """Return the training sequences seen so far, whatever number of devices saw those before the
-    checkpoint."""
-    known = _known(state)
-    return known.get("sequences", 0) + (state.global_step - known.get("step", 0)) * _batch_size(args)
-
-
-def _rows_from_log(args: TrainingArguments, state: TrainerState, task: Task) -> list[Row]:
-    names = {f"{name}/accuracy" for name in task.specs}
-    logged = {entry["step"]: entry for entry in state.log_history if names & set(entry)}
-    per_step = _count_sequences(args, state) / max(state.global_step, 1)
-    return [
-        make_row(step, round(step * per_step), {k: v for k, v in entry.items() if "/" in k}, {})
-        for step, entry in sorted(logged.items())
-    ]
+    known = recall(state.stateful_callbacks, name)
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return known.get("sequences", 0) + (state.global_step - known.get("step", 0)) * per_step
 
 
 def _set_aside(path: Path) -> None:

@@ -96,7 +96,7 @@ class TransienceTrainer(Trainer):
         has seen."""
         stream = SequenceStream(
             self.task,
-            self.args.train_batch_size,
+            self._train_batch_size,  # which `auto_find_batch_size` halves until a batch fits
             self.args.device,
             first=lambda: self.transience.sequences,
             rank=self.args.process_index,

@@ -22,7 +22,7 @@ from hf_icl.training.trainer import TransienceTrainer
 ONLY = {
     "world_size": 1, "gradient_accumulation_steps": 1, "bf16": False, "fp16": False,
     "gradient_checkpointing": False, "label_smoothing_factor": 0.0, "torch_compile": False,
-    "eval_strategy": "no", "eval_on_start": False,
+    "eval_strategy": "no", "eval_on_start": False, "auto_find_batch_size": False,
 }  # fmt: skip
 
 
@@ -122,6 +122,8 @@ def train_together(
         losses += now
         n_unlogged += 1
         going = [trainer for trainer in trainers if not trainer.transience.has_stopped]
+        for trainer in going:
+            trainer.transience.counter.add(trainer.args.train_batch_size)  # no model's forward is called
         controls = [_end_step(trainer) for trainer in going]
         if any(control.should_log for control in controls):
             for trainer, loss in zip(trainers, (losses / n_unlogged).tolist(), strict=True):

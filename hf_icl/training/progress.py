@@ -1,0 +1,98 @@
+"""What a callback leaves in a trainer's state, and so in its checkpoints, and finds there on resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+
+from hf_icl.errors import RunError
+from hf_icl.history.history import Row, make_row
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT
+from hf_icl.training.checkpoints import read_state
+from hf_icl.wording import shorten
+
+STATE_KEY = "hf_icl"  # no class name: transformers would make such a callback anew, from JSON alone
+OLD_STATE_KEY = "TransienceCallback"  # of version 0.1.0
+SEQUENCES = "sequences"  # in an entry of the trainer's log
+
+
+def note(state: TrainerState, name: str, *, n_rows: int, sequences: int) -> None:
+    """Leave in a trainer's state what a resumed training needs to know."""
+    known = {"n_rows": n_rows, "sequences": sequences, "step": state.global_step}
+    state.stateful_callbacks.pop(OLD_STATE_KEY, None)
+    state.stateful_callbacks[_key(name)] = {"args": {}, "attributes": known}
+
+
+def recall(callbacks: Mapping[str, Any], name: str = "") -> dict[str, int]:
+    """Return what a callback of that name has left in a state's `stateful_callbacks`; empty if nothing."""
+    found = callbacks.get(_key(name)) or (callbacks.get(OLD_STATE_KEY) if not name else None) or {}
+    return found.get("attributes", {})
+
+
+def _key(name: str) -> str:
+    return f"{STATE_KEY}/{name}" if name else STATE_KEY
+
+
+def read_progress(checkpoint: Path) -> dict[str, int]:
+    """Return what a checkpoint knows of the measuring: `step`, `sequences` seen and `n_rows` written.
+
+    Raises:
+        RunError: If it knows nothing of it, or what it knows is of another step.
+    """
+    try:
+        state = read_state(checkpoint)
+        known = recall(state["stateful_callbacks"])
+        counts = {name: known[name] for name in ("step", "sequences", "n_rows")}
+        if any(type(count) is not int or count < 0 for count in counts.values()):
+            raise ValueError(f"counts are {shorten(counts)}")
+        if counts["step"] != state["global_step"]:
+            raise ValueError(f"step {state['global_step']} was measured at {counts['step']}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{checkpoint}: its trainer state is not that of a run ({error}).") from error
+    return counts
+
+
+def name_in_log(metric: str, prefix: str = "") -> str:
+    """Return what a metric is called in a trainer's log.
+
+    Of fresh training sequences it is called as their split of a data set: reporters put `train/` before what
+    the trainer logs itself, and `train/loss` is taken.
+
+    >>> name_in_log("icl/accuracy"), name_in_log("train/loss"), name_in_log("icl/accuracy", "letters/")
+    ('icl/accuracy', 'train_eval/loss', 'letters/icl/accuracy')
+    """
+    evaluator, slash, measure = metric.partition("/")
+    if evaluator == TRAIN_SPLIT:
+        evaluator = EVALUATORS[TRAIN_SPLIT].split
+    return prefix + evaluator + slash + measure
+
+
+def rows_from_log(state: TrainerState, evaluators: Iterable[str], prefix: str, per_step: float) -> list[Row]:
+    """Return the rows that a callback has written, as far as the trainer's log holds them.
+
+    Args:
+        state: Whose log.
+        evaluators: Names of the callback's own.
+        prefix: What stands before its metrics in the log.
+        per_step: Sequences per step, for logs that do not say how many were seen.
+    """
+    fresh = EVALUATORS[TRAIN_SPLIT].split + "/"
+    marks = {name_in_log(f"{name}/accuracy", prefix) for name in evaluators}
+    marks |= {f"{name}/accuracy" for name in evaluators if not prefix}  # as version 0.1.0 called them
+    logged = {entry["step"]: entry for entry in state.log_history if marks & entry.keys()}
+
+    def metrics(entry: Mapping[str, Any]) -> dict[str, float]:
+        own = {name.removeprefix(prefix): value for name, value in entry.items() if name.startswith(prefix)}
+        return {
+            name.replace(fresh, f"{TRAIN_SPLIT}/", 1) if name.startswith(fresh) else name: value
+            for name, value in own.items()
+            if "/" in name
+        }
+
+    return [
+        make_row(step, entry.get(SEQUENCES, round(step * per_step)), metrics(entry), {})
+        for step, entry in sorted(logged.items())
+    ]
