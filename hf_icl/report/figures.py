@@ -99,7 +99,8 @@ def fit_legend(handles: Sequence[Artist]) -> tuple[dict[str, Any], float]:
     """
     figure = Figure(figsize=(WIDTH, 1))
     renderer = FigureCanvasAgg(figure).get_renderer()
-    labels = [" " + wrap(str(handle.get_label()).strip(), 90) for handle in handles]
+    labels = [wrap(str(handle.get_label()).strip(), 90) for handle in handles]
+    labels = [f" {label}" if label.startswith("_") else label for label in labels]
     for n_columns in range(min(len(handles), 5), 0, -1):
         options = {"handles": handles, "labels": labels, "ncols": n_columns, "handlelength": 1.8}
         with _lacking_glyphs():
@@ -166,7 +167,7 @@ def _draw_many(figure: Figure, analysis: Analysis) -> list[Line2D]:
     for colour, group in zip(GROUP_COLOURS, analysis.groups, strict=False):
         for axes, metric in zip(panels, metrics, strict=True):
             _draw_curve(axes, analysis, group, metric, colour)
-        handles.append(Line2D([], [], color=colour, label=f" {label_group(group)}"))
+        handles.append(Line2D([], [], color=colour, label=label_group(group)))
     for letter, axes, title, metric in zip("abcd", panels, titles, metrics, strict=True):
         _dress(axes, letter, title, analysis.runs, [metric])
     return handles + _event_handles()
