@@ -519,7 +519,7 @@ def test_page_and_numbers_go_into_a_space_and_the_same_again_is_no_commit(done, 
     for name in ("index.html", "claims.json", "evidence.json", "figures/more-classes.png"):
         assert space.files[name] == (folder / "out" / name).read_bytes()
     card = space.files["README.md"]
-    assert b"sdk: static" in card and b"**undecided** (6 runs)" in card
+    assert b"sdk: static" in card and b"**undecided**" in card
     again = launcher.hf_icl("claims", "push", folder / "out", "ann/claims")
     assert again.out.splitlines()[-1] == "Nothing new."
     assert hub.repo("space ann/claims").commits == space.commits
