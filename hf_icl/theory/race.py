@@ -13,9 +13,9 @@ import numpy as np
 class Race:
     """Two learners of one answer, each driven by the error that both leave.
 
-    ICL's strength w grows by itself: w' = icl_rate · error · w (1 − w) − fading · m w, as a product of parts does.
-    Memory grows item by item: m' = iwl_rate · error · (1 − m). The error is (1 − ceiling · w)(1 − m): context
-    alone never explains all of it, and the better memory is, the less drives ICL.
+    ICL's strength w grows by itself, as a product of parts does: w' = icl_rate · error · w (1 − w) − fading ·
+    m w. Memory grows item by item: m' = iwl_rate · error · (1 − m). The error is (1 − ceiling · w)(1 − m):
+    context alone never explains all of it, and the better memory is, the less drives ICL.
 
     Source: the two rates, and ICL that stops once memory explains what it does, after Nguyen & Reddy 2024
         (arXiv 2412.00104). The equations are ours.
