@@ -46,6 +46,13 @@ STYLE = {
 }
 
 
+class InlineFigure(Figure):
+    """A figure that notebooks show, whether or not they were told to use matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        return render_figure(self, "png", dpi=120)
+
+
 def draw_figure(analysis: Analysis) -> Figure:
     """Return the figure of one or several runs.
 
@@ -55,7 +62,7 @@ def draw_figure(analysis: Analysis) -> Figure:
     curve, or on the run's if there is one run alone.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 2.75), layout="constrained")
+        figure = InlineFigure(figsize=(7.2, 2.75), layout="constrained")
         handles = (_draw_one if len(analysis.groups) == 1 else _draw_many)(figure, analysis)
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(len(handles), 5), handlelength=1.8
