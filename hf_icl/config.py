@@ -9,15 +9,22 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import pydantic
 
 from hf_icl import reading
 from hf_icl.errors import ConfigError
+
+MOST = 1e30  # of real numbers: fp32 holds its squares' roots, and little more
+MOST_STEPS = 10**12
+MOST_CLASSES = 1 << 24
+MOST_EXEMPLARS = 1 << 20  # of a class
+MOST_CHARACTERS = 4096  # of text
 
 
 class Config(pydantic.BaseModel):
@@ -36,18 +43,17 @@ class Config(pydantic.BaseModel):
     hf_icl.errors.ConfigError: y = 3: unknown key. Known here: x.
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=MOST_CHARACTERS
+    )
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _tell_numbers_from_truths(cls, values: Any) -> Any:
-        """True is no 1 here, and neither is "yes": pydantic would take one for the other."""
+    def _tell_kinds_apart(cls, values: Any) -> Any:
+        """True is no 1 here, and neither is "yes" or "1": pydantic would take one for the other."""
         for name, value in values.items() if isinstance(values, dict) else ():
-            kinds = _plain_kinds(cls).get(name, frozenset())
-            if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
-                raise ConfigError(name, value, "must be a number")
-            if kinds == {bool} and not isinstance(value, bool | None):
-                raise ConfigError(name, value, "must be true or false")
+            if field := cls.model_fields.get(name):
+                _check_kind(name, field.annotation, value)
         return values
 
     def __init__(self, **values: Any) -> None:
@@ -65,18 +71,88 @@ class Config(pydantic.BaseModel):
         return self.model_dump(mode="json")
 
 
+def _check_kind(field: str, annotation: Any, value: Any) -> None:
+    """Raise `ConfigError` where a truth, a number or text stands for another of them."""
+    if isinstance(value, list | tuple):
+        for item in _list_items(annotation):
+            for number, each in enumerate(value):
+                _check_kind(f"{field}.{number}", item, each)
+        return
+    kinds = _list_kinds(annotation)
+    if isinstance(value, bool | str) and kinds & {int, float} and type(value) not in kinds:
+        raise ConfigError(field, value, "must be a number")
+    if kinds == {bool} and not isinstance(value, bool | None):
+        raise ConfigError(field, value, "must be true or false")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(field, value, "must hold no null character")
+
+
 @functools.cache
-def _plain_kinds(model: type[pydantic.BaseModel]) -> dict[str, frozenset[type]]:
-    """Return which of bool, int, float and str each field's annotation mentions outside of containers."""
-    return {name: frozenset(_list_kinds(field.annotation)) for name, field in model.model_fields.items()}
-
-
-def _list_kinds(annotation: Any) -> Iterator[type]:
+def _list_kinds(annotation: Any) -> frozenset[type]:
+    """Return which of bool, int, float and str an annotation mentions outside of containers; str for texts
+    to choose from."""
     if annotation in (bool, int, float, str):
-        yield annotation
-    elif get_origin(annotation) in (Union, UnionType, Annotated):
-        for part in get_args(annotation):
-            yield from _list_kinds(part)
+        return frozenset({annotation})
+    if get_origin(annotation) is Literal:
+        return frozenset(map(type, get_args(annotation)))
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return frozenset().union(*map(_list_kinds, get_args(annotation)[: _count_types(annotation)]))
+    return frozenset()
+
+
+@functools.cache
+def _list_items(annotation: Any) -> tuple[Any, ...]:
+    """Return the annotations of what the lists that an annotation allows may hold."""
+    if get_origin(annotation) in (tuple, list):
+        return tuple(part for part in get_args(annotation) if part is not Ellipsis)
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        parts = get_args(annotation)[: _count_types(annotation)]
+        return tuple(item for part in parts for item in _list_items(part))
+    return ()
+
+
+def _count_types(annotation: Any) -> int | None:
+    return 1 if get_origin(annotation) is Annotated else None  # what follows says more of that type
+
+
+def check_plain(tree: Any, most: int = 10_000) -> Any:
+    """Return nested mappings and lists as they are; that they are such is not asked here.
+
+    Raises:
+        ConfigError: If a number in them is not finite, text holds a null character, or they hold too much.
+
+    >>> check_plain({"a": [1.0, {"b": float("nan")}]})
+    Traceback (most recent call last):
+        ...
+    hf_icl.errors.ConfigError: a.1.b = nan: must be a finite number.
+    """
+    waiting: list[tuple[str, Any]] = [("", tree)]
+    for field, value in waiting:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value) if _is_list(value) else ()
+        waiting += [(f"{field}.{key}".lstrip("."), item) for key, item in items]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(field, value, "must be a finite number")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(field, value, "must be a number of less than 64 bits")
+        if isinstance(value, str) and ("\0" in value or len(value) > MOST_CHARACTERS):
+            raise ConfigError(
+                field, value, f"must be text of up to {MOST_CHARACTERS:,} characters, none null"
+            )
+        if len(waiting) > most:
+            raise ConfigError(field, value, f"has more than {most:,} parts")
+    return tree
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+PlainMapping = Annotated[dict[str, pydantic.JsonValue], pydantic.BeforeValidator(check_plain)]
+"""Settings of another library, as JSON has them."""
+
+Step = Annotated[int, pydantic.Field(ge=0, le=MOST_STEPS)]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+"""Of a run: numpy and transformers take no larger ones."""
 
 
 def _first_error(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> ConfigError:

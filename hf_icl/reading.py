@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def parse_yaml(text: str | bytes) -> Any:
     Raises:
         ValueError: If it is no YAML, names a key twice, is too long or too deep, or grows by its aliases.
 
-    >>> parse_yaml("a: 1e-3"), parse_yaml("[yes, no]")
-    ({'a': 0.001}, [True, False])
+    >>> parse_yaml("a: 1e-3"), parse_yaml("[yes, no]"), parse_yaml("[010, 1:30]")
+    ({'a': 0.001}, [True, False], ['010', '1:30'])
     >>> parse_yaml("a: 1\\na: 2")
     Traceback (most recent call last):
         ...
@@ -173,8 +174,17 @@ class _Loader(yaml.SafeLoader):
                 pass
         return text
 
+    def construct_decimal(self, node: yaml.ScalarNode) -> str | float:
+        text = self.construct_scalar(node)
+        if ":" in text or re.match(r"[-+]?0\d", text):  # YAML 1.1: 1:30 is 90, and 010 is 8; nobody means it
+            return text
+        made = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
+        return made(node)
+
 
 _Loader.add_constructor(f"{_YAML}str", _Loader.construct_number_or_text)
+_Loader.add_constructor(f"{_YAML}int", _Loader.construct_decimal)
+_Loader.add_constructor(f"{_YAML}float", _Loader.construct_decimal)
 _Loader.yaml_implicit_resolvers = {  # a date is text
     first: [each for each in resolvers if each[0] != f"{_YAML}timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

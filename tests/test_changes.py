@@ -180,6 +180,7 @@ def test_commands_stand_in_the_order_in_which_they_are_needed():
         "data show",
         "data export",
         "data push",
+        "claims push",
         "claims show",
         "metrics push",
     ]

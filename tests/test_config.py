@@ -50,7 +50,7 @@ class Whole(Config):
         ({"items": {"part": 3}}, "items.part = 3: must not exceed size = 2. Lower it."),
         ({"named": {"a": {"sise": 3}}}, "named.a.sise = 3: unknown key. Did you mean size?"),
         ({"colours": 1}, "colours = 1: unknown key. Did you mean colour?"),
-        ({"items": {"size": "big"}}, "items.size = 'big': should be a valid integer"),
+        ({"items": {"size": "big"}}, "items.size = 'big': must be a number"),
         ({"items": {"size": float("nan")}}, "items.size"),
     ],
 )

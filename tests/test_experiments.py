@@ -28,10 +28,11 @@ from hf_icl.experiments import (
     list_claims,
     load_claim,
 )
+from hf_icl.experiments.claim import ClaimFile
 from hf_icl.experiments.evidence import find_commit
 from hf_icl.experiments.judging import bound_mean, bound_share, correlate_ranks
 from hf_icl.experiments.measuring import Measured
-from hf_icl.experiments.plan import check_ids, estimate_cost, plan_claims
+from hf_icl.experiments.plan import check_ids, estimate_cost, find_lacking, plan_claims
 from hf_icl.experiments.reproduce import reproduce
 from hf_icl.history.record import RunRecord
 from hf_icl.sweeps.sweep import read_last_step
@@ -392,18 +393,23 @@ def test_two_claims_of_one_id_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The example claim at a scale of tiny runs, two seeds of five."""
+    """The example's claim at a scale of tiny runs, three seeds of five where four are needed, and one that
+    is built to fail."""
     folder = tmp_path_factory.mktemp("claims")
     tree = yaml.safe_load(EXAMPLE.read_text())
     settings = TINY_SET | {"training.steps": 40, "evaluate": 10, "training.checkpoint_every": 20}
     tree["scales"]["tiny"] = {"base": "default", "seeds": [0, 1, 2, 3, 4], "set": settings}
+    tree["min_seeds"] = 4
     (folder / "claim.yaml").write_text(yaml.safe_dump(tree))
+    wishful = [{"that": "all is learned", "take": LATE | {"arm": "few"}, "above": 0.99}]
+    tree |= {"id": "wishful", "arms": {"few": tree["arms"]["few"]}, "criteria": wishful, "min_seeds": 3}
+    (folder / "wishful.yaml").write_text(yaml.safe_dump(tree))
     console = Console(record=True, width=200)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHDYNAMO_DISABLE", "1")
-        file = load_claim(folder / "claim.yaml")
-        judged = reproduce([file], folder / "out", scale="tiny", n_seeds=2, workers=1, console=console)
-    return folder, file, judged[0], console.export_text()
+        files = [load_claim(folder / "claim.yaml"), load_claim(folder / "wishful.yaml")]
+        judged = reproduce(files, folder / "out", scale="tiny", n_seeds=3, workers=1, console=console)
+    return folder, files[0], judged, console.export_text()
 
 
 def read(folder: Path) -> dict:
@@ -411,13 +417,16 @@ def read(folder: Path) -> dict:
 
 
 def test_the_example_is_run_judged_and_written(done):
-    folder, file, judged, _ = done
+    folder, file, (judged, _), _ = done
     document = read(folder)
     claim = document["claims"][0]
-    assert judged.verdict == claim["verdict"] == "undecided" and "2 of at least 3 seeds" in claim["why"]
-    assert len(judged.runs) == claim["n_runs"] == 4 and claim["seeds"] == [0, 1]
+    assert judged.verdict == claim["verdict"] == "undecided" and "3 of at least 4 seeds" in claim["why"]
+    assert len(judged.runs) == claim["n_runs"] == 6 and claim["seeds"] == [0, 1, 2]
     assert claim["digest"] == file.digest == claim["evidence"]["digest"] and document["wall_seconds"] > 0
-    assert set(claim["criteria"][0]["numbers"]) == {"0", "1"} and claim["criteria"][0]["interval"] is not None
+    assert (
+        set(claim["criteria"][0]["numbers"]) == {"0", "1", "2"}
+        and claim["criteria"][0]["interval"] is not None
+    )
     assert (
         claim["emerged"].keys() == {"few", "many"} and claim["settings"]["many"]["task.bank.n_classes"] == 512
     )
@@ -432,11 +441,62 @@ def test_what_is_done_is_not_done_again_and_seeds_can_be_added(done):
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.safetensors")}
     judged = reproduce([file], folder / "out", scale="tiny", train=False)[0]
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(judged.runs) == 4 and judged.seeds == (0, 1, 2, 3, 4) and judged.verdict == "undecided"
-    plan = plan_claims([file.claim], "tiny", 3)
+    assert len(judged.runs) == 6 and judged.seeds == (0, 1, 2, 3, 4) and judged.verdict == "undecided"
+    plan = plan_claims([file.claim], "tiny", 4)
     sets = Evidence(folder / "out").open_runs(plan)
     left = [name for job in sets["default"].share_out(1) for name in job.names]
-    assert left == ["n_classes=64,seed=2", "n_classes=512,seed=2"]
+    assert left == ["n_classes=64,seed=3", "n_classes=512,seed=3"]
+
+
+def test_a_claim_built_to_fail_fails_on_the_runs_of_another(done):
+    """After 40 steps nothing is learned, and it says that everything is; it shares an arm, which ran once."""
+    folder, _, judged, _ = done
+    wishful = judged[1]
+    assert wishful.verdict == "does not hold" and "on the other side" in wishful.why
+    assert wishful.runs.keys() == {("few", seed) for seed in range(3)}
+    assert len(list((folder / "out/default/runs").iterdir())) == 6
+
+
+def test_a_claim_whose_exemplars_cannot_be_had_stays_open_and_stops_no_other(done, tmp_path):
+    folder, file, _, _ = done
+    shutil.copytree(folder / "out", tmp_path / "out")
+    bank = {"kind": "features", "source": str(tmp_path / "gone.npy"), "n_classes": 8}
+    scales = {"tiny": {"base": "default", "set": {"task.bank": bank}}}
+    other = ClaimFile(make_claim([CRITERION], scales=scales), tmp_path / "x.yaml", "0")
+    assert find_lacking([file.claim], "tiny") == {}
+    first, second = reproduce([other, file], tmp_path / "out", scale="tiny", n_seeds=3)
+    assert first.verdict == "undecided" and not first.runs and len(second.runs) == 6
+    assert "its exemplars cannot be had" in first.why and "gone.npy" in first.why
+    assert "mine" not in json.loads((tmp_path / "out/evidence.json").read_text())["claims"]
+
+
+def test_a_run_that_diverged_counts_for_nothing():
+    rows = [
+        {"step": step, "metrics": {ICL: 0.9, TRAIN_LOSS: loss}} for step, loss in enumerate((3.0, math.nan))
+    ]
+    run = Measured(RunRecord("made", {}, {}, rows, CHANCE, {}))
+    assert run.diverged == 1 and run.find(ICL, "peak").value is None
+    sound = ends_at(*[0.9] * 8)
+    finding = judge({"take": LATE, "above": 0.5}, by_arm(a=sound | {3: run}))
+    assert finding.missing == (3,) and finding.verdict == "holds"
+
+
+def test_page_and_numbers_go_into_a_space_and_the_same_again_is_no_commit(done, hub, launcher):
+    folder, _, _, _ = done
+    pushed = launcher.hf_icl("claims", "push", folder / "out", "ann/claims")
+    assert pushed.code == 0, pushed.err
+    first, last = pushed.out.splitlines()
+    assert first == f"Private: the Space {hub.endpoint}/spaces/ann/claims, seen by its owners only."
+    space = hub.repo("space ann/claims")
+    for name in ("index.html", "claims.json", "evidence.json", "figures/more-classes.png"):
+        assert space.files[name] == (folder / "out" / name).read_bytes()
+    card = space.files["README.md"]
+    assert b"sdk: static" in card and b"**undecided** (6 runs)" in card
+    again = launcher.hf_icl("claims", "push", folder / "out", "ann/claims")
+    assert again.out.splitlines()[-1] == "Nothing new."
+    assert hub.repo("space ann/claims").commits == space.commits
+    nothing = launcher.hf_icl("claims", "push", folder, "ann/claims")
+    assert nothing.code == 2 and "no claims were judged there" in nothing.err
 
 
 def test_a_claim_that_was_edited_after_its_runs_is_refused(done, tmp_path):
@@ -510,29 +570,55 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def write_tiny(claim_id: str, path: Path, steps: int) -> None:
+    """Write a claim of the package with a laptop of tiny runs."""
+    tree = yaml.safe_load(list_claims()[claim_id].read_text("utf-8"))
+    settings = TINY_SET | {"training.steps": steps, "evaluate": 50, "training.checkpoint_every": 100}
+    tree["scales"] = {"laptop": {"base": "default", "seeds": [0, 1, 2], "set": settings}}
+    path.write_text(yaml.safe_dump(tree))
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(tmp_path):
-    tree = yaml.safe_load(EXAMPLE.read_text())
-    settings = TINY_SET | {"training.steps": 1000, "evaluate": 50, "training.checkpoint_every": 100}
-    tree["scales"]["laptop"] = {"base": "default", "seeds": [0, 1], "set": settings}
-    (tmp_path / "claim.yaml").write_text(yaml.safe_dump(tree))
-    command = [sys.executable, "-m", "hf_icl", "reproduce", "claim.yaml", "--output", "out", "--workers", "1"]
+    """The claim l2, from an empty folder, killed in mid-training: its runs are those of one never killed."""
+    write_tiny("l2", tmp_path / "l2.yaml", steps=600)
+    command = [sys.executable, "-m", "hf_icl", "reproduce", "l2.yaml", "--output", "out", "--workers", "1"]
     quiet = {"cwd": tmp_path, "env": environment(TORCHDYNAMO_DISABLE="1"), "stdout": subprocess.DEVNULL}
     child = subprocess.Popen(command, **quiet)
-    history = tmp_path / "out/default/runs/n_classes=512,seed=1/history.jsonl"
-    end = time.monotonic() + 120
-    while read_last_step(history) < 300:
-        assert time.monotonic() < end
+    history = tmp_path / "out/default/runs/kind=l2,strength=3e-4,seed=1/history.jsonl"
+    end = time.monotonic() + 300
+    while read_last_step(history) < 200:
+        assert time.monotonic() < end and child.poll() is None
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     time.sleep(1)  # its worker ends with it
     assert subprocess.run(command, **quiet).returncode == 0
-    assert (
-        len(json.loads((tmp_path / "out/claims.json").read_text())["claims"][0]["criteria"][0]["numbers"])
-        == 2
-    )
+    claim = json.loads((tmp_path / "out/claims.json").read_text())["claims"][0]
+    assert claim["n_runs"] == 24 and all(len(one["numbers"]) == 3 for one in claim["criteria"])
     whole = [word.replace("out", "whole") for word in command]
     assert subprocess.run(whole, **quiet).returncode == 0
-    other = tmp_path / "whole/default/runs/n_classes=512,seed=1/history.jsonl"
+    other = tmp_path / "whole/default/runs/kind=l2,strength=3e-4,seed=1/history.jsonl"
     assert history.read_bytes() == other.read_bytes()
+
+
+# The package's own
+
+
+@pytest.mark.parametrize("scale", ["laptop", "omniglot", "paper"])
+def test_all_claims_of_the_package_can_be_planned(scale):
+    claims = [load_claim(name).claim for name in list_claims()]
+    plan = plan_claims(claims, scale, 1)
+    assert plan.n_runs + plan.count_shared() == len(plan.places)
+    assert len(claims) >= 16 and all(claim.read for claim in claims)
+    for points in plan.points.values():
+        assert len({point.name for point in points}) == len(points)
+        assert not any(point.name.startswith("base-") for point in points)
+
+
+@pytest.mark.parametrize("name", list_claims())
+def test_a_claim_of_the_package_says_where_it_differs(name):
+    """At the laptop's scale in words; and its untested statements say why."""
+    claim = load_claim(name).claim
+    assert claim.untestable or claim.scales["laptop"].differs
+    assert claim.untestable or len(claim.scales["laptop"].seeds) == 8

@@ -517,7 +517,7 @@ BAD_LEARNERS = [
     ({"label_init_std": "small"}, "label_init_std = 'small'"),
     ({"tie_labels": 2}, "tie_labels = 2"),
     ({"exemplar_shape": 64}, "exemplar_shape = 64"),
-    ({"exemplar_shape": (3, 0)}, "exemplar_shape.1 = 0: should be greater than 0"),
+    ({"exemplar_shape": (3, 0)}, "exemplar_shape.1 = 0: should be greater than or equal to 1"),
     ({"n_ids": 3}, "n_ids = 3"),
     ({"encoder": "embedding", "exemplar_shape": ()}, "need its number of rows"),
     ({"encoder": "embedding", "n_ids": 4}, "has shape ()"),

@@ -324,7 +324,7 @@ def test_only_whole_checkpoints_are_found(tmp_path, undisturbed):
         (["model.n_heads=5"], "model.d_model = 64: must be a multiple of n_heads = 5"),
         (["model.backbone={n_layer: 2}"], "a backbone needs its model_type"),
         (["seed=-1"], "seed = -1: should be greater than or equal to 0"),
-        (["seed=abc"], "seed = 'abc': should be a valid integer"),
+        (["seed=abc"], "seed = 'abc': must be a number"),
         (["evaluate.every=0"], "evaluate.every = 0"),
         (["nonsense=1"], "nonsense = 1: unknown key"),
     ],
@@ -383,7 +383,7 @@ def list_bounds(model, path=""):
             for kind, outside in (("ge", -1), ("le", 1), ("gt", 0), ("lt", 0)):
                 limit = getattr(bound, kind, None)
                 if limit is not None:
-                    yield f"{path}{name}", limit + outside
+                    yield f"{path}{name}", limit + outside * max(1, abs(limit) * 1e-3)
 
 
 BOUNDS = [

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hf_icl.banks.facts import describe_bank, tell_bank
-from hf_icl.config import Config
+from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS, Config
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.philox import draw_words, stream_of, uniform_below
 
@@ -40,27 +40,30 @@ class BankConfigBase(Config, abc.ABC):
     seed: int | None = pydantic.Field(
         default=None, ge=0, lt=2**63, description="Seed of features, split and labels; null: the run's seed."
     )
-    n_classes: int = pydantic.Field(default=768, ge=1, le=2**24, description="Training classes.")
+    n_classes: int = pydantic.Field(default=768, ge=1, le=MOST_CLASSES, description="Training classes.")
     n_holdout_classes: int = pydantic.Field(
         default=128,
         ge=0,
-        le=2**24,
+        le=MOST_CLASSES,
         description="Classes that are never trained on and have no label of their own.",
     )
     n_exemplars: int = pydantic.Field(
-        default=20, ge=1, le=2**20, description="Exemplars of each class, those held out included."
+        default=20, ge=1, le=MOST_EXEMPLARS, description="Exemplars of each class, those held out included."
     )
     n_holdout_exemplars: int = pydantic.Field(
-        default=0, ge=0, description="Last exemplars of each class, kept from the training pool."
+        default=0,
+        ge=0,
+        le=MOST_EXEMPLARS,
+        description="Last exemplars of each class, kept from the training pool.",
     )
     n_labels: int | None = pydantic.Field(
         default=None,
         ge=1,
-        le=2**24,
+        le=MOST_CLASSES,
         description="Labels that the classes share at random; null: labels of their own for every class.",
     )
     labels_per_class: int = pydantic.Field(
-        default=1, ge=1, description="Different labels of each class (polysemy)."
+        default=1, ge=1, le=1024, description="Different labels of each class (polysemy)."
     )
 
     @abc.abstractmethod
@@ -79,6 +82,17 @@ class BankConfigBase(Config, abc.ABC):
         """Return a bank of this size without exemplars, see `outline_bank`;
         loaded where the config does not tell it."""
         return self.load(seed=seed)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the exemplars, where the config tells them; 0 where only a file does."""
+        return 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that making the bank takes: its exemplars twice, while parts become a whole, and ids."""
+        n_ids = self.n_all_classes * ((self.n_exemplars or 1) + 3 * self.labels_per_class)
+        return 2 * self.stored_bytes + 8 * n_ids
 
     @property
     def is_stackable(self) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hf_icl.banks.bank import Bank, BankConfigBase, choose_exemplars, make_bank, split_classes, track
+from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS
 from hf_icl.errors import BankError
 
 N_CHANNELS = (1, 3, 4)
@@ -53,13 +54,16 @@ class FeaturesConfig(BankConfigBase):
         le=1024,
         description="Height and width that a dataset's images are resized to; null: as they are.",
     )
-    n_classes: int = pydantic.Field(ge=1, description="Training classes, chosen by the seed.")
+    n_classes: int = pydantic.Field(
+        ge=1, le=MOST_CLASSES, description="Training classes, chosen by the seed."
+    )
     n_holdout_classes: int = pydantic.Field(
-        default=0, ge=0, description="Classes never trained on, chosen by the seed."
+        default=0, ge=0, le=MOST_CLASSES, description="Classes never trained on, chosen by the seed."
     )
     n_exemplars: int | None = pydantic.Field(
         default=None,
         ge=1,
+        le=MOST_EXEMPLARS,
         description="Exemplars of each class, the first so many; null: all, which must be equally many.",
     )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_icl.banks.bank import Bank, BankConfigBase, make_bank, make_outline, number_exemplars, track
+from hf_icl.config import MOST_CLASSES
 from hf_icl.philox import normals, stream_of
 
 FEATURE_STREAM = stream_of("bank/features")
@@ -36,8 +37,14 @@ class GaussianConfig(BankConfigBase):
     n_labels: int | None = pydantic.Field(
         default=32,
         ge=1,
+        le=MOST_CLASSES,
         description="Labels that the classes share at random; null: labels of their own for every class.",
     )
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of `dim` numbers per exemplar."""
+        return 4 * self.dim * self.n_exemplars * self.n_all_classes
 
     @property
     def is_stackable(self) -> bool:

@@ -14,6 +14,7 @@ from hf_icl.banks.omniglot import OmniglotConfig
 from hf_icl.banks.symbolic import SymbolicConfig
 from hf_icl.banks.vocabulary import VocabularyConfig
 from hf_icl.config import Config
+from hf_icl.memory import ask_for_memory
 
 BankConfig = Annotated[
     GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig | VocabularyConfig,
@@ -42,7 +43,7 @@ def load_bank(config: BankConfigBase | Mapping[str, Any], *, seed: int = 0, prog
 
     Raises:
         BankError: If the exemplars cannot be had; the message names the file and says what to do.
-        ConfigError: If a mapping is not such a config.
+        ConfigError: If a mapping is not such a config, or there is no memory for the exemplars.
 
     >>> import torch
     >>> bank = load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, dim=8))
@@ -50,6 +51,8 @@ def load_bank(config: BankConfigBase | Mapping[str, Any], *, seed: int = 0, prog
     torch.Size([1, 8])
     """
     config = config if isinstance(config, BankConfigBase) else _Checked(bank=config).bank
+    what = f"a bank of {config.n_all_classes:,} classes × {config.n_exemplars} exemplars"
+    ask_for_memory(config.peak_bytes, "n_classes", config.n_classes, what)
     return config.load(seed=seed if config.seed is None else config.seed, progress=progress)
 
 

@@ -19,6 +19,7 @@ from hf_icl.banks.bank import (
 )
 from hf_icl.banks.feature_map import BlurPCAConfig, fit_features
 from hf_icl.banks.omniglot_archive import open_drawings
+from hf_icl.config import MOST_CLASSES
 from hf_icl.errors import ConfigError
 
 AUTHORS_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
@@ -62,13 +63,16 @@ class OmniglotConfig(BankConfigBase):
         default=None, description="Fixed map from drawings to vectors; null: the drawings themselves."
     )
     n_classes: int = pydantic.Field(
-        default=1600, ge=1, description="Training classes: characters, or with augment 8 per character."
+        default=1600,
+        ge=1,
+        le=MOST_CLASSES,
+        description="Training classes: characters, or with augment 8 per character.",
     )
     n_holdout_classes: int = pydantic.Field(
-        default=23, ge=0, description="Classes never trained on, counted in the same way."
+        default=23, ge=0, le=MOST_CLASSES, description="Classes never trained on, counted in the same way."
     )
     n_exemplars: int | None = pydantic.Field(
-        default=None, ge=1, description="Drawings of each character, the first so many; null: all 20."
+        default=None, ge=1, le=20, description="Drawings of each character, the first so many; null: all 20."
     )
 
     @pydantic.model_validator(mode="after")

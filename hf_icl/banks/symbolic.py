@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import pydantic
 
 from hf_icl.banks.bank import Bank, BankConfigBase, make_bank, make_outline, number_exemplars
+from hf_icl.config import MOST_EXEMPLARS
 
 
 class SymbolicConfig(BankConfigBase):
@@ -22,7 +23,7 @@ class SymbolicConfig(BankConfigBase):
     n_exemplars: int = pydantic.Field(
         default=1,
         ge=1,
-        le=2**20,
+        le=MOST_EXEMPLARS,
         description="Exemplars of each class. A fresh table of embeddings knows nothing of classes: with "
         "more than one exemplar there is nothing to match in context.",
     )

@@ -21,6 +21,7 @@ from hf_icl.banks.cache import find_cache_folder, open_cached
 from hf_icl.banks.embeddings import Checkpoint, open_checkpoint
 from hf_icl.banks.grouping import group_neighbours, measure_spread
 from hf_icl.banks.tokenizer import find_prefix, list_text_tokens, load_tokenizer, name_tokens
+from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS
 from hf_icl.errors import BankError
 from hf_icl.philox import draw_words, stream_of
 
@@ -45,13 +46,15 @@ class VocabularyConfig(BankConfigBase):
         default=None, min_length=1, description="Branch, tag or commit on the Hub; null: main."
     )
     n_classes: int = pydantic.Field(
-        default=1600, ge=1, le=2**24, description="Training classes, grouped first."
+        default=1600, ge=1, le=MOST_CLASSES, description="Training classes, grouped first."
     )
-    n_exemplars: int = pydantic.Field(default=10, ge=1, le=2**20, description="Tokens of each class.")
+    n_exemplars: int = pydantic.Field(
+        default=10, ge=1, le=MOST_EXEMPLARS, description="Tokens of each class."
+    )
     n_labels: int | None = pydantic.Field(
         default=None,
         ge=1,
-        le=2**24,
+        le=MOST_CLASSES,
         description="Label tokens that the classes share at random; null: label tokens of their own for "
         "every class.",
     )

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.cli.app import app, claims_app, console, quiet_transformers, say
+from hf_icl.cli.app import Public, app, claims_app, console, quiet_hub, quiet_transformers, say
 from hf_icl.cli.sweep import Engine
 
 VERDICT_STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow", "refused": "magenta"}
@@ -63,7 +63,7 @@ def reproduce(
     folder = output or Path("runs") / f"claims-{scale}"
     say(f"{len(files)} claims, {plan.n_runs} runs ({plan.count_shared()} more are shared). Folder: {folder}")
     if dry_run:
-        show_costs(plan, files, tflops, workers or 1)
+        show_costs(plan, files, seeds, tflops, workers or 1)
         return
     try:
         judged = do(
@@ -77,23 +77,33 @@ def reproduce(
     say(f"Page: {folder / 'index.html'}")
 
 
-def show_costs(plan, files, tflops: float | None, n_workers: int) -> None:
+def show_costs(plan, files, n_seeds: int | None, tflops: float | None, n_workers: int) -> None:
     """Print what each claim's runs cost, and all together, each run counted once."""
-    from hf_icl.experiments.plan import SUSTAINED_TFLOPS, estimate_cost, plan_claims, tell_cost
+    from hf_icl.experiments.plan import (
+        SUSTAINED_TFLOPS,
+        estimate_cost,
+        find_lacking,
+        plan_claims,
+        tell_cost,
+    )
 
     tflops = tflops or SUSTAINED_TFLOPS.get(plan.scale, SUSTAINED_TFLOPS["laptop"])
     budgets: dict = {}
     with console.status("Counting …"):
+        lacking = find_lacking([file.claim for file in files], plan.scale)
+        countable = [
+            file.claim for file in files if file.claim.id in plan.seeds and file.claim.id not in lacking
+        ]
         for file in files:
-            if file.claim.id not in plan.seeds:
-                say(
-                    f"  {file.claim.id}: no runs ({file.claim.untestable or f'it has no scale {plan.scale}'})"
-                )
+            if file.claim not in countable:
+                why = file.claim.untestable or lacking.get(file.claim.id, f"it has no scale {plan.scale}")
+                say(f"  {file.claim.id}: no runs ({why})")
                 continue
-            alone = plan_claims([file.claim], plan.scale, len(plan.seeds[file.claim.id]))
+            alone = plan_claims([file.claim], plan.scale, n_seeds)
             points = [point for some in alone.points.values() for point in some]
             say(f"  {file.claim.id}: {tell_cost(estimate_cost(points, budgets), tflops, n_workers)}")
-        points = [point for some in plan.points.values() for point in some]
+        whole = plan_claims(countable, plan.scale, n_seeds)
+        points = [point for some in whole.points.values() for point in some]
         total = tell_cost(estimate_cost(points, budgets), tflops, n_workers)
     say(f"Together: {total}")
 
@@ -120,6 +130,25 @@ def claims(context: typer.Context) -> None:
         claim = load_claim(name).claim
         table.add_row(f"[bold]{name}", escape(claim.title), str(len(claim.all_arms)))
     console.print(table)
+
+
+@claims_app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where `hf-icl reproduce` wrote.")],
+    space: Annotated[str, typer.Argument(metavar="USER/SPACE", help="A Space, made if need be.")],
+    public: Public = False,
+) -> None:
+    """Put page, numbers and figures of judged claims into a Space. Private unless --public.
+
+    Example: `hf-icl claims push runs/claims-laptop me/claims`
+    """
+    from hf_icl.experiments.push import push_claims
+    from hf_icl.hub.repos import describe_visibility, explain_failures
+
+    say(describe_visibility(space, "space", public=public))
+    with quiet_hub(), explain_failures(space), console.status("Pushing …"):
+        new = push_claims(folder, space, public=public)
+    say("Pushed." if new else "Nothing new.")
 
 
 @claims_app.command()

@@ -12,5 +12,6 @@ from hf_icl.experiments.judging import (
     judge_criterion as judge_criterion,
 )
 from hf_icl.experiments.plan import Plan as Plan, plan_claims as plan_claims
+from hf_icl.experiments.push import push_claims as push_claims
 from hf_icl.experiments.reproduce import reproduce as reproduce
 from hf_icl.experiments.write import write_findings as write_findings

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import pydantic
 from pydantic import JsonValue
 
-from hf_icl.config import Config, read_yaml, suggest
+from hf_icl.config import MOST, Config, Seed, read_yaml, suggest
 from hf_icl.errors import ConfigError
 from hf_icl.experiments.measuring import check_measure
 from hf_icl.report.sweep import write_value
@@ -56,8 +56,10 @@ class Criterion(Config):
     )
     over: Term | None = pydantic.Field(None, description="Divides it; what is left out is as in take.")
     trend: Trend | None = pydantic.Field(None, description="A correlation over arms instead.")
-    above: float | None = pydantic.Field(None, description="The mean over seeds must lie above this …")
-    below: float | None = pydantic.Field(None, description="… or below this.")
+    above: float | None = pydantic.Field(
+        None, ge=-MOST, le=MOST, description="The mean over seeds must lie above this …"
+    )
+    below: float | None = pydantic.Field(None, ge=-MOST, le=MOST, description="… or below this.")
     unit: Literal["measure", "spread"] = pydantic.Field(
         "measure",
         description="spread: the bound counts in standard deviations over the seeds of minus.",
@@ -124,8 +126,8 @@ class Scale(Config):
     """At what size a claim is tried."""
 
     base: str = pydantic.Field(description="A preset, or a YAML file seen from the current folder.")
-    seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field(
-        tuple(range(8)), min_length=1, description="Seeds of every arm."
+    seeds: tuple[Seed, ...] = pydantic.Field(
+        tuple(range(8)), min_length=1, max_length=1000, description="Seeds of every arm."
     )
     set: Settings = pydantic.Field(default_factory=dict, description="Settings of all arms.")
     arms: dict[str, Settings] = pydantic.Field(
@@ -158,7 +160,7 @@ class Claim(Config):
     )
     criteria: tuple[Criterion, ...] = pydantic.Field((), description="All must hold for the claim to hold.")
     scales: dict[str, Scale] = pydantic.Field(default_factory=dict, description="Such as laptop and paper.")
-    min_seeds: int = pydantic.Field(3, ge=2, description="With fewer the claim stays undecided.")
+    min_seeds: int = pydantic.Field(3, ge=2, le=1000, description="With fewer the claim stays undecided.")
     level: float = pydantic.Field(0.95, gt=0.5, lt=1, description="Of all the claim's intervals together.")
     untestable: str | None = pydantic.Field(None, description="Why it cannot be tested; then it has no runs.")
     figure: tuple[str, ...] = pydantic.Field(

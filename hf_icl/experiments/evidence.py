@@ -15,6 +15,7 @@ from hf_icl.experiments.measuring import Measured
 from hf_icl.experiments.plan import Plan
 from hf_icl.files import write_whole
 from hf_icl.history.origin import describe_origin
+from hf_icl.reading import read_json
 from hf_icl.runs.folder import read_record
 from hf_icl.sweeps.config import digest
 from hf_icl.sweeps.sweep import RunSet
@@ -51,7 +52,7 @@ class Evidence:
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
         try:
-            about = json.loads(path.read_text("utf-8"))
+            about = read_json(path)
             if about["schema"] == SCHEMA and isinstance(about["claims"], dict):
                 return about
         except (OSError, ValueError, KeyError, TypeError) as error:

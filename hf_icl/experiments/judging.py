@@ -37,7 +37,7 @@ class Finding:
         leaning: The same of the mean alone, certain or not; None without numbers.
         why: What decided, in words.
         numbers: Seed to the number that is compared; seeds without one are left out.
-        missing: Seeds of which a run has no such measure, as ICL never emerged in it.
+        missing: Seeds of which a run has no such measure, as the curve never emerged in it, or it diverged.
         censored: Seeds in which an event had not come by the last step, which stands for it.
         interval: Of the mean over seeds.
         bound: What it is compared with, in the measure's unit.

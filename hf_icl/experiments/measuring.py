@@ -11,6 +11,7 @@ import numpy as np
 from hf_icl.config import suggest
 from hf_icl.errors import ConfigError
 from hf_icl.history.record import RunRecord
+from hf_icl.report.analysis import cut_at_divergence, find_divergence
 from hf_icl.summary.curves import LATE_WINDOW, Curves
 from hf_icl.summary.measures import MEASURES, measures_of
 from hf_icl.summary.summary import Summary, summarize_history
@@ -94,7 +95,8 @@ class Measured:
     """
 
     def __init__(self, record: RunRecord) -> None:
-        self.record = record
+        self.diverged = find_divergence(record)
+        self.record = cut_at_divergence(record)
         self._summary: Summary | None = None
 
     @property
@@ -105,7 +107,12 @@ class Measured:
         return self._summary
 
     def find(self, metric: str, measure: str) -> Number:
-        """Return a measure of the run; see `check_measure` for those that there are."""
+        """Return a measure of the run; see `check_measure` for those that there are.
+
+        A run that diverged has none: what it would have come to is not known.
+        """
+        if self.diverged is not None:
+            return Number(None)
         if metric == TRAIN_LOSS:
             return Number(self._find_of_loss(measure))
         curve = self.summary.curves.get(metric)

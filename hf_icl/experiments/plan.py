@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from hf_icl.banks.bank import BankConfigBase
+from hf_icl.banks.kinds import load_bank
 from hf_icl.config import flatten
-from hf_icl.errors import ConfigError
+from hf_icl.errors import BankError, ConfigError
 from hf_icl.experiments.claim import Claim, ClaimFile
 from hf_icl.plan import Budget, estimate
 from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.runs.stackable import is_measured_only
 from hf_icl.sweeps.config import Point, digest, label_keys, name_point, tell_apart, write_words
 
 BASE_ARM = "base"
@@ -95,11 +98,16 @@ def _list_runs(claim: Claim, scale: str, seeds: Sequence[int]) -> Iterator[_Run]
 
 
 def _name_points(base: str, runs: Sequence[_Run]) -> list[Point]:
-    """Return the runs on one base, called after what their arms set."""
+    """Return the runs on one base, called after what their arms set and after what their claims set of which
+    not all have the same; what is only measured is not named."""
+    flat = [flatten(run.config.to_dict()) for run in runs]
+    shared = {key for key, value in flat[0].items() if all(one.get(key) == value for one in flat)}
     values = []
-    for run in runs:
-        flat = flatten(run.config.to_dict())
-        values.append({key: flat.get(key) for key in flatten(run.own)} | {"seed": run.config.seed})
+    for run, config in zip(runs, flat, strict=True):
+        arm, whole = flatten(run.own), flatten(run.settings)
+        keys = [key for key in whole if key in arm or key not in shared]
+        named = {key: config.get(key) for key in keys if not is_measured_only(key) and key != "seed"}
+        values.append(named | {"seed": run.config.seed})
     names = [
         name_point(label_keys(own, {}), own) if len(own) > 1 else f"{BASE_ARM},seed={own['seed']}"
         for own in values
@@ -169,6 +177,37 @@ def tell_cost(cost: Cost, tflops: float, n_workers: int = 1) -> str:
     time = f"{hours:.2g} h at {tflops:g} TFLOP/s" + (f" on each of {n_workers}" if n_workers > 1 else "")
     told = f"{cost.n_runs} runs, {cost.steps:,} steps, {cost.flops / 1e15:.3g} PFLOP: {time}"
     return f"{told}; {cost.disk / 2**30:.2g} GiB of disk"
+
+
+def find_lacking(claims: Sequence[Claim], scale: str) -> dict[str, str]:
+    """Return which claims cannot be run here because their exemplars cannot be had, and why: id to reason.
+
+    Exemplars that are drawn from a seed always can; those from a file, a checkpoint or the network are asked
+    for once, with the first seed.
+    """
+    lacking: dict[str, str] = {}
+    known: dict[str, str | None] = {}
+    for claim in claims:
+        if claim.untestable is not None or scale not in claim.scales:
+            continue
+        for run in _list_runs(claim, scale, claim.scales[scale].seeds[:1]):
+            bank = run.config.task.bank
+            if "source" not in type(bank).model_fields:
+                continue
+            key = digest(bank)
+            if key not in known:
+                known[key] = _ask_for(bank, run.config.seed)
+            if known[key] is not None:
+                lacking.setdefault(claim.id, f"its exemplars cannot be had: {known[key]}")
+    return lacking
+
+
+def _ask_for(bank: BankConfigBase, seed: int) -> str | None:
+    try:
+        load_bank(bank, seed=seed)
+    except BankError as error:
+        return str(error)
+    return None
 
 
 def check_ids(files: Sequence[ClaimFile]) -> None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from hf_icl.experiments.claim import ClaimFile
 from hf_icl.experiments.evidence import Evidence
 from hf_icl.experiments.judging import judge_claim
-from hf_icl.experiments.plan import Plan, check_ids, plan_claims
+from hf_icl.experiments.plan import Plan, check_ids, find_lacking, plan_claims
 from hf_icl.experiments.write import Judged, write_findings
 from hf_icl.sweeps.sweep import RunSet
 from hf_icl.sweeps.train import train_sweep
@@ -34,7 +34,8 @@ def reproduce(
     """Make the runs that claims need, judge the claims by them, and write `claims.json`, figures and page.
 
     What is there of an earlier call is kept, finished or not, and runs that claims share are made once. A
-    claim whose file was changed after its runs began is refused; the others are judged all the same.
+    claim whose file was changed after its runs began is refused, and one whose exemplars cannot be had stays
+    undecided; the others are judged all the same.
 
     Args:
         files: From `load_claim`.
@@ -59,16 +60,19 @@ def reproduce(
     """
     check_ids(files)
     evidence = Evidence(folder)
-    refusals = {file.claim.id: evidence.refuse(file) for file in files}
-    fit = [file for file in files if refusals[file.claim.id] is None]
+    refusals = {file.claim.id: why for file in files if (why := evidence.refuse(file)) is not None}
+    fit = [file for file in files if file.claim.id not in refusals]
     plan = plan_claims([file.claim for file in fit], scale, n_seeds)
-    sets = evidence.open_runs(plan, workers)
+    lacking = find_lacking([file.claim for file in fit], scale) if train else {}
     try:
         if train:
-            evidence.begin([file for file in fit if file.claim.id in plan.seeds])
+            ready = [file for file in fit if file.claim.id in plan.seeds and file.claim.id not in lacking]
+            evidence.begin(ready)
+            part = plan_claims([file.claim for file in ready], scale, n_seeds)
+            sets = evidence.open_runs(part, workers)
             _train(evidence, sets, console, engine=engine, address=address, n_workers=workers)
     finally:
-        judged = judge(files, refusals, evidence, plan, sets)
+        judged = judge(files, refusals, lacking, evidence, plan)
         write_findings(judged, evidence, plan)
     return judged
 
@@ -87,23 +91,32 @@ def _train(evidence: Evidence, sets: dict[str, RunSet], console: Console | None,
 
 def judge(
     files: Sequence[ClaimFile],
-    refusals: dict[str, str | None],
+    refusals: dict[str, str],
+    lacking: dict[str, str],
     evidence: Evidence,
     plan: Plan,
-    sets: dict[str, RunSet],
 ) -> list[Judged]:
-    """Return what the finished runs say of each claim, refused ones among them."""
-    found = []
+    """Return what the finished runs say of each claim, refused ones among them.
+
+    Args:
+        files: The claims.
+        refusals: Id to why there can be no evidence for a claim here.
+        lacking: Id to why runs of a claim could not be made; those that are there count.
+        evidence: Where the runs are.
+        plan: Which of them count.
+    """
+    sets, found = evidence.open_runs(plan), []
     for file in files:
-        claim, why = file.claim, refusals[file.claim.id]
-        if why is not None:
-            found.append(Judged(file, "refused", why, [], {}, ()))
+        claim, seeds = file.claim, plan.seeds.get(file.claim.id, ())
+        if claim.id in refusals:
+            found.append(Judged(file, "refused", refusals[claim.id], [], {}, ()))
             continue
         if claim.untestable is None and claim.id not in plan.seeds:
             found.append(Judged(file, "undecided", f"it has no scale {plan.scale}", [], {}, ()))
             continue
-        seeds = plan.seeds.get(claim.id, ())
         runs = evidence.collect(plan, sets, claim)
         verdict, reason, findings = judge_claim(claim, seeds, runs)
+        if not runs and claim.id in lacking:
+            reason = lacking[claim.id]
         found.append(Judged(file, verdict, reason, findings, runs, seeds))
     return found

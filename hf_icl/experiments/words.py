@@ -57,7 +57,7 @@ def tell_seeds(finding: Finding) -> str:
     """Return which seeds count, and of which a measure is missing or only a bound."""
     text = f"{len(finding.numbers)} seeds"
     if finding.missing:
-        text += f"; {len(finding.missing)} left out, as ICL or the curve never emerged"
+        text += f"; {len(finding.missing)} left out, as the curve never emerged or the run diverged"
     if finding.censored:
         text += f"; in {len(finding.censored)} an event had not come by the last step, which stands for it"
     return text

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from hf_icl.config import Config
+from hf_icl.config import Config, Step
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.files import write_whole
 from hf_icl.summary.measures import MEASURES
@@ -30,14 +30,14 @@ class Selection(Config):
     [1000, 3000, 6000, 16000]
     """
 
-    steps: Literal["all", "geometric", "landmarks"] | tuple[int, ...] = pydantic.Field(
+    steps: Literal["all", "geometric", "landmarks"] | tuple[Step, ...] = pydantic.Field(
         default="geometric",
         description="all; geometric: ever further apart; landmarks: around onset, peak, half-decay and "
         "crossover of a finished history; or a list of steps.",
     )
-    max_revisions: int = pydantic.Field(default=20, ge=1, description="The most revisions.")
+    max_revisions: int = pydantic.Field(default=20, ge=1, le=100_000, description="The most revisions.")
     max_gigabytes: float = pydantic.Field(
-        default=10.0, gt=0, description="The most that they may take together."
+        default=10.0, gt=0, le=1e6, description="The most that they may take together."
     )
 
     def choose(self, available: Sequence[int], summary: Mapping[str, Any] | None = None) -> list[int]:
@@ -93,7 +93,7 @@ class Target(Config):
         description="The data set on the Hub that holds the sequences, user/name.",
     )
     wait_seconds: float = pydantic.Field(
-        default=600.0, gt=0, description="Longest wait for the Hub when everything else is done."
+        default=600.0, gt=0, le=1e6, description="Longest wait for the Hub when everything else is done."
     )
 
     def save(self, run: Path) -> None:

@@ -3,6 +3,8 @@ in full or by LoRA."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hf_icl.config import name_part
 from hf_icl.errors import ConfigError, RunError
+from hf_icl.memory import ask_for_memory
 from hf_icl.models.config import LearnerFields, LoraSettings, ModelConfig, NetworkFields
 from hf_icl.models.icl import ICLModel
 from hf_icl.models.icl_config import ICLConfig
@@ -47,49 +50,81 @@ def build_model(settings: ModelConfig, task: Task, *, seed: int, weights: bool =
     Raises:
         ConfigError: If such a model cannot be had, or the task cannot use it.
     """
-    set_seed(seed)
     with name_part("model"):
-        build = _build_language_model if isinstance(task.form, TokenForm) else _build_icl_model
-        model = build(settings, task, weights)
+        make = (_plan_language_model if isinstance(task.form, TokenForm) else _plan_icl_model)(
+            settings, task, weights
+        )
+        if settings.pretrained is None:
+            _try(make, settings, ask=weights)
+        set_seed(seed)
+        model = make()
+        if settings.fill_tokens:
+            fill_token_table(model, task.bank)
         return model if settings.lora is None else _add_lora(model, settings.lora)
 
 
-def _build_icl_model(settings: ModelConfig, task: Task, weights: bool) -> ICLModel:
+def _plan_icl_model(settings: ModelConfig, task: Task, weights: bool) -> Callable[[], ICLModel]:
     if settings.lora is not None:
         rule = "LoRA is for causal language models, and this task gives vectors"
         raise ConfigError(
             "lora", settings.lora.rank, rule, "Leave it out, or take a bank of kind vocabulary."
         )
-    if settings.pretrained is None:
-        backbone = backbone_config(settings, task.n_context)
-    else:
-        backbone = _load_pretrained(AutoModel, settings, weights)
-    return ICLModel.from_backbone(
-        backbone,
-        task.bank,
-        n_context=task.n_context,
-        encoder=None if settings.encoder == "auto" else settings.encoder,
-        **{name: getattr(settings, name) for name in LearnerFields.model_fields},
-    )
+    if settings.fill_tokens:
+        rule = "this task gives vectors, and no table of tokens"
+        raise ConfigError("fill_tokens", True, rule, "Leave it out, or set task.form=tokens.")
+
+    def make() -> ICLModel:
+        return ICLModel.from_backbone(
+            _load_pretrained(AutoModel, settings, weights) if backbone is None else backbone,
+            task.bank,
+            n_context=task.n_context,
+            encoder=None if settings.encoder == "auto" else settings.encoder,
+            **{name: getattr(settings, name) for name in LearnerFields.model_fields},
+        )
+
+    backbone = backbone_config(settings, task.n_context) if settings.pretrained is None else None
+    return make
 
 
-def _build_language_model(settings: ModelConfig, task: Task, weights: bool) -> PreTrainedModel:
+def _plan_language_model(settings: ModelConfig, task: Task, weights: bool) -> Callable[[], PreTrainedModel]:
     if settings.pretrained is not None:
-        return _load_pretrained(AutoModelForCausalLM, settings, weights)
+        return functools.partial(_load_pretrained, AutoModelForCausalLM, settings, weights)
     if settings.backbone is None:
         hint = "Set model.pretrained to a checkpoint, or model.backbone as in {model_type: gpt2, n_layer: 2}."
         raise ConfigError("backbone", None, "a task in tokens form needs a causal language model", hint)
     config = backbone_config(
         settings.replace(backbone=settings.backbone | {"vocab_size": count_tokens(task.bank)}), task.n_context
     )
+    return functools.partial(AutoModelForCausalLM.from_config, config)
+
+
+def _try(make: Callable[[], PreTrainedModel], settings: ModelConfig, *, ask: bool) -> None:
+    """Raise `ConfigError` unless a model can be built; if asked, unless weights, gradients and AdamW's state
+    have room: on the CPU all four, beside an accelerator the weights."""
     try:
-        model = AutoModelForCausalLM.from_config(config)
+        with torch.device("meta"):
+            n_weights = sum(weight.numel() for weight in make().parameters())
+    except ConfigError:
+        raise
     except ValueError as error:
-        kind = settings.backbone["model_type"]
-        raise ConfigError("backbone", kind, "transformers has no causal language model of it", "") from error
-    if settings.fill_tokens:
-        fill_token_table(model, task.bank)
-    return model
+        if "for this kind of AutoModel" not in str(error):
+            raise _refuse(settings, error) from error
+        rule = "transformers has no causal language model of it"
+        raise ConfigError(
+            "backbone", settings.backbone, rule, "Take another, or a task of vectors."
+        ) from error
+    except Exception as error:  # whatever transformers or torch find wrong with it, in whatever way
+        raise _refuse(settings, error) from error
+    if ask:
+        copies = 1 if torch.accelerator.is_available() else 4
+        field = "d_model" if settings.backbone is None else "backbone"
+        what = f"training {n_weights:,} weights"
+        ask_for_memory(4 * copies * n_weights, field, getattr(settings, field), what)
+
+
+def _refuse(settings: ModelConfig, error: Exception) -> ConfigError:
+    rule = f"no such network can be built: {error or type(error).__name__}"
+    return ConfigError("backbone", settings.backbone, rule, "See the model's config in transformers.")
 
 
 def _load_pretrained(auto_class: type, settings: ModelConfig, weights: bool) -> PreTrainedModel:
@@ -181,7 +216,7 @@ def backbone_config(settings: ModelConfig, n_context: int) -> PretrainedConfig:
     if settings.backbone is not None:
         try:
             return AutoConfig.for_model(**settings.backbone)
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # whatever transformers finds wrong with it, in whatever way
             rule = f"transformers refuses it: {error}"
             raise ConfigError("backbone", settings.backbone, rule, "") from error
     shape = {name: getattr(settings, name) for name in NetworkFields.model_fields}

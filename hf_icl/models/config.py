@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
-from hf_icl.config import Config
+from hf_icl.config import Config, PlainMapping
 from hf_icl.errors import ConfigError
 from hf_icl.sequences.spec import Places
 
@@ -16,13 +16,13 @@ from hf_icl.sequences.spec import Places
 class NetworkFields(Config):
     """The shape of the native network. The defaults are those of the laptop regime."""
 
-    n_layers: int = pydantic.Field(default=2, ge=1, description="Transformer blocks.")
-    d_model: int = pydantic.Field(default=64, ge=1, description="Width of the residual stream.")
+    n_layers: int = pydantic.Field(default=2, ge=1, le=4096, description="Transformer blocks.")
+    d_model: int = pydantic.Field(default=64, ge=1, le=1 << 20, description="Width of the residual stream.")
     n_heads: int = pydantic.Field(
-        default=8, ge=1, description="Attention heads per block; must divide d_model."
+        default=8, ge=1, le=1 << 20, description="Attention heads per block; must divide d_model."
     )
     mlp_ratio: float = pydantic.Field(
-        default=4.0, ge=0, description="MLP width over d_model; 0 is attention-only."
+        default=4.0, ge=0, le=256, description="MLP width over d_model; 0 is attention-only."
     )
     positions: Literal["learned", "sinusoidal", "rotary", "none"] = pydantic.Field(
         default="learned",
@@ -32,6 +32,7 @@ class NetworkFields(Config):
     max_time: float = pydantic.Field(
         default=30.0,
         gt=1,
+        le=1e9,
         description="Longest wavelength of sinusoidal positions, in places. The papers' is 30, not 10,000.",
     )
     layer_norm: bool = pydantic.Field(default=True, description="LayerNorm before attention, MLP and head.")
@@ -67,28 +68,30 @@ class LearnerFields(Config):
         description="Whether the head's weight is the label table itself; the head has no bias then.",
     )
     label_init_std: float = pydantic.Field(
-        default=0.3, ge=0, description="Standard deviation at which the label table starts."
+        default=0.3, ge=0, le=1e6, description="Standard deviation at which the label table starts."
     )
     exemplar_scale: float = pydantic.Field(
-        default=1.0, gt=0, description="Factor on exemplars before the encoder; nothing for ids."
+        default=1.0, gt=0, le=1e6, description="Factor on exemplars before the encoder; nothing for ids."
     )
 
 
 class LoraSettings(Config):
     """Low-rank adapters instead of full fine-tuning, by peft."""
 
-    rank: int = pydantic.Field(default=8, ge=1, description="Rank of the adapters.")
-    alpha: float = pydantic.Field(default=16, gt=0, description="Their scale is alpha / rank.")
+    rank: int = pydantic.Field(default=8, ge=1, le=1 << 16, description="Rank of the adapters.")
+    alpha: float = pydantic.Field(default=16, gt=0, le=1e6, description="Their scale is alpha / rank.")
     dropout: float = pydantic.Field(default=0.0, ge=0, lt=1, description="Dropout before them.")
     target_modules: tuple[str, ...] | None = pydantic.Field(
-        default=None, description="Names of the modules that get one; null: every linear map but the head."
+        default=None,
+        min_length=1,
+        description="Names of the modules that get one; null: every linear map but the head.",
     )
 
 
 class ModelConfig(NetworkFields, LearnerFields):
     """The network: our own causal transformer, any backbone of transformers, or a pretrained checkpoint."""
 
-    backbone: dict[str, Any] | None = pydantic.Field(
+    backbone: PlainMapping | None = pydantic.Field(
         default=None,
         description="A transformers config instead, as {model_type: gpt2, n_layer: 2, …}; the above is "
         "unused.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from transformers import AutoConfig, PretrainedConfig
 
+from hf_icl.config import MOST_CLASSES
 from hf_icl.errors import ConfigError
 from hf_icl.models.config import LearnerFields, take_fields
 from hf_icl.models.families import read_backbone_config
@@ -15,17 +16,21 @@ from hf_icl.sequences.spec import count_places
 
 
 class _Learner(LearnerFields):
-    n_labels: int = pydantic.Field(default=32, ge=2, description="Labels that the head tells apart.")
-    n_context: int = pydantic.Field(default=4, ge=1, description="Exemplar-label pairs before the query.")
-    exemplar_shape: tuple[pydantic.PositiveInt, ...] = pydantic.Field(
-        default=(64,), description="Of one exemplar; () for ids."
+    n_labels: int = pydantic.Field(
+        default=32, ge=2, le=MOST_CLASSES, description="Labels that the head tells apart."
+    )
+    n_context: int = pydantic.Field(
+        default=4, ge=1, le=1024, description="Exemplar-label pairs before the query."
+    )
+    exemplar_shape: tuple[Annotated[int, pydantic.Field(ge=1, le=MOST_CLASSES)], ...] = pydantic.Field(
+        default=(64,), max_length=8, description="Of one exemplar; () for ids."
     )
     encoder: Literal["linear", "embedding", "resnet"] = pydantic.Field(
         default="linear",
         description="linear: flattened, then a linear map; embedding: a table of n_ids rows; resnet: for "
         "drawings.",
     )
-    n_ids: int | None = pydantic.Field(default=None, ge=1, description="Rows of that table.")
+    n_ids: int | None = pydantic.Field(default=None, ge=1, le=1 << 31, description="Rows of that table.")
 
     @pydantic.model_validator(mode="after")
     def _check_exemplars(self) -> Self:

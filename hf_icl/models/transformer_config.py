@@ -12,7 +12,7 @@ from hf_icl.models.config import NetworkFields, take_fields
 
 class _Shape(NetworkFields):
     max_places: int = pydantic.Field(
-        default=64, ge=1, description="Longest sequence, in places, whatever the positions."
+        default=64, ge=1, le=1 << 20, description="Longest sequence, in places, whatever the positions."
     )
 
     @pydantic.model_validator(mode="before")

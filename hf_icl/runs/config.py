@@ -36,7 +36,7 @@ class RunConfig(Config):
     """Everything that decides the numbers of a run."""
 
     seed: int = pydantic.Field(
-        default=0, ge=0, lt=2**63, description="Seed of weights, sequences and (by default) bank."
+        default=0, ge=0, lt=2**32, description="Seed of weights, sequences and (by default) bank."
     )
     task: TaskConfig = pydantic.Field(
         default_factory=TaskConfig, description="What is learned and what is asked."

@@ -11,9 +11,12 @@ from hf_icl.errors import ConfigError
 from hf_icl.runs.config import RunConfig
 
 # What may differ between replicas: numbers that change no shape, and what is measured when.
+MEASURED = (
+    "evaluate*", "task.evaluators*", "task.extra_evaluators*", "task.by_frequency", "task.n_eval_sequences",
+)  # fmt: skip
+"""What changes nothing but what is measured, and when."""
 FREE = (
-    "seed", "evaluate*", "task.train*", "task.evaluators*", "task.extra_evaluators*", "task.by_frequency",
-    "task.n_eval_sequences", "task.bank.seed", "task.bank.eps", "model.exemplar_scale",
+    *MEASURED, "seed", "task.train*", "task.bank.seed", "task.bank.eps", "model.exemplar_scale",
     "model.label_init_std", "training.learning_rate", "training.schedule", "training.warmup_steps",
     "training.clip", "training.adam_beta1", "training.adam_beta2", "training.regularization*",
     "training.keep_checkpoints", "training.threads", "training.compile", "training.on_divergence",
@@ -25,6 +28,15 @@ SIZES = (
 """Of a bank: what may differ too where no shape of a model depends on it."""
 ARGUMENTS = {"tf32", "use_cpu"}  # of training.arguments: what holds for any step on the device
 MIN_STEPS = 5_000  # from here on, compiling takes less time than it saves
+
+
+def is_measured_only(key: str) -> bool:
+    """Return whether a dotted key changes no weight of a run, only what is measured of it.
+
+    >>> is_measured_only("evaluate.every"), is_measured_only("task.train.zipf")
+    (True, False)
+    """
+    return any(fnmatchcase(key, pattern) for pattern in MEASURED)
 
 
 def can_stack(first: RunConfig, second: RunConfig) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 
-from hf_icl.config import Config
+from hf_icl.config import MOST_CLASSES, Config
 from hf_icl.errors import ConfigError
 
 
@@ -22,6 +22,9 @@ class Role(IntEnum):
     """A context place drawn for itself; with `fillers="free"` its class may be any."""
     QUERY = 3
     """The last place, whose label is asked for."""
+
+
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class SequenceSpec(Config):
@@ -48,7 +51,7 @@ class SequenceSpec(Config):
         default=8, ge=1, le=1024, description="Exemplars before the query, each with its label."
     )
     burst: int = pydantic.Field(
-        default=3, ge=0, description="Context places of the query's class; 0 means none."
+        default=3, ge=0, le=1024, description="Context places of the query's class; 0 means none."
     )
     distractor: bool = pydantic.Field(
         default=True,
@@ -84,6 +87,7 @@ class SequenceSpec(Config):
     n_remap: int = pydantic.Field(
         default=2,
         ge=1,
+        le=MOST_CLASSES,
         description="Remapped labels are drawn from {0, …, n_remap - 1}; nothing without them.",
     )
     matched_exemplars: bool = pydantic.Field(
@@ -95,10 +99,10 @@ class SequenceSpec(Config):
         "replacement); false: all differ within a sequence (without replacement).",
     )
     noise: float = pydantic.Field(
-        default=0.0, ge=0, description="Standard deviation of noise added to exemplars at draw time."
+        default=0.0, ge=0, le=1e6, description="Standard deviation of noise added to exemplars at draw time."
     )
     classes: Literal["train", "holdout"] = pydantic.Field(default="train", description="Pool of classes.")
-    ranks: tuple[float, float] | None = pydantic.Field(
+    ranks: tuple[Share, Share] | None = pydantic.Field(
         default=None,
         description="Part of the pool's classes by rank, as [0, 0.25] for the first quarter, the likeliest "
         "of a Zipfian training; null: all.",
@@ -107,7 +111,7 @@ class SequenceSpec(Config):
         default="all", description="Pool of each class's exemplars."
     )
     weight: float = pydantic.Field(
-        default=1.0, gt=0, description="Share in a mixture of specs, relative to the others."
+        default=1.0, ge=1e-9, le=1e9, description="Share in a mixture of specs, relative to the others."
     )
 
     def __str__(self) -> str:

@@ -45,6 +45,7 @@ class SweepConfig(Config):
     workers: int | None = pydantic.Field(
         default=None,
         ge=1,
+        le=4096,
         description="Processes that train at a time; null: one per GPU, or per core without one.",
     )
 

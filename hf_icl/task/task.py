@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import pydantic
 import torch
@@ -16,8 +16,9 @@ from hf_icl.banks.bank import Bank
 from hf_icl.banks.facts import describe_bank
 from hf_icl.banks.gaussian import GaussianConfig
 from hf_icl.banks.kinds import BankConfig, load_bank
-from hf_icl.config import Config, suggest
+from hf_icl.config import Config, name_part, suggest
 from hf_icl.errors import ConfigError
+from hf_icl.memory import ask_for_memory
 from hf_icl.philox import stream_of
 from hf_icl.sequences.batch import SequenceBatch, batch_from_rows
 from hf_icl.sequences.sampler import Sampler
@@ -37,7 +38,7 @@ class TaskConfig(Config):
     bank: BankConfig = pydantic.Field(
         default_factory=GaussianConfig, description="Where exemplars come from."
     )
-    train: SequenceSpec | tuple[SequenceSpec, ...] = pydantic.Field(
+    train: SequenceSpec | Annotated[tuple[SequenceSpec, ...], pydantic.Field(min_length=1)] = pydantic.Field(
         default_factory=lambda: SequenceSpec(n_context=4, burst=1),
         description="How training sequences are drawn; a list is a mixture by weight.",
     )
@@ -45,7 +46,7 @@ class TaskConfig(Config):
         default=None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
     )
     by_frequency: bool = pydantic.Field(
-        False,
+        default=False,
         description="Also ask icl and iwl of classes as frequent as in training, of the likeliest quarter "
         "and of the rarest; the others draw classes uniformly even where training does not.",
     )
@@ -58,7 +59,7 @@ class TaskConfig(Config):
         "model; null: tokens for a bank of kind vocabulary, else vectors.",
     )
     n_eval_sequences: int = pydantic.Field(
-        default=1000, ge=1, description="Sequences per evaluator, drawn once."
+        default=1000, ge=1, le=1 << 24, description="Sequences per evaluator, drawn once."
     )
 
     @property
@@ -71,6 +72,9 @@ class TaskConfig(Config):
         for name in self.evaluators or ():
             if name not in EVALUATORS:
                 raise ConfigError("evaluators", name, "no such evaluator", suggest(name, EVALUATORS))
+        if self.evaluators == () and not self.extra_evaluators:
+            rule = "something must be asked of the model"
+            raise ConfigError("evaluators", [], rule, "Name one or more, or set null for all.")
         if taken := set(self.extra_evaluators) & set(EVALUATORS):
             raise ConfigError(
                 "extra_evaluators", sorted(taken), "these names are taken", "Call yours otherwise."
@@ -136,10 +140,12 @@ class Task:
         self.has_own_bank = bank is not None
         if bank is not None:
             _check_bank(bank)
-        self.bank = bank if bank is not None else load_bank(self.config.bank, seed=seed, progress=progress)
+        with name_part("bank"):
+            self.bank = load_bank(self.config.bank, seed=seed, progress=progress) if bank is None else bank
         self.form = choose_form(self.config.form, self.bank, self._all_specs())
         self.measures = dict(measures or {})
         self._check_measures()
+        self._ask_for_memory()
         self.train_sampler = self.sampler()  # drawn from at once, so that a bad spec fails here
 
     def __repr__(self) -> str:
@@ -153,6 +159,12 @@ class Task:
             for name, specs in self.specs.items()
         ]
         return render_table(["evaluator", "sequences", "chance"], rows, str(self))
+
+    def _ask_for_memory(self) -> None:
+        """Raise `ConfigError` if there is no room for the evaluators' sequences: ids, labels and roles."""
+        n_places = sum(1 + specs[0].n_context for specs in self.specs.values())
+        count = self.config.n_eval_sequences
+        ask_for_memory(24 * count * n_places, "n_eval_sequences", count, f"{len(self.specs)} evaluators")
 
     @property
     def n_labels(self) -> int:
@@ -183,11 +195,13 @@ class Task:
             if name in lacking or name not in available:
                 rule = "the bank has fewer than 2 holdout classes" if name in lacking else short
                 raise ConfigError("evaluators", name, rule, "Leave the evaluator out, or change the task.")
-        chosen = self.config.evaluators or [
-            name
-            for name in available
-            if name not in lacking and (self.config.by_frequency or EVALUATORS[name].part is None)
-        ]
+        chosen = self.config.evaluators
+        if chosen is None:
+            chosen = [
+                name
+                for name in available
+                if name not in lacking and (self.config.by_frequency or EVALUATORS[name].part is None)
+            ]
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
         return {name: available[name] for name in chosen} | own
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
 import pydantic
-from transformers import TrainingArguments
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
 
-from hf_icl.config import Config, unknown_key
+from hf_icl.config import MOST, MOST_STEPS, Config, PlainMapping, unknown_key
 from hf_icl.distributed import check_whole_checkpoints, count_devices
 from hf_icl.errors import ConfigError
 from hf_icl.training.callback import OnDivergence
@@ -28,17 +30,19 @@ class TrainingConfig(Config):
     """How weights are fitted. Whatever is not named here can be set in `arguments`,
     as in `TrainingArguments`."""
 
-    steps: int = pydantic.Field(default=32_000, ge=1, description="Optimizer steps.")
+    steps: int = pydantic.Field(default=32_000, ge=1, le=MOST_STEPS, description="Optimizer steps.")
     batch_size: int = pydantic.Field(
-        default=64, ge=1, description="Sequences per optimizer step, over all devices."
+        default=64, ge=1, le=1 << 24, description="Sequences per optimizer step, over all devices."
     )
-    learning_rate: float = pydantic.Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = pydantic.Field(
+        default=1e-3, gt=0, le=MOST, description="Peak learning rate of AdamW."
+    )
     schedule: Literal["constant", "constant_with_warmup", "inverse_sqrt"] = pydantic.Field(
         default="constant", description="inverse_sqrt: warm-up, then falling as 1/sqrt(step)."
     )
-    warmup_steps: int = pydantic.Field(default=0, ge=0, description="Steps of linear warm-up.")
+    warmup_steps: int = pydantic.Field(default=0, ge=0, le=MOST_STEPS, description="Steps of linear warm-up.")
     clip: float = pydantic.Field(
-        default=0.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone."
+        default=0.0, ge=0, le=MOST, description="Largest gradient norm; 0 leaves gradients alone."
     )
     adam_beta1: float = pydantic.Field(default=0.9, ge=0, lt=1, description="Decay of Adam's first moment.")
     adam_beta2: float = pydantic.Field(
@@ -47,16 +51,21 @@ class TrainingConfig(Config):
     regularization: Regularization = pydantic.Field(
         default_factory=Regularization, description="Decay or L2, on all weights or on named groups."
     )
-    checkpoint_every: int = pydantic.Field(default=2000, ge=1, description="Steps between checkpoints.")
+    checkpoint_every: int = pydantic.Field(
+        default=2000, ge=1, le=MOST_STEPS, description="Steps between checkpoints."
+    )
     keep_checkpoints: int | None = pydantic.Field(
         default=2,
         ge=2,
+        le=MOST_STEPS,
         description="How many to keep, 2 or more so that a kill in mid-save loses none; null: all.",
     )
     keep_best: str | None = pydantic.Field(
         default=None, description="Keep the checkpoint that is best in this metric too, such as icl/accuracy."
     )
-    threads: int | None = pydantic.Field(default=None, ge=1, description="CPU threads; null: torch's choice.")
+    threads: int | None = pydantic.Field(
+        default=None, ge=1, le=4096, description="CPU threads; null: torch's choice."
+    )
     compile: bool | None = pydantic.Field(
         default=None,
         description="Compile whole steps of the native network, on one device; null: from 5,000 steps on, "
@@ -66,7 +75,7 @@ class TrainingConfig(Config):
         default="stop",
         description="When the loss is no number any more: stop, keeping sound checkpoints; or go_on.",
     )
-    arguments: dict[str, Any] = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
+    arguments: PlainMapping = pydantic.Field(default_factory=dict, description="Further TrainingArguments.")
 
     @pydantic.field_validator("keep_best")
     @classmethod
@@ -91,6 +100,7 @@ class TrainingConfig(Config):
         for name, value in self.arguments.items():
             if name not in known:
                 raise unknown_key(f"arguments.{name}", value, known)
+            _check_type(name, value)
             if name.startswith(
                 ("hub_", "push_to_hub")
             ):  # hub_token would stand in config.yaml, for all to see
@@ -145,10 +155,10 @@ class TrainingConfig(Config):
         try:
             # a copy, because transformers completes `fsdp_config` in place
             args = TrainingArguments(**defaults | copy.deepcopy(self.arguments) | values)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                "training.arguments", self.arguments, str(error), "See TrainingArguments."
-            ) from error
+            _try_optimizer(args, self.steps)
+        except Exception as error:  # whatever transformers finds wrong with them, in whatever way
+            rule = f"transformers refuses them: {error or type(error).__name__}"
+            raise ConfigError("training.arguments", self.arguments, rule, "See TrainingArguments.") from error
         check_whole_checkpoints(args)
         return args
 
@@ -156,9 +166,39 @@ class TrainingConfig(Config):
         """Return sequences per device and forward pass."""
         n_devices = count_devices(cpu=self.on_cpu)
         n_parts = self.arguments.get("gradient_accumulation_steps", 1)
+        if n_parts < 1:
+            field = "training.arguments.gradient_accumulation_steps"
+            raise ConfigError(field, n_parts, "must be 1 or more")
         size, rest = divmod(self.batch_size, n_devices * n_parts)
         if rest:
             rule = f"cannot be split evenly over {n_devices} devices × {n_parts} accumulated parts"
             hint = f"Take a multiple of {n_devices * n_parts}, or other numbers of devices and parts."
             raise ConfigError("training.batch_size", self.batch_size, rule, hint)
         return size
+
+
+@functools.cache
+def _read_type(name: str) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(get_type_hints(TrainingArguments)[name])
+
+
+def _check_type(name: str, value: Any) -> None:
+    """Raise `ConfigError` unless a value is of the type that `TrainingArguments` declares."""
+    try:
+        _read_type(name).validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+        rule = error.errors()[0]["msg"].removeprefix("Input ")
+        raise ConfigError(f"arguments.{name}", value, rule, "See TrainingArguments.") from None
+
+
+def _try_optimizer(args: TrainingArguments, n_steps: int) -> None:
+    """Build the optimizer and the schedule of the rate for one weight: only that shows that they can be."""
+    make, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+    optimizer = make([torch.nn.Parameter(torch.zeros(1))], **settings)
+    get_scheduler(
+        args.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=args.get_warmup_steps(n_steps),
+        num_training_steps=n_steps,
+        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+    )

@@ -7,7 +7,7 @@ from typing import Literal, Self
 import pydantic
 from torch import nn
 
-from hf_icl.config import Config
+from hf_icl.config import MOST, Config
 from hf_icl.errors import ConfigError
 from hf_icl.models.groups import parameter_groups
 
@@ -20,10 +20,11 @@ class Regularization(Config):
         default="none", description="none, decay (AdamW) or l2 (in the loss)."
     )
     strength: float = pydantic.Field(
-        default=0.0, ge=0, description="Decay rate, or coefficient of the sum of squares."
+        default=0.0, ge=0, le=MOST, description="Decay rate, or coefficient of the sum of squares."
     )
     groups: tuple[Literal["mlp", "attention", "embeddings", "encoder", "head"], ...] | None = pydantic.Field(
         default=None,
+        min_length=1,
         description="Parameter groups to which it applies; null: all weights, biases and norms included.",
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import pydantic
 
-from hf_icl.config import Config
+from hf_icl.config import MOST_STEPS, Config, Step
 from hf_icl.errors import ConfigError
 
 
@@ -24,18 +24,19 @@ class Schedule(Config):
     [0, 1, 2, 5, 10, 22, 50, 100]
     """
 
-    every: int | None = pydantic.Field(default=None, ge=1, description="Every so many steps.")
+    every: int | None = pydantic.Field(default=None, ge=1, le=MOST_STEPS, description="Every so many steps.")
     early: int | None = pydantic.Field(
         default=None,
         ge=1,
+        le=1000,
         description="With every: also so many per 10×, evenly spaced on a log axis, while that is finer; "
         "curves move most at first.",
     )
     per_decade: int | None = pydantic.Field(
-        default=None, ge=1, description="So many, evenly spaced on a log axis, per 10×."
+        default=None, ge=1, le=1000, description="So many, evenly spaced on a log axis, per 10×."
     )
-    steps: tuple[pydantic.NonNegativeInt, ...] | None = pydantic.Field(
-        default=None, description="These steps."
+    steps: tuple[Step, ...] | None = pydantic.Field(
+        default=None, max_length=1_000_000, description="These steps."
     )
 
     @pydantic.model_validator(mode="before")
