@@ -108,7 +108,7 @@ def _arrange(folder: Path, repo_id: str) -> None:
         mark_whole(folder, (path for path in folder.glob("[!.]*") if path.name != CARD_FILE))
         return
     try:
-        step = json.loads((state / STATE_FILE).read_text())["global_step"]
+        step = json.loads((state / STATE_FILE).read_text("utf-8"))["global_step"]
         checkpoint = folder / f"checkpoint-{int(step)}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HubError(f"{repo_id}: its trainer state cannot be read ({error}).") from error

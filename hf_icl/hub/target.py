@@ -113,7 +113,7 @@ class Target(Config):
     def load(cls, run: Path) -> Target | None:
         """Return the target kept in a run folder, None if the run is not pushed anywhere."""
         try:
-            text = (run / HUB_FILE).read_text()
+            text = (run / HUB_FILE).read_text("utf-8")
         except FileNotFoundError:
             return None
         try:
