@@ -29,6 +29,8 @@ from hf_icl.summary.measures import MEASURES, CurveSummary
 from hf_icl.task.evaluators import EVALUATORS, EvaluatorKind
 from hf_icl.task.measuring import Reading
 from hf_icl.training.display import LiveDisplay
+from hf_icl.training.interventions.base import Intervention
+from hf_icl.training.interventions.kinds import KINDS as INTERVENTIONS, AnyIntervention
 from tests.programs import TINY
 from tests.rooms import PACKAGE, list_modules, room_of
 
@@ -128,6 +130,13 @@ def test_bank_kinds_are_listed_once():
     for kind, config in KINDS.items():
         assert config.model_fields["kind"].default == kind and issubclass(config, BankConfigBase)
         assert "load" in vars(config)
+
+
+def test_interventions_are_listed_once():
+    union = get_args(AnyIntervention)[0]
+    assert set(get_args(union)) == set(INTERVENTIONS.values())
+    for kind, config in INTERVENTIONS.items():
+        assert config.model_fields["kind"].default == kind and config.bind is not Intervention.bind
 
 
 def test_nobody_else_names_kinds_and_evaluators():

@@ -50,25 +50,28 @@ class Visitor:
         return output
 
 
-_VISITORS: WeakKeyDictionary[nn.Module, Visitor] = WeakKeyDictionary()  # by attention module
+# By attention module, those that came first first.
+_VISITORS: WeakKeyDictionary[nn.Module, tuple[Visitor, ...]] = WeakKeyDictionary()
 
 
 def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options
 ) -> tuple[Tensor, Tensor]:
-    """What visited models call for attention: the plain one of the module's own family, with its visitor."""
-    plain = _find_plain(type(module))
-    visitor = _VISITORS.get(module)
-    if visitor is None:  # a copy of a model, made while it was visited
-        return plain(module, query, key, value, attention_mask, **options)
-    layer = module.layer_idx
-    query, key, value = visitor.take_parts(layer, query, key, value)
+    """What visited models call for attention: the plain one of the module's own family, with its visitors."""
+    plain, layer = _find_plain(type(module)), module.layer_idx
+    visitors = _VISITORS.get(module, ())  # none: a copy of a model, made while it was visited
+    for visitor in visitors:
+        query, key, value = visitor.take_parts(layer, query, key, value)
     output, pattern = plain(module, query, key, value, attention_mask, **options)
-    used = visitor.take_pattern(layer, pattern)
+    used = pattern
+    for visitor in visitors:
+        used = visitor.take_pattern(layer, used)
     if used is not pattern:
         shared = value.repeat_interleave(used.shape[1] // value.shape[1], dim=1)
         output = (used.to(value.dtype) @ shared).transpose(1, 2)
-    return visitor.take_output(layer, output), pattern
+    for visitor in visitors:
+        output = visitor.take_output(layer, output)
+    return output, used
 
 
 AttentionInterface.register(VISITED, _attend)
@@ -80,7 +83,8 @@ def visit(model: nn.Module, visitor: Visitor) -> Iterator[None]:
     """Let a visitor look into every layer of a model, at each forward pass in this context.
 
     The model computes attention in plain steps meanwhile, so that its answers may differ in rounding (by 1e-6
-    of small float32 models; by 1e-3 of large ones), and goes back to its own implementation afterwards.
+    of small float32 models; by 1e-3 of large ones), and goes back to its own implementation afterwards. A
+    visit within another's sees what the other has changed.
 
     Args:
         model: An `ICLModel`, any model of transformers, or one that peft wraps.
@@ -108,13 +112,13 @@ def visit(model: nn.Module, visitor: Visitor) -> Iterator[None]:
         return
     modules = find_attention(backbone)
     before = backbone.config._attn_implementation
+    others = {module: _VISITORS.get(module, ()) for module in modules}
     backbone.set_attn_implementation(VISITED)
-    _VISITORS.update(dict.fromkeys(modules, visitor))
+    _VISITORS.update({module: (*first, visitor) for module, first in others.items()})
     try:
         yield
     finally:
-        for module in modules:
-            _VISITORS.pop(module, None)
+        _VISITORS.update(others)
         backbone.set_attn_implementation(before)
 
 

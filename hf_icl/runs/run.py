@@ -29,7 +29,7 @@ from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, check_counts, make_record, read_about
-from hf_icl.runs.stackable import is_compiled
+from hf_icl.runs.stackable import MIN_STEPS, is_compiled
 from hf_icl.task.task import Task
 from hf_icl.training.checkpoints import (
     STATE_FILE,
@@ -40,12 +40,14 @@ from hf_icl.training.checkpoints import (
     find_damage,
     is_whole,
     mark_whole,
+    read_state,
     step_of,
     tidy_checkpoints,
 )
 from hf_icl.training.compiled.compiling import find_obstacle
 from hf_icl.training.compiled.trainer import CompiledTrainer, find_misfit
 from hf_icl.training.display import LiveDisplay
+from hf_icl.training.interventions.callback import bind, find_stop
 from hf_icl.training.progress import read_progress
 from hf_icl.training.trainer import TransienceTrainer
 
@@ -107,6 +109,8 @@ class Run:
         task.check_model(model)
         config.training.to_arguments(folder, config.seed)
         choose_trainer(config, model)
+        with name_part("training"):
+            bind(config.training.interventions, task, model)
         if config.evaluate.heads:
             with name_part("evaluate.heads"):
                 check_heads(model)
@@ -172,7 +176,7 @@ class Run:
         if finished:
             return
         on_main(self.check_course)
-        if checkpoint is None or step_of(checkpoint) < self.config.training.steps:
+        if checkpoint is None or not self._is_over(checkpoint):
             history = self.history if is_main() else History()
             display = LiveDisplay(console or Console(quiet=True), history)
             way_on = f"Continue the run, on any number of processes, with: hf-icl resume {self.folder}"
@@ -188,6 +192,13 @@ class Run:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         on_main(self.check_course)
         on_main(self.keep_final_model)
+
+    def _is_over(self, checkpoint: Path) -> bool:
+        """Return whether training ends at a checkpoint: at the last step, or where an intervention stops
+        it."""
+        training = self.config.training
+        log = read_state(checkpoint)["log_history"]
+        return step_of(checkpoint) >= training.steps or find_stop(training.interventions, log) is not None
 
     def check_course(self) -> None:
         """Raise `DivergedError` if the run has ended before its last step, its loss being no number."""
@@ -258,6 +269,7 @@ class Run:
             instruments=self.config.evaluate.instruments,
             regularization=training.regularization,
             history=history,
+            interventions=training.interventions,
             on_divergence=training.on_divergence,
             callbacks=list(callbacks),
             processing_class=load_tokenizer(self.config.model),
@@ -316,6 +328,10 @@ def choose_trainer(config: RunConfig, model: PreTrainedModel) -> type[Transience
         ConfigError: If `training.compile` is true and cannot be honoured here.
     """
     if not is_compiled(config):
+        changed = [one.kind for one in config.training.interventions if one.changes_attention]
+        if changed and config.training.compile is None and config.training.steps >= MIN_STEPS:
+            logger.warning("steps are not compiled, so they take about twice as long: %s changes attention, "
+                           "which the stock loop alone can do", changed[0])  # fmt: skip
         return TransienceTrainer
     n_devices = count_devices(cpu=config.training.on_cpu)
     obstacle = find_misfit(model)

@@ -19,7 +19,8 @@ FREE = (
     *MEASURED, "seed", "task.train*", "task.bank.seed", "task.bank.eps", "model.exemplar_scale",
     "model.label_init_std", "training.learning_rate", "training.schedule", "training.warmup_steps",
     "training.clip", "training.adam_beta1", "training.adam_beta2", "training.regularization*",
-    "training.keep_checkpoints", "training.threads", "training.compile", "training.on_divergence",
+    "training.interventions*", "training.keep_checkpoints", "training.threads", "training.compile",
+    "training.on_divergence",
 )  # fmt: skip
 SIZES = (
     "n_classes", "n_holdout_classes", "n_exemplars", "n_holdout_exemplars", "n_labels", "labels_per_class",
@@ -83,6 +84,7 @@ def check_replicas(configs: Sequence[RunConfig]) -> None:
 def check_native(config: RunConfig) -> None:
     """Raise `ConfigError` unless a run is one that `Stack` can train, alone or with others."""
     model, training = config.model, config.training
+    attention = [one for one in training.interventions if one.changes_attention]
     network = "only the native network with a linear encoder can be"
     for field, value, is_fine, rule in (
         ("model.backbone", model.backbone, model.backbone is None, network),
@@ -90,6 +92,8 @@ def check_native(config: RunConfig) -> None:
         ("model.encoder", model.encoder, model.encoder == "auto", network),
         ("task.form", config.task.form, config.task.form != "tokens", network),
         ("task.bank.kind", config.task.bank.kind, config.task.bank.is_stackable, network),
+        ("training.interventions", [one.kind for one in attention], not attention,
+         "attention is changed in the stock loop only, so that it cannot be done to what is"),
         ("training.keep_best", training.keep_best, not training.keep_best,
          "no best checkpoint can be kept of what is"),
         ("training.arguments", training.arguments, training.arguments.keys() <= ARGUMENTS,

@@ -6,9 +6,9 @@ trainer know no more of a model than that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,12 @@ class Form(Protocol):
     def encode(self, bank: Bank, batch: SequenceBatch) -> dict[str, Tensor]:
         """Return the keyword arguments of the model's forward, on the bank's device."""
 
+    def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Return the labels of the context and the right one from what `encode` gave; None if it holds none.
+
+        Both are in the form's own numbers, (n_sequences, n_context) and (n_sequences,).
+        """
+
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return label logits at the query, shape (n_sequences, n_labels)."""
 
@@ -49,6 +55,11 @@ class VectorForm:
             "context_labels": batch.labels[:, :-1],
             "labels": batch.labels[:, -1],
         }
+
+    def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Return them as ids of labels."""
+        context, right = inputs.get("context_labels"), inputs.get("labels")
+        return None if context is None or right is None else (context, right)
 
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the model's own label head."""
@@ -97,6 +108,14 @@ class TokenForm:
         prefix = bank.vocabulary.prefix if bank.vocabulary else ()
         start = pairs.new_tensor(prefix).expand(len(pairs), -1)
         return torch.cat([start, pairs, exemplars[:, -1:]], dim=1)
+
+    def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Return them as tokens."""
+        tokens, right = inputs.get("input_ids"), inputs.get("labels")
+        if tokens is None or right is None:
+            return None
+        n_before = len(bank.vocabulary.prefix) if bank.vocabulary else 0
+        return tokens[:, n_before + 1 : -2 : 2], tokens[:, -1]
 
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the label tokens after the query's exemplar; all others are left aside."""

@@ -145,6 +145,8 @@ class Task:
         self.form = choose_form(self.config.form, self.bank, self._all_specs())
         self.measures = dict(measures or {})
         self._check_measures()
+        self.given: tuple[Tensor, Tensor] | None = None  # see `note`
+        self._is_asking = False
         self._ask_for_memory()
         self.train_sampler = self.sampler()  # drawn from at once, so that a bad spec fails here
 
@@ -287,8 +289,21 @@ class Task:
     def predict(self, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return a model's label logits at the query, shape (n_sequences, n_labels)."""
         model = see_through(model)
-        bank = self.to(model.device).bank
-        return self.form.predict(bank, model, batch.to(model.device))
+        bank, batch = self.to(model.device).bank, batch.to(model.device)
+        self.given, self._is_asking = (batch.labels[:, :-1], batch.labels[:, -1]), True
+        try:
+            return self.form.predict(bank, model, batch)
+        finally:
+            self.given, self._is_asking = None, False
+
+    def note(self, inputs: Mapping[str, Any]) -> None:
+        """Remember the labels of what a model is given in training, for whoever looks into it meanwhile.
+
+        `given` holds the context's labels (n_sequences, n_context) and the one that counts as right
+        (n_sequences,), in the form's own numbers; while a model is asked, those of the question; else None.
+        """
+        if not self._is_asking:
+            self.given = self.form.read_labels(self.bank, inputs)
 
     def check_model(self, model: nn.Module) -> None:
         """Raise `ConfigError`, with what to do, if a model cannot be trained on this task or asked about

@@ -16,6 +16,7 @@ from hf_icl.config import MOST, MOST_STEPS, Config, PlainMapping, unknown_key
 from hf_icl.distributed import check_whole_checkpoints, count_devices
 from hf_icl.errors import ConfigError
 from hf_icl.training.callback import OnDivergence
+from hf_icl.training.interventions.kinds import AnyIntervention
 from hf_icl.training.regularization import Regularization
 
 OURS = {
@@ -50,6 +51,10 @@ class TrainingConfig(Config):
     )
     regularization: Regularization = pydantic.Field(
         default_factory=Regularization, description="Decay or L2, on all weights or on named groups."
+    )
+    interventions: tuple[AnyIntervention, ...] = pydantic.Field(
+        default=(),
+        description="What is done to the model while it learns, as in {kind: freeze, layers: [0]}.",
     )
     checkpoint_every: int = pydantic.Field(
         default=2000, ge=1, le=MOST_STEPS, description="Steps between checkpoints."

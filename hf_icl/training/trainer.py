@@ -25,6 +25,8 @@ from hf_icl.task.task import Instrument, Task
 from hf_icl.training.callback import OnDivergence, TransienceCallback
 from hf_icl.training.checkpoints import ManifestCallback
 from hf_icl.training.divergence import LossWatch
+from hf_icl.training.interventions.base import Intervention
+from hf_icl.training.interventions.callback import InterventionCallback
 from hf_icl.training.regularization import Regularization
 from hf_icl.training.schedule import Schedule
 
@@ -47,6 +49,7 @@ class TransienceTrainer(Trainer):
         regularization: None by default.
         history: A `History` to write instead of `history.jsonl` in the output folder.
         instruments: What else to measure; see `TransienceCallback`.
+        interventions: What is done to the model while it learns; see `hf_icl.training.interventions`.
         on_divergence: stop once a loss is not a number, without a further checkpoint; or go_on.
         callbacks: As for `Trainer`; they run after the measuring.
         processing_class: The tokenizer of a pretrained model, saved with it.
@@ -62,6 +65,7 @@ class TransienceTrainer(Trainer):
         regularization: Regularization | None = None,
         history: History | None = None,
         instruments: Sequence[Instrument | str] = (),
+        interventions: Sequence[Intervention] = (),
         on_divergence: OnDivergence = "stop",
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
@@ -88,8 +92,16 @@ class TransienceTrainer(Trainer):
         )
         self.watch = LossWatch(device=self.args.device)
         self.transience.find_divergence = lambda: self.watch.find()
-        for callback in [self.transience, *(callbacks or []), ManifestCallback()]:
+        self.interventions = InterventionCallback(task, interventions)
+        own = [self.transience, *([self.interventions] if interventions else [])]
+        for callback in [*own, *(callbacks or []), ManifestCallback()]:
             self.add_callback(callback)
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether training has ended, or is about to, by itself: its loss is no number, or a `Stop` says
+        so."""
+        return self.transience.has_stopped or self.interventions.stopped_step is not None
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's endless ready batches, beginning after the last sequence that the checkpoint

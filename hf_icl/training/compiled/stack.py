@@ -73,7 +73,9 @@ class Stack:
         if compiled:
             self._backward = compile_whole(self._fill_gradients)
         own = all(type(trainer.optimizer) is FlatAdamW for trainer in self.trainers)
-        self._replays = own and replay.can_replay(self.device)  # what others' optimizers do is not known
+        own &= not any(trainer.interventions.interventions for trainer in self.trainers)
+        # what others' optimizers do is not known, and what interventions do changes
+        self._replays = own and replay.can_replay(self.device)
         self._move = replay.Replayed(self._move_all) if self._replays else self._move_all
         self._batches = None
 
@@ -165,7 +167,10 @@ class Stack:
         for trainer, whole in zip(self.trainers, self._wholes, strict=True):
             if trainer.args.max_grad_norm > 0:
                 clip_grad_norm_(whole, trainer.args.max_grad_norm)
-            trainer.optimizer.step()
+            if trainer.interventions.interventions:
+                _step_between(trainer)
+            else:
+                trainer.optimizer.step()
         return torch.cat(losses)
 
     def _draw(self) -> list[Tensor]:
@@ -196,6 +201,14 @@ class Stack:
             trainer.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_FILE, weights_only=True))
             trainer.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))
             trainer.state = type(trainer.state).load_from_json(str(folder / STATE_FILE))
+
+
+def _step_between(trainer: TransienceTrainer) -> None:
+    """Take a trainer's optimizer step, between what interventions do to gradients and to weights."""
+    handler, about = trainer.callback_handler, (trainer.args, trainer.state, trainer.control)
+    handler.on_pre_optimizer_step(*about)
+    trainer.optimizer.step()
+    handler.on_optimizer_step(*about)
 
 
 def _find_batches(trainer: TransienceTrainer) -> Iterable[Tensors]:

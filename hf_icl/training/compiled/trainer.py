@@ -117,11 +117,13 @@ def train_together(
     for number, trainer in enumerate(trainers):
         trainer.transience.find_divergence = functools.partial(watch.find, number)
     for step in range(first + 1, last + 1):
+        for trainer in trainers:
+            _begin_step(trainer)
         now = stack.step()
         watch.note(now, step)
         losses += now
         n_unlogged += 1
-        going = [trainer for trainer in trainers if not trainer.transience.has_stopped]
+        going = [trainer for trainer in trainers if not trainer.has_stopped]
         for trainer in going:
             trainer.transience.counter.add(trainer.args.train_batch_size)  # no model's forward is called
         controls = [_end_step(trainer) for trainer in going]
@@ -147,9 +149,10 @@ def train_together(
 
 
 def _is_over(trainers: Sequence[TransienceTrainer]) -> bool:
-    """Return whether something asks all to stop, or all have diverged; one that has leaves the others be."""
+    """Return whether something asks all to stop, or all have stopped by themselves; one that has leaves the
+    others be."""
     asked = [trainer for trainer in trainers if trainer.control.should_training_stop]
-    return len(asked) == len(trainers) or any(not trainer.transience.has_stopped for trainer in asked)
+    return len(asked) == len(trainers) or any(not trainer.has_stopped for trainer in asked)
 
 
 def _begin(trainer: TransienceTrainer) -> None:
@@ -161,6 +164,11 @@ def _begin(trainer: TransienceTrainer) -> None:
     handler.model, handler.optimizer = trainer.model, trainer.optimizer
     handler.lr_scheduler = trainer.lr_scheduler
     trainer.control = handler.on_train_begin(args, state, trainer.control)
+
+
+def _begin_step(trainer: TransienceTrainer) -> None:
+    if trainer.interventions.interventions:
+        trainer.control = trainer.callback_handler.on_step_begin(trainer.args, trainer.state, trainer.control)
 
 
 def _end_step(trainer: TransienceTrainer):
