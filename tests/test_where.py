@@ -9,10 +9,14 @@ import sys
 import datasets
 import pytest
 from safetensors import SafetensorError
+from transformers import TrainerCallback
 
 import hf_icl
 from hf_icl.errors import FileError
 from hf_icl.files import find_way_out, is_unused
+from hf_icl.report.write import write_report
+from hf_icl.runs.config import load_config
+from hf_icl.runs.folder import read_record
 from hf_icl.runs.run import Run
 from hf_icl.training.checkpoints import explain_full_disk
 from tests.programs import TINY, environment
@@ -116,6 +120,27 @@ def test_what_libraries_say_of_a_disk_becomes_what_the_disk_says(disks, tmp_path
 def test_every_error_of_the_system_has_a_way_out(number):
     text = str(FileError("runs/a", OSError(number, os.strerror(number)), find_way_out(OSError(number, ""))))
     assert text.startswith("runs/a: cannot be written (") and len(text) < 200
+
+
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_report_made_while_a_run_works_harms_neither(tmp_path):
+    """At every step one report is written from what is there; the run ends in the bytes of one left alone."""
+    runs = [Run.create(load_config("default", QUICK), tmp_path / name) for name in ("watched", "alone")]
+
+    class Watcher(TrainerCallback):
+        steps = []
+
+        def on_step_end(self, args, state, control, **kwargs):
+            record = read_record(runs[0].folder)
+            write_report([record], runs[0].folder / "report", card=runs[0].folder / "README.md")
+            self.steps.append(record.columns.steps[-1])
+
+    runs[0].train(callbacks=[Watcher()])
+    runs[1].train()
+    assert Watcher.steps == [0, 0, 0, 4]
+    for name in ("history.jsonl", "model.safetensors"):
+        assert (runs[0].folder / name).read_bytes() == (runs[1].folder / name).read_bytes()
+    assert runs[0].is_finished
 
 
 def test_a_link_that_leads_nowhere_is_not_unused(tmp_path):
