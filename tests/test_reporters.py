@@ -79,13 +79,14 @@ def test_the_others_get_the_same_names_at_the_same_steps(tmp_path, task, monkeyp
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    sent, log = [], module.log
+    sent, owner = [], module.Run if reporter == "wandb" else module
+    log = owner.log
 
-    def note(values, *args, **kwargs):
-        sent.append(dict(values))
-        return log(values, *args, **kwargs)
+    def note(*words, **more):
+        sent.append(dict(next(word for word in words if isinstance(word, dict))))
+        return log(*words, **more)
 
-    monkeypatch.setattr(module, "log", note)
+    monkeypatch.setattr(owner, "log", note)
     trainer = build(tmp_path / "run", task, report_to=reporter, project="test", logging_steps=4)
     add(trainer, task)
     trainer.train()
