@@ -71,7 +71,7 @@ def test_reports_of_several_runs(run_folder, tmp_path):
     second = tmp_path / "second"
     call("run", "default", *QUICK, "seed=1", "--output", second)
     output = call("report", folder, second, "--output", tmp_path / "both")
-    assert "Of 2 replicas" in output
+    assert "of 2 replicas" in output
     document = json.loads((tmp_path / "both/transience.json").read_text())
     assert [run["name"] for run in document["runs"]] == ["run", "second"]
 
@@ -136,7 +136,7 @@ def test_shells_complete_commands_and_presets():
         }
         return CliRunner().invoke(cli.app, [], prog_name="hf-icl", env=asked).output.split()
 
-    assert complete("hf-icl re") == ["resume", "report"]
+    assert complete("hf-icl re") == ["resume", "report", "reproduce"]
     assert complete("hf-icl run omni") == ["omniglot-cpu"]
     assert complete("hf-icl sweep l2_") == ["l2_transient"]
     assert "complete" in call("--show-completion", "bash")

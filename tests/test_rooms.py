@@ -38,7 +38,7 @@ PURE = (
     "hf_icl.circuits.heads",
     "hf_icl.theory",
 )
-OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "scipy", "accelerate"}
+OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "scipy", "accelerate", "IPython"}
 
 
 def tell(one: Import) -> str:
