@@ -1,5 +1,6 @@
 """Which room may import which: data flows to the right only (docs/architecture.md)."""
 
+import ast
 import graphlib
 
 import pytest
@@ -89,3 +90,11 @@ def test_pure_rooms_know_no_trainer_no_hub_and_no_terminal(room):
         in {"transformers", "huggingface_hub", "datasets", "accelerate", "rich", "typer", "pathlib", "os"}
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("stub", sorted(PACKAGE.rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
+def test_no_room_hands_on_a_name_that_one_of_its_modules_has(stub):
+    """Once such a module is imported, its package's attribute of that name is the module."""
+    imports = [node for node in ast.parse(stub.read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imports for alias in node.names}
+    assert not names & {path.stem for path in stub.parent.iterdir()}
