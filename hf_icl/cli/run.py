@@ -288,12 +288,20 @@ def _write_and_show(records: list, folder: Path, card: Path | None = None) -> No
     say(f"Report: {report.page}")
 
 
+def _make_table(*heads: str) -> Table:
+    """Return a table that breaks what is too long, and cuts nothing."""
+    table = Table(box=None)
+    for head in heads:
+        table.add_column(escape(head), overflow="fold")
+    return table
+
+
 def _tabulate_measures(runs: list[dict[str, Any]]) -> Table:
     """Return every measure in a line, and a column for each run."""
     from hf_icl.report.words import list_table
     from hf_icl.task.evaluators import title_metric
 
-    table = Table("", *(escape(run["name"]) for run in runs), box=None)
+    table = _make_table("", *(run["name"] for run in runs))
     for row in list_table(runs):
         table.add_row(f"{title_metric(row.metric)}, {row.title}", *map(escape, row.cells))
     return table
@@ -305,7 +313,7 @@ def _tabulate_runs(document: dict[str, Any]) -> Table:
     from hf_icl.task.evaluators import ICL
 
     names = ("peak", "final", "half_decay_step")
-    table = Table("", "verdict", *(f"ICL, {title_measure(name)}" for name in names), box=None)
+    table = _make_table("", "verdict", *(f"ICL, {title_measure(name)}" for name in names))
     for entry in headline_entries(document):
         cells = [format_measure(entry, ICL, name, interval=False) for name in names]
         table.add_row(*map(escape, (entry["name"], say_verdicts(entry), *cells)))
