@@ -152,7 +152,7 @@ def test_shells_complete_commands_and_presets():
         }
         return CliRunner().invoke(cli.app, [], prog_name="hf-icl", env=asked).output.split()
 
-    assert complete("hf-icl re") == ["resume", "report"]
+    assert complete("hf-icl re") == ["resume", "report", "reproduce"]
     assert complete("hf-icl run omni") == ["omniglot-cpu"]
     assert complete("hf-icl sweep l2_") == ["l2_transient"]
     assert "complete" in call("--show-completion", "bash")

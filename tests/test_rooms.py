@@ -37,7 +37,7 @@ PURE = (
     "hf_icl.summary",
     "hf_icl.circuits.heads",
 )
-OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "accelerate"}
+OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "accelerate", "IPython"}
 
 
 def tell(one: Import) -> str:

@@ -15,6 +15,7 @@ import rich.progress
 import torch
 from torch import Tensor
 
+from hf_icl.banks.facts import describe_bank, tell_bank
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS, Config
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.philox import draw_words, stream_of, uniform_below
@@ -209,6 +210,12 @@ class Bank:
     exemplar_names: Sequence[Sequence[str]] | None = dataclasses.field(default=None, repr=False)
     pictures: Bank | None = dataclasses.field(default=None, repr=False)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.shape))
+        kind = f"{self.kind} of {shape}" if shape else self.kind
+        where = f"{self.nbytes / 1e6:,.1f} MB on {self.labels.device}"
+        return f"Bank({tell_bank(describe_bank(self))}; {kind}, {self.n_labels:,} labels, {where})"
 
     @property
     def n_classes(self) -> int:

@@ -64,7 +64,6 @@ def circuits(
 def _opened(run: Path) -> Iterator[tuple]:
     """Give a run and its checkpoints: those of a folder, or a repository's revisions, fetched one by one."""
     from hf_icl.cli.publishing import fetched
-    from hf_icl.models.build import load_model
     from hf_icl.runs.circuits import Checkpoint, list_checkpoints
     from hf_icl.runs.run import Run
 
@@ -73,18 +72,18 @@ def _opened(run: Path) -> Iterator[tuple]:
         if folder == run:
             yield opened, list_checkpoints(opened)
             return
-        from huggingface_hub import HfApi
+        from hf_icl.hub.remote import Remote
+        from hf_icl.hub.revisions import find_revisions, load_revision
 
-        from hf_icl.hub.revisions import fetch_revision, list_revisions
+        remote = Remote(run.as_posix())
 
-        api, repo = HfApi(), run.as_posix()
-
-        def load(tag: str):
-            return load_model(fetch_revision(repo, tag, api))
+        def load(tag: str, commit: str):
+            with quiet_hub():
+                return load_revision(remote, tag, commit)
 
         with quiet_hub():
-            tags = list_revisions(repo, api)
-            yield opened, [Checkpoint(step, lambda tag=tag: load(tag)) for step, tag in sorted(tags.items())]
+            found = find_revisions(remote)
+        yield opened, [Checkpoint(step, lambda at=at: load(*at)) for step, at in found.items()]
 
 
 def _choose(checkpoints: list, steps: str | None) -> list:

@@ -60,6 +60,13 @@ STYLE = {
 }
 
 
+class InlineFigure(Figure):
+    """A figure that notebooks show, whether or not they were told to use matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        return render_figure(self, "png", dpi=120)
+
+
 def draw_figure(analysis: Analysis) -> Figure:
     """Return the figure of one or several runs.
 
@@ -70,7 +77,7 @@ def draw_figure(analysis: Analysis) -> Figure:
     run alone.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 2.25), layout="constrained")
+        figure = InlineFigure(figsize=(WIDTH, 2.25), layout="constrained")
         n_groups = len(analysis.groups)
         draw = _draw_one if n_groups == 1 else _draw_many if n_groups <= MAX_LINES else _draw_each
         add_legend(figure, draw(figure, analysis))

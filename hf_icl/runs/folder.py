@@ -42,7 +42,7 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         raise RunError(f"{folder}: nothing has been measured yet. Continue it with: hf-icl resume {folder}")
     check_counts(folder, about["config"]["training"], rows.columns.steps, rows.columns.sequences)
     return RunRecord(
-        name=folder.name,
+        name=folder.resolve().name,
         config=about["config"],
         provenance=about["provenance"],
         rows=rows,
@@ -82,8 +82,8 @@ def read_about(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        about = json.loads((folder / RUN_FILE).read_text())
-        written = yaml.safe_load((folder / CONFIG_FILE).read_text())
+        about = json.loads((folder / RUN_FILE).read_text("utf-8"))
+        written = yaml.safe_load((folder / CONFIG_FILE).read_text("utf-8"))
         schema, config = about["schema"], about["config"]
     except FileNotFoundError as error:
         raise RunError(f"{folder}: not a run folder ({Path(error.filename).name} is missing).") from error
