@@ -17,7 +17,7 @@ ORDER = (
     {"sequences"},
     {"task"},
     {"summary"},
-    {"models", "report"},
+    {"models", "report", "theory"},
     {"circuits"},
     {"training"},
     {"runs"},
@@ -36,8 +36,9 @@ PURE = (
     "hf_icl.task.evaluators",
     "hf_icl.summary",
     "hf_icl.circuits.heads",
+    "hf_icl.theory",
 )
-OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "accelerate", "IPython"}
+OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "scipy", "accelerate", "IPython"}
 
 
 def tell(one: Import) -> str:

@@ -39,7 +39,13 @@ def circuits(
 
     Example: `hf-icl circuits me/transience --steps 2000,18000`
     """
-    from hf_icl.runs.circuits import choose_ends, measure_changes, measure_heads, write_circuits
+    from hf_icl.runs.circuits import (
+        choose_ends,
+        draw_sequences,
+        measure_changes,
+        measure_heads,
+        write_circuits,
+    )
     from hf_icl.runs.folder import CIRCUITS
 
     quiet_transformers()
@@ -49,11 +55,13 @@ def circuits(
         with console.status("Looking at heads …") as status:
             rows = list(measure_heads(task, _told(chosen, status)))
             ends = choose_ends(opened.history, [one.step for one in chosen])
-            at_ends = [one for one in chosen if one.step in ends] if effects else []
-            changed = list(measure_changes(task, _told(at_ends, status), how=how))
+            at_ends = [one for one in chosen if one.step in ends]
+            drawn = list(draw_sequences(task, at_ends))
+            told = _told(at_ends if effects else [], status)
+            changed = list(measure_changes(task, told, how=how))
         away = Path("runs") / f"{run.name}-circuits"
         folder = output or (opened.folder / CIRCUITS if run.is_dir() else away)
-        write_circuits(run.name, folder, rows, changed)
+        write_circuits(run.name, folder, rows, changed, drawn)
         _show(rows)
     for row in changed:
         _show_effects(row)

@@ -26,8 +26,8 @@ class RunRecord:
         chance: Chance level by metric name.
         n_sequences: Evaluation sequences by evaluator name.
         bank: What is known of the exemplars, see `hf_icl.banks.facts`; empty where it was not kept.
-        circuits: What was measured of checkpoints by `hf-icl circuits`: rows of `heads` and `effects`, JSON
-            types only; empty where nothing was.
+        circuits: What was measured of checkpoints by `hf-icl circuits`: rows of `heads`, `effects` and
+            `attention`, JSON types only; empty where nothing was.
     """
 
     name: str
