@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 WORKERS := -n 2 --dist worksteal
 
-.PHONY: run test test-slow test-floor test-newest lint format bench help
+.PHONY: run test test-slow test-floor test-newest lint docs format bench help
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,7 +19,10 @@ test: $(READY)  ## Unit suite, offline, two to four minutes on two cores
 test-slow: $(READY)  ## What takes longer: real runs, environments of their own
 	$(PYTEST) -q -m slow
 
-lint: $(READY)  ## Style, mistakes, and the types of what users call
+docs: $(READY)  ## The documentation as a site, in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+lint: docs  ## Style, mistakes, the types of what users call, and the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

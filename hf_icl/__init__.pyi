@@ -1,5 +1,10 @@
 from hf_icl.banks.bank import Bank as Bank
 from hf_icl.banks.kinds import load_bank as load_bank
+from hf_icl.banks.own import (
+    bank_from_dataset as bank_from_dataset,
+    bank_from_images as bank_from_images,
+    bank_from_numpy as bank_from_numpy,
+)
 from hf_icl.data.builder import load_dataset as load_dataset
 from hf_icl.data.export import export_parquet as export_parquet
 from hf_icl.errors import (

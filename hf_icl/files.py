@@ -3,6 +3,7 @@ and one sentence where they cannot be."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -13,6 +14,7 @@ from typing import IO
 
 from hf_icl.errors import FileError
 
+LOST_AND_FOUND = "lost+found"
 DRAFTS = ".*.tmp"  # what a killed writer leaves; nobody else makes such names
 
 
@@ -20,6 +22,32 @@ def name_draft(path: Path) -> Path:
     """Return where a file or folder is put together before it takes its name: hidden, beside it,
     and not to be guessed."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "Free some space, then continue with: hf-icl resume RUN",
+    errno.EDQUOT: "Free some space, then continue with: hf-icl resume RUN",
+    errno.EROFS: "Choose a place that can be written.",
+    errno.EACCES: "Choose another place, or ask for its permissions.",
+    errno.EPERM: "Choose another place, or ask for its permissions.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ENOTDIR: "A part of the path is a file: choose another place, or move it away.",
+    errno.EISDIR: "Name a file.",
+    errno.ENOENT: "Check the path.",
+    errno.ELOOP: "Its symbolic links lead in a circle.",
+    errno.ESTALE: "Mount the disk again, then continue with: hf-icl resume RUN",
+    errno.EIO: "Check the disk, then continue with: hf-icl resume RUN",
+    errno.EMFILE: "Allow more open files: ulimit -n",
+}
+
+
+def find_way_out(error: OSError) -> str:
+    """Return what to do about an error of the system.
+
+    >>> find_way_out(OSError(errno.ENAMETOOLONG, "File name too long"))
+    'Choose a shorter name.'
+    """
+    return _WAYS_OUT.get(error.errno, "Check the path and the disk.")
 
 
 @contextmanager
@@ -99,10 +127,17 @@ def fill_whole(folder: Path, *, last: str, way_out: str) -> Iterator[Path]:
 
 
 def is_unused(folder: Path) -> bool:
-    """Return whether nothing is there, or a folder empty but for hidden files, as a killed writer leaves."""
-    if not folder.exists():
-        return not folder.is_symlink()
-    return folder.is_dir() and all(entry.name.startswith(".") for entry in folder.iterdir())
+    """Return whether nothing is there, or a folder empty but for hidden files, as a killed writer leaves, and
+    for what a fresh disk holds.
+
+    Raises:
+        FileError: If it cannot be looked at.
+    """
+    with explain(folder, "Choose another place.", action="used"):
+        if not folder.exists():
+            return not folder.is_symlink()
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else [folder.name]
+        return folder.is_dir() and all(name.startswith(".") or name == LOST_AND_FOUND for name in names)
 
 
 def remove_drafts(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 import reprlib
+from collections.abc import Iterable, Sequence
 
 MOST_CHARACTERS = 2_000  # of a message: about a screen
 MASK = "***"
@@ -77,3 +79,17 @@ def shorten(value: object) -> str:
     "{'steps': [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...]}"
     """
     return _Short().repr(value)
+
+
+def render_table(head: Sequence[object], rows: Iterable[Sequence[object]], title: str = "") -> str:
+    """Return an HTML table, as notebooks show it.
+
+    >>> render_table(["step", "a<b"], [[1, 0.5]], "two")
+    '<table><caption>two</caption><tr><th>step</th><th>a&lt;b</th></tr><tr><td>1</td><td>0.5</td></tr></table>'
+    """
+    cells = [("th", head), *(("td", row) for row in rows)]
+    lines = "".join(
+        f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in row)}</tr>"
+        for tag, row in cells
+    )
+    return f"<table>{f'<caption>{html.escape(title)}</caption>' if title else ''}{lines}</table>"

@@ -33,4 +33,4 @@ def leave_figures_blank(replace: Callable[[object, str, object], None]) -> None:
     from hf_icl.report import write
 
     render = write.render_figure
-    replace(write, "render_figure", lambda figure, kind: render(Figure(figsize=(1, 1)), kind))
+    replace(write, "render_figure", lambda figure, kind, **_: render(Figure(figsize=(1, 1)), kind))

@@ -3,6 +3,7 @@
 import json
 import random
 
+import peft
 import pytest
 import torch
 from datasets import load_dataset
@@ -52,7 +53,18 @@ class Counted(Trainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
 
-def build(folder, task, *, n=96, kind=Counted, model=None, callbacks=None, eval_dataset=None, **settings):
+def build(
+    folder,
+    task,
+    *,
+    n=96,
+    kind=Counted,
+    model=None,
+    callbacks=None,
+    eval_dataset=None,
+    compute_metrics=None,
+    **settings,
+):
     defaults = dict(
         per_device_train_batch_size=8, max_steps=12, report_to="none", disable_tqdm=True, use_cpu=True,
         save_strategy="no", logging_steps=50, lr_scheduler_type="constant",
@@ -60,7 +72,7 @@ def build(folder, task, *, n=96, kind=Counted, model=None, callbacks=None, eval_
     args = TrainingArguments(str(folder), **defaults | settings)
     model = build_model(task) if model is None else model
     data = dict(train_dataset=task.dataset(n), eval_dataset=eval_dataset, data_collator=task.collate)
-    return kind(model, args, callbacks=callbacks, **data)
+    return kind(model, args, callbacks=callbacks, compute_metrics=compute_metrics, **data)
 
 
 def add(trainer, task, **options):
@@ -141,11 +153,16 @@ def test_a_run_keeps_to_the_batch_of_its_config(tmp_path):
         load_config("default", ["training.arguments.auto_find_batch_size=true"])
 
 
-@pytest.mark.parametrize("how", ["parallel", *COMPILED])
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft calls it
+@pytest.mark.parametrize("how", ["parallel", "adapted", *COMPILED])
 def test_sequences_are_counted_in_a_model_that_is_wrapped(tmp_path, task, how):
     model, settings = build_model(task), dict(remove_unused_columns=False)
     if how == "passed":
         model = torch.compile(model, backend="eager")
+    elif how == "adapted":
+        model = peft.get_peft_model(
+            model, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+        )
     elif how == "asked for":
         settings |= dict(torch_compile=True, torch_compile_backend="eager")
     else:
@@ -223,6 +240,23 @@ def test_rows_of_load_dataset_train_once_columns_are_kept(tmp_path, task, stream
     drawn.train()
     loaded = train(tmp_path / "kept", remove_unused_columns=False)
     assert loaded == History(tmp_path / "drawn/history.jsonl").rows
+
+
+def test_own_metrics_of_a_stock_evaluation_get_the_query_s_label_alone(tmp_path, task):
+    seen = []
+
+    def compute_metrics(prediction):
+        seen.append(prediction.label_ids)
+        return {"right": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
+
+    settings = dict(label_names=["labels"], eval_dataset=task.dataset(20))
+    trainer = build(tmp_path, task, compute_metrics=compute_metrics, **settings)
+    add(trainer, task)
+    metrics = trainer.evaluate()
+    expected = task.encode(task.sampler().draw(0, 20))["labels"]
+    assert (seen[0] == expected.numpy()).all()
+    logits = task.predict(trainer.model, task.sampler().draw(0, 20))
+    assert metrics["eval_right"] == pytest.approx((logits.argmax(1) == expected).float().mean().item())
 
 
 # Neither order nor options matter

@@ -18,6 +18,7 @@ from hf_icl.report.write import write_report
 from hf_icl.runs.config import load_config
 from hf_icl.runs.folder import read_record
 from hf_icl.runs.run import Run
+from hf_icl.sequences.spec import Role
 from hf_icl.summary.heads import HeadMetric, read_heads
 from tests.programs import TINY
 from tests.report_histories import make_run
@@ -176,6 +177,7 @@ def test_the_command_measures_checkpoints_and_the_report_shows_them(trained):
     assert {path.name for path in folder.iterdir()} == {
         "heads.jsonl",
         "effects.jsonl",
+        "attention.jsonl",
         "heads.png",
         "heads.svg",
     }
@@ -194,6 +196,32 @@ def test_the_command_measures_checkpoints_and_the_report_shows_them(trained):
     assert {effect["change"] and effect["change"].get("how") for effect in last["effects"]} == {None, "zero"}
     page = render_page(analyse([record]))
     assert "<figcaption>L1H1</figcaption>" in page and f'<th scope="row">{KEPT}</th>' in page
+
+
+def test_attention_of_a_few_sequences_is_that_of_the_model_with_roles_and_labels(trained):
+    call("circuits", trained.folder)
+    record = read_record(trained.folder)
+    row = record.circuits["attention"][-1]
+    task, model = trained.build_task(), trained.load_model().eval()
+    names = [one["evaluator"] for one in row["sequences"]]
+    assert row["step"] == 4 and names == ["icl", "icl", "flip", "flip"]
+    for number, one in enumerate(row["sequences"]):
+        batch = task.evaluators[one["evaluator"]].batch[number % 2 : number % 2 + 1]
+        inputs = task.encode(batch)
+        attentions = model(**inputs, output_attentions=True).attentions
+        for head, shares in one["attention"].items():
+            layer, index = int(head[1]), int(head[3])
+            assert shares == pytest.approx(attentions[layer][0, index, -1].tolist(), abs=6e-4)
+        assert [place["label"] for place in one["places"]] == [*batch.labels[0, :-1].tolist(), None]
+        roles = [Role(int(role)).name.lower() for role in batch.roles[0]]
+        assert [place["role"] for place in one["places"]] == roles
+        assert one["target"] == int(batch.labels[0, -1])
+    page = render_page(analyse([record]))
+    shares = row["sequences"][0]["attention"]["L1H0"]
+    cells = "".join(f'<td style="--share: {share}">{share:.2f}</td>' for share in shares)
+    assert (
+        f'<tr><th scope="row">L1H0</th>{cells}</tr>' in page and page.count('<table class="attention">') == 8
+    )
 
 
 def test_heads_while_it_trains_are_those_of_the_checkpoints(trained, tmp_path):

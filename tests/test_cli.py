@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,9 +72,24 @@ def test_reports_of_several_runs(run_folder, tmp_path):
     second = tmp_path / "second"
     call("run", "default", *QUICK, "seed=1", "--output", second)
     output = call("report", folder, second, "--output", tmp_path / "both")
-    assert "Of 2 replicas" in output
+    assert re.search(r"ICL emerged in \d of 2 replicas", output)
     document = json.loads((tmp_path / "both/transience.json").read_text())
     assert [run["name"] for run in document["runs"]] == ["run", "second"]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_report_ends_with_what_is_to_be_read(run_folder, tmp_path, count):
+    """A terminal of 80 × 24 shows the verdict, and no line runs over."""
+    folders = [tmp_path / f"copy-{number}" for number in range(count)]
+    for folder in folders:
+        shutil.copytree(run_folder[0], folder)
+    lines = call("report", *folders, "--output", tmp_path / "all").splitlines()
+    shown = "\n".join(lines[-24:])
+    assert all(len(line) <= 80 for line in lines if line.startswith(" "))
+    assert lines[-1].startswith("Report: ") and re.search(
+        "never emerged|still rising|transient|persist", shown
+    )
+    assert ("copy-4" if count == 5 else "copy-0: ") in shown
 
 
 def test_evaluate_agrees_with_the_history(run_folder):
@@ -136,7 +152,7 @@ def test_shells_complete_commands_and_presets():
         }
         return CliRunner().invoke(cli.app, [], prog_name="hf-icl", env=asked).output.split()
 
-    assert complete("hf-icl re") == ["resume", "report"]
+    assert complete("hf-icl re") == ["resume", "report", "reproduce"]
     assert complete("hf-icl run omni") == ["omniglot-cpu"]
     assert complete("hf-icl sweep l2_") == ["l2_transient"]
     assert "complete" in call("--show-completion", "bash")

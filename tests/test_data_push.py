@@ -133,7 +133,11 @@ def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub
             "the Hub answers 503. Try again later.",
         ),
         ("ann/write", {"path": "/lfs/objects/batch", "status": 402}, "the quota is used up."),
-        ("ann/write", {"path": r"/[0-9a-f]{64}/\d+", "method": "PUT", "status": 400}, "the Hub answers 400."),
+        (
+            "ann/write",
+            {"path": r"/[0-9a-f]{64}/\d+", "method": "PUT", "status": 400},
+            "the Hub refuses what",
+        ),
     ],
 )
 def test_failures_are_sentences(hub, launcher, push, user, fault, words):

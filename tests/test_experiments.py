@@ -30,10 +30,11 @@ from hf_icl.experiments import (
 )
 from hf_icl.experiments.claim import ClaimFile
 from hf_icl.experiments.evidence import find_commit
+from hf_icl.experiments.figures import draw_claim
 from hf_icl.experiments.judging import bound_mean, bound_share, correlate_ranks
 from hf_icl.experiments.measuring import Measured
 from hf_icl.experiments.plan import check_ids, estimate_cost, find_lacking, plan_claims
-from hf_icl.experiments.reproduce import reproduce
+from hf_icl.experiments.reproduction import reproduce
 from hf_icl.history.record import RunRecord
 from hf_icl.sweeps.sweep import read_last_step
 from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL, TRAIN_LOSS
@@ -335,7 +336,24 @@ def test_a_claim_built_to_fail_fails_and_one_with_few_seeds_stays_open():
     assert judge_claim(make_claim([right]), range(8), runs)[0] == "holds"
     verdict, why, (finding,) = judge_claim(make_claim([right]), range(2), runs)
     assert (verdict, why, finding.leaning) == ("undecided", "a ends lower: 2 of at least 3 seeds", "holds")
-    assert judge_claim(make_claim([right]), range(8), {})[0] == "undecided"
+    verdict, why, (finding,) = judge_claim(make_claim([right]), range(8), {})
+    assert (verdict, why, finding.interval.mean) == ("undecided", "not run yet", None)
+
+
+def test_a_claim_of_which_one_arm_is_run_is_drawn_and_told_with_what_is_there(tmp_path):
+    """The other criterion has no numbers: it has no panel, and is undecided."""
+    runs = by_arm(a=ends_at(*[0.2, 0.3] * 4))
+    there = {"that": "a ends low", "take": LATE, "below": 0.5}
+    claim = make_claim([there, {"that": "lower than b", "take": LATE, "minus": {"arm": "b"}, "below": 0}])
+    verdict, why, findings = judge_claim(claim, range(8), runs)
+    assert (verdict, why) == ("undecided", "lower than b: 0 of at least 3 seeds")
+    figure = draw_claim(claim, findings, runs)
+    assert [axes.get_title(loc="left") for axes in figure.get_axes()] == [
+        "ICL accuracy",
+        "IWL accuracy",
+        "a ends low",
+    ]
+    figure.savefig(tmp_path / "figure.png")
 
 
 def test_the_level_is_shared_by_the_criteria_of_a_claim():
@@ -361,6 +379,16 @@ def test_runs_that_claims_share_are_planned_once():
     assert names == [f"{arm},seed={seed}" for arm in arms for seed in (0, 1)]
     assert plan.places["mine", "a", 1] == plan.places["other", "width 64", 1]
     assert plan_claims([one], "laptop").seeds == {"mine": tuple(range(8))}
+
+
+def test_arms_that_no_criterion_names_can_be_left_out():
+    claim = make_claim([CRITERION])  # of arm a alone
+    plan = plan_claims([claim], "laptop", 2, judged_only=True)
+    assert plan.places.keys() == {("mine", "a", 0), ("mine", "a", 1)} and plan.n_runs == 2
+    whole = plan_claims([claim, make_claim([CRITERION], id="other", arms={"a": {}})], "laptop", 2)
+    assert [point.name for point in whole.list_points([claim])] == [
+        "base,seed=0", "base,seed=1", "n_layers=3,seed=0", "n_layers=3,seed=1",
+    ]  # fmt: skip
 
 
 def test_errors_in_an_arm_name_claim_arm_and_scale():
@@ -491,7 +519,7 @@ def test_page_and_numbers_go_into_a_space_and_the_same_again_is_no_commit(done, 
     for name in ("index.html", "claims.json", "evidence.json", "figures/more-classes.png"):
         assert space.files[name] == (folder / "out" / name).read_bytes()
     card = space.files["README.md"]
-    assert b"sdk: static" in card and b"**undecided** (6 runs)" in card
+    assert b"sdk: static" in card and b"**undecided**" in card
     again = launcher.hf_icl("claims", "push", folder / "out", "ann/claims")
     assert again.out.splitlines()[-1] == "Nothing new."
     assert hub.repo("space ann/claims").commits == space.commits

@@ -1,5 +1,6 @@
 """The parts of publishing, each alone: which steps, what waits, when to try again, state as plain data."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,19 +8,22 @@ import signal
 import sys
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.hf_api import RepoFile
 
 from hf_icl.errors import ConfigError, HubError, RunError
-from hf_icl.hub import outbox as outbox_module, publisher
+from hf_icl.hub import outbox as outbox_module
 from hf_icl.hub.contents import put_step
+from hf_icl.hub.failures import asking, describe_failure, is_passing
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.pusher import BackgroundPusher, Pusher, insist
-from hf_icl.hub.repos import describe_failure, is_passing
+from hf_icl.hub.remote import Remote
 from hf_icl.hub.state import read_plain, write_plain
 from hf_icl.hub.target import Selection, Target
 from hf_icl.runs.run import Run
@@ -216,25 +220,31 @@ def answer(status: int, said: str = "", **headers: str) -> Exception:
 
 def try_with(*errors: Exception | None) -> tuple[list[float], int, str | None]:
     """Return the waits, the number of tries, and why it failed if it did,
-    of a push that fails with these errors."""
+    of a push whose client fails with these errors."""
     left, waits, tries = list(errors), [], []
 
     def push():
         tries.append(1)
         error = left.pop(0) if len(left) > 1 else left[0]
-        if error is not None:
-            raise error
+        with asking("ann/run"):
+            if error is not None:
+                raise error
 
     try:
-        insist(push, "ann/run", wait=waits.append)
+        insist(push, wait=waits.append)
     except HubError as error:
         return waits, len(tries), str(error)
     return waits, len(tries), None
 
 
+NO_JSON = json.JSONDecodeError("Expecting value", "<html>", 0)
+PASSING = (408, 409, 412, 425, 429, 500, 501, 502, 503, 504, 520, 599)
+LASTING = (400, 401, 402, 403, 404, 405, 410, 413, 415, 418, 422, 451)
+
+
 def test_what_passes_is_tried_five_times_ever_later():
-    for error in (*(answer(status) for status in (408, 409, 412, 429, 500, 502, 503, 504)), TimeoutError(),
-                  httpx.ConnectError("no"), ConnectionResetError()):  # fmt: skip
+    for error in (*map(answer, PASSING), TimeoutError(), httpx.ConnectError("no"), ConnectionResetError(),
+                  KeyError("sha"), TypeError("no"), AttributeError("no"), NO_JSON):  # fmt: skip
         waits, tries, trouble = try_with(error)
         assert (waits, tries) == ([1, 2, 4, 8], 5) and trouble == f"ann/run: {describe_failure(error)}"
     assert try_with(answer(503), TimeoutError(), None) == ([1, 2], 3, None)
@@ -242,14 +252,36 @@ def test_what_passes_is_tried_five_times_ever_later():
 
 def test_what_stays_is_tried_once():
     for error in (
-        *(answer(status) for status in (400, 401, 402, 403, 404, 410, 422)),
+        *map(answer, LASTING),
         ValueError("bad name"),
+        ZeroDivisionError("a bug of the client"),
         FileNotFoundError(2, "gone"),
         ConfigError("public", False, "no"),
         OfflineModeIsEnabled("offline"),
     ):
+        if isinstance(error, ConfigError):
+            with pytest.raises(ConfigError):
+                try_with(error)
+            continue
         waits, tries, trouble = try_with(error)
         assert (waits, tries) == ([], 1) and trouble
+
+
+def test_a_status_is_either_tried_again_or_said_to_be_in_vain():
+    """Whatever the number: a message says what to do, and never both to try again and that it is in vain."""
+    for status in range(400, 600):
+        _, tries, trouble = try_with(answer(status))
+        assert (tries == 5) == (status in (408, 409, 412, 425, 429) or status >= 500), status
+        in_vain = "The same again would be refused again" in trouble
+        assert in_vain == (tries == 1 and status not in (401, 402, 403, 404)), trouble
+
+
+@pytest.mark.parametrize("said", ["x" * 10**6, "\x1b]0;mine\x07" * 99, "a\nb\nc", "hf_" + "a" * 30])
+def test_what_a_server_says_is_cut_cleaned_and_masked(said):
+    for error in (answer(400, said), RuntimeError(said), KeyError(said)):
+        _, _, trouble = try_with(error)
+        assert len(trouble) < 2_100 and "\x1b" not in trouble and "\n" not in trouble
+        assert "hf_aaaa" not in trouble
 
 
 @pytest.mark.parametrize(
@@ -265,10 +297,11 @@ def test_a_wait_that_is_cut_short_is_the_end():
 
     def push():
         calls.append(1)
-        raise TimeoutError
+        with asking("ann/run"):
+            raise TimeoutError
 
     with pytest.raises(HubError):
-        insist(push, "ann/run", wait=lambda seconds: True)
+        insist(push, wait=lambda seconds: True)
     assert calls == [1]
 
 
@@ -289,7 +322,14 @@ def test_a_wait_that_is_cut_short_is_the_end():
         (answer(418), "the Hub answers 418"),
         (httpx.ConnectError("no"), "the Hub cannot be reached (ConnectError: no)"),
         (OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE is set"),
-        (FileNotFoundError(2, "No such file"), "the client gave up (FileNotFoundError"),
+        (FileNotFoundError(2, "No such file", "a.bin"), "on this machine, a.bin: No such file"),
+        (NO_JSON, "no JSON, as from a login page or a proxy"),
+        (
+            answer(502, "<!DOCTYPE html><title>Bad gateway</title>"),
+            "answers 502. Try again later. What answered",
+        ),
+        (AttributeError("'list' object has no attribute 'get'"), "not of the shape that it should have"),
+        (RuntimeError("odd"), "the client gave up (RuntimeError: odd)"),
     ],
 )
 def test_troubles_are_said_in_a_sentence(error, says):
@@ -310,51 +350,124 @@ class Api:
     order and threads are what is looked at here."""
 
     def __init__(self, errors=(), gate=None):
-        self.errors, self.gate, self.commits, self.tags = list(errors), gate, [], []
+        self.errors, self.gate, self.commits, self.tags, self.trees = list(errors), gate, [], {}, [{}]
 
-    def repo_info(self, repo_id):
-        return SimpleNamespace(sha=str(len(self.commits)))
+    @staticmethod
+    def name(number):
+        return f"{number:040x}"
 
-    def list_repo_refs(self, repo_id):
-        return SimpleNamespace(tags=[SimpleNamespace(name=tag) for tag in self.tags])
+    def repo_info(self, repo_id, repo_type):
+        return SimpleNamespace(sha=self.name(len(self.commits)))
 
-    def create_commit(self, repo_id, operations, commit_message, parent_commit):
+    def list_repo_refs(self, repo_id, repo_type):
+        return SimpleNamespace(
+            tags=[SimpleNamespace(name=tag, target_commit=commit) for tag, commit in self.tags.items()]
+        )
+
+    def list_repo_commits(self, repo_id, repo_type):
+        titles = ["initial commit", *self.commits]
+        return [SimpleNamespace(commit_id=self.name(n), title=title) for n, title in enumerate(titles)][::-1]
+
+    def list_repo_tree(self, repo_id, repo_type, revision, recursive):
+        for path, content in self.trees[int(revision, 16)].items():
+            oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            yield RepoFile(path=path, size=len(content), oid=oid)
+
+    def create_commit(self, repo_id, operations, commit_message, repo_type, parent_commit):
         if self.gate is not None:
             assert self.gate.wait(10)
         if self.errors and (error := self.errors.pop(0)):
             raise error
+        assert parent_commit == self.name(len(self.commits))
         self.commits.append(commit_message)
-        return SimpleNamespace(oid=str(len(self.commits)))
+        added = {one.path_in_repo: Path(one.path_or_fileobj).read_bytes() for one in operations}
+        self.trees.append(self.trees[-1] | added)
+        return SimpleNamespace(oid=self.name(len(self.commits)))
 
-    def create_tag(self, repo_id, tag, revision, exist_ok):
-        self.tags.append(tag)
+    def create_tag(self, repo_id, repo_type, tag, revision, exist_ok):
+        self.tags.setdefault(tag, revision)
 
 
 def make_pusher(tmp_path, *steps, **more) -> Pusher:
     box = Outbox(tmp_path)
     for step in steps:
-        box.put(step, {"a": b"1"}, message=f"Step {step}")
-    return Pusher(box, "ann/run", lambda: None, api=Api(**more), wait=lambda seconds: None)
+        box.put(step, {"a": b"%d" % step}, message=f"Step {step}")
+    return Pusher(box, Remote("ann/run", api=Api(**more)), lambda: None, wait=lambda seconds: None)
 
 
 def test_a_commit_that_fails_stops_those_after_it(tmp_path):
     pusher = make_pusher(tmp_path, 1, 2, 3, errors=[None, answer(403)])
+    api = pusher.remote.api
     pusher.push_all()
-    assert (
-        pusher.api.commits == ["Step 1"]
-        and pusher.outbox.steps == [2, 3]
-        and "write access" in pusher.trouble
-    )
+    assert api.commits == ["Step 1"] and pusher.outbox.steps == [2, 3] and "write access" in pusher.trouble
     pusher.push_all()
-    assert pusher.api.commits == ["Step 1", "Step 2", "Step 3"] and pusher.trouble is None
-    assert pusher.list_published() == {1, 2, 3}
+    assert api.commits == ["Step 1", "Step 2", "Step 3"] and pusher.trouble is None
+    assert pusher.published == {step: api.name(step) for step in (1, 2, 3)} and not pusher.outbox.names()
 
 
-def test_a_step_with_its_tag_is_not_pushed_again(tmp_path):
+def test_whatever_the_client_raises_is_told_and_kept(tmp_path):
+    pusher = make_pusher(tmp_path, 1, errors=[ZeroDivisionError("a bug")])
+    pusher.push_all()
+    assert "the client gave up (ZeroDivisionError: a bug)" in pusher.trouble and pusher.outbox.steps == [1]
+
+
+def test_a_step_that_is_there_is_not_pushed_again(tmp_path):
+    """By its tag, or by a commit whose tag an earlier process, or another machine, did not get to."""
+    first, second = (make_pusher(tmp_path / name, 1, 2, 3) for name in ("here", "there"))
+    api = second.remote.api = first.remote.api
+    first.push_all()
+    del api.tags["step-00000002"]
+    second.push_all()
+    assert api.commits == ["Step 1", "Step 2", "Step 3"] and second.trouble is None
+    assert second.published == first.published == {step: api.name(step) for step in (1, 2, 3)}
+    assert set(api.tags.values()) == set(first.published.values()) and not second.outbox.names()
+
+
+def test_a_tag_on_another_commit_is_no_success(tmp_path):
     pusher = make_pusher(tmp_path, 1, 2)
-    pusher.api.tags.append("step-00000001")
+    api = pusher.remote.api
+    api.tags["step-00000001"] = api.name(0)  # as somebody else has put it
     pusher.push_all()
-    assert pusher.api.commits == ["Step 2"] and not pusher.outbox.names()
+    assert "the tag step-00000001 is there already, on commit 00000000" in pusher.trouble
+    assert not api.commits and pusher.outbox.steps == [1, 2] and not pusher.published
+
+
+@pytest.mark.parametrize("how", ["refused", "taken and lost", "put elsewhere"])
+def test_a_tag_that_is_not_there_keeps_its_step_waiting(tmp_path, how):
+    """Though the commit is made: the next push makes none, and gives it its tag."""
+    pusher = make_pusher(tmp_path, 1, 2)
+    api = pusher.remote.api
+
+    def create_tag(repo_id, tag, **more):
+        if how == "refused":
+            raise answer(403)
+        if how == "put elsewhere":
+            api.tags[tag] = api.name(0)
+
+    api.create_tag = create_tag
+    pusher.push_all()
+    assert api.commits == ["Step 1"] and pusher.outbox.steps == [1, 2] and not pusher.published
+    told = {"refused": "write access", "taken and lost": "is not there", "put elsewhere": "is there already"}
+    assert told[how] in pusher.trouble
+    del api.create_tag
+    api.tags.clear()
+    pusher.push_all()
+    assert api.commits == ["Step 1", "Step 2"] and not pusher.outbox.names() and pusher.trouble is None
+
+
+def test_a_commit_that_does_not_hold_what_was_sent_is_no_success(tmp_path):
+    pusher = make_pusher(tmp_path, 1)
+    api = pusher.remote.api
+    create = api.create_commit
+
+    def lose(*words, **more):
+        made = create(*words, **more)
+        api.trees[-1]["a"] = b"other"
+        return made
+
+    api.create_commit = lose
+    pusher.push_all()
+    assert "'a' is not as it was sent in commit" in pusher.trouble and pusher.outbox.steps == [1]
 
 
 @pytest.mark.parametrize("round_", range(5))
@@ -364,12 +477,12 @@ def test_in_the_background_nothing_is_left_out(tmp_path, round_):
     background = BackgroundPusher(pusher)
     background.start()
     for step in range(2, 30):
-        pusher.outbox.put(step, {"a": b"1"}, message=f"Step {step}")
+        pusher.outbox.put(step, {"a": b"%d" % step}, message=f"Step {step}")
         background.wake()
         if step % 7 == 0:
-            assert background.drain(10) and pusher.published == set(range(1, step + 1))
+            assert background.drain(10) and {*pusher.published} == {*range(1, step + 1)}
     assert background.drain(10)
-    assert pusher.api.commits == [f"Step {step}" for step in range(1, 30)]
+    assert pusher.remote.api.commits == [f"Step {step}" for step in range(1, 30)]
     background.stop()
 
 
@@ -378,33 +491,29 @@ def test_nobody_waits_for_a_push_longer_than_allowed(tmp_path):
     background = BackgroundPusher(pusher)
     background.start()
     assert not background.drain(0.05) and pusher.outbox.steps == [1]
-    pusher.api.gate.set()
+    pusher.remote.api.gate.set()
     assert background.drain(10) and pusher.outbox.steps == []
     background.stop()
 
 
 def test_what_is_no_push_error_reaches_the_one_who_waits(tmp_path):
-    pusher = make_pusher(tmp_path, 1, errors=[ZeroDivisionError("a bug")])
+    pusher = make_pusher(tmp_path, 1)
+    pusher.prepare = lambda: 1 / 0  # a bug of ours
     background = BackgroundPusher(pusher)
     background.start()
     with pytest.raises(ZeroDivisionError):
         background.drain(10)
 
 
-def test_a_repository_that_cannot_be_read_is_not_taken_for_an_empty_one(undisturbed, monkeypatch):  # noqa: F811
-    """The client has one error for a file that is missing and one, below the same,
-    for a Hub that does not answer."""
-    unreachable = LocalEntryNotFoundError("not in the cache")
-    unreachable.__cause__ = answer(503)
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_repository_that_cannot_be_read_is_not_taken_for_one_that_is_not_there(status):
+    """The client has one error for a repository that is missing, and others for all else that says 404."""
 
-    def download(repo_id, path):
-        raise unreachable
+    def repo_info(**words):
+        raise answer(status)
 
-    monkeypatch.setattr(publisher, "prepare_repo", lambda *words, **more: None)
-    api = SimpleNamespace(hf_hub_download=download)
-    pusher = publisher.make_pusher(Run.open(undisturbed), Target(repo_id="ann/run"), api=api)
-    with pytest.raises(LocalEntryNotFoundError):
-        pusher.prepare()
+    with pytest.raises(HubError):
+        Remote("ann/run", api=SimpleNamespace(repo_info=repo_info)).find()
 
 
 # State as plain data

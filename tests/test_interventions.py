@@ -42,6 +42,7 @@ from hf_icl.training.interventions import (
 )
 from hf_icl.training.interventions.attention import aim_at_label
 from hf_icl.training.interventions.base import Watch
+from hf_icl.training.interventions.kinds import KINDS
 from hf_icl.training.interventions.weights import draw_fresh
 from hf_icl.training.regularization import Regularization
 from hf_icl.training.trainer import TransienceTrainer
@@ -145,7 +146,7 @@ def test_a_rescue_begins_after_the_step_at_which_the_measure_has_fallen(tmp_path
     "wrong, told",
     [
         (dict(kind="freeze", start=5, stop=5), "interventions.0.stop = 5: must come after start = 5."),
-        (dict(kind="stop"), "stopping needs a measure to wait for"),
+        (dict(kind="early_stop"), "stopping needs a measure to wait for"),
         (dict(kind="ablate", heads=["1.2"]), "interventions.0.heads = '1.2': must name a head as L0H3"),
         (dict(kind="clamp", heads=["L0"], pattern="induction", strength=1.5), "interventions.0.strength"),
         (dict(kind="graft", source="a", follow=True, when={"falls_by": 0.1}), "nothing to wait for"),
@@ -157,6 +158,32 @@ def test_bad_settings_are_named(wrong, told):
     assert told in str(error.value)
 
 
+NEEDED = {
+    "ablate": {"heads": ["L0"]},
+    "clamp": {"heads": ["L0"], "pattern": "induction"},
+    "forbid": {"heads": ["L0"], "pattern": "induction"},
+    "temperature": {"heads": ["L0"], "value": 2.0},
+    "graft": {"source": "a"},
+    "regularize": {"by": "l2", "strength": 0.1},
+    "early_stop": {"when": {"falls_by": 0.1}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_just_outside_their_bounds_are_refused_by_name(kind):
+    n_tried = 0
+    for name, field in KINDS[kind].model_fields.items():
+        for rule in field.metadata:
+            for sort, outside in (("ge", -1), ("le", 1), ("gt", 0), ("lt", 0)):
+                if (limit := getattr(rule, sort, None)) is not None:
+                    value = limit + outside * max(1, abs(limit) // 1000)
+                    wrong = {"kind": kind} | NEEDED.get(kind, {}) | {name: value}
+                    with pytest.raises(ConfigError, match=rf"interventions.0.{name} = .* should be"):
+                        load_config("default", {"training.interventions": [wrong]})
+                    n_tried += 1
+    assert n_tried >= 4
+
+
 @pytest.mark.parametrize(
     "wrong, told",
     [
@@ -164,7 +191,10 @@ def test_bad_settings_are_named(wrong, told):
         (dict(kind="freeze", groups=["encoder"], layers=[0]), None),
         (dict(kind="ablate", heads=["L5"]), "training.interventions.0.heads = 'L5': the model has no such"),
         (dict(kind="clamp", heads=["L0"], pattern="previous_token"), "share a place here"),
-        (dict(kind="stop", when={"metric": "icll/accuracy", "falls_by": 0.1}), "is no measure of this task"),
+        (
+            dict(kind="early_stop", when={"metric": "icll/accuracy", "falls_by": 0.1}),
+            "is no measure of this task",
+        ),
     ],
 )
 def test_what_does_not_fit_the_model_is_told_before_a_run_begins(tmp_path, wrong, told):
@@ -512,7 +542,7 @@ FALL = "{metric: train/loss, falls_by: 0.001}"
 
 def test_a_run_that_is_stopped_early_ends_with_a_checkpoint_and_is_finished(tmp_path):
     words = [*TINY, "training.steps=40", "evaluate={steps: [1, 2, 3, 4, 6]}", "training.checkpoint_every=30",
-             f"training.interventions=[{{kind: stop, when: {FALL}}}]"]  # fmt: skip
+             f"training.interventions=[{{kind: early_stop, when: {FALL}}}]"]  # fmt: skip
     run = Run.create(load_config("default", words), tmp_path / "run")
     run.train()
     rows = run.history.rows
@@ -533,7 +563,7 @@ def test_of_stacked_replicas_one_that_stops_leaves_the_others_be(tmp_path):
         "training.checkpoint_every=6",
         "training.compile=false",
     ]
-    stop = f"training.interventions=[{{kind: stop, when: {FALL}}}]"
+    stop = f"training.interventions=[{{kind: early_stop, when: {FALL}}}]"
     runs = [
         Run.create(load_config("default", [*words, *more]), tmp_path / str(number))
         for number, more in enumerate(([stop], ["seed=1"]))

@@ -12,10 +12,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from rich.console import Console
 
+from hf_icl import Task, TaskConfig
 from hf_icl.banks import BlurPCAConfig, OmniglotConfig, load_bank, omniglot_archive as archive_module
 from hf_icl.banks.omniglot_archive import open_drawings
 from hf_icl.errors import BankError, ConfigError
+from hf_icl.task.show import draw_exemplar, render_sequences
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 CHARACTERS = {"images_background": {"Azure": 4, "Beige": 3}, "images_evaluation": {"Coral": 5}}
@@ -186,6 +189,32 @@ def test_augmented_features_belong_to_their_images(source):
     inputs = torch.cat([images, torch.ones(len(images), 1)], dim=1).double()
     fitted = inputs @ torch.linalg.lstsq(inputs, features.double(), driver="gelsd").solution
     assert (fitted - features).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_look_shows_the_drawings_behind_features(source, augment):
+    settings = {"augment": augment, "size": 6}
+    if augment:
+        settings |= {"n_classes": 8, "n_holdout_classes": 8}
+    images = load_bank(small(source, **settings))
+    bank = load_bank(small(source, feature_map=BlurPCAConfig(n_components=3), **settings))
+    for _ in range(2):  # as made, and moved: pictures stay
+        assert bank.pictures.labels.equal(bank.labels)
+        assert look_up_all(bank.pictures).equal(look_up_all(images)) and bank.shape == (3,)
+        bank = bank.to("cpu")
+    assert bank.nbytes < images.nbytes + bank.data.nbytes
+    task = Task(TaskConfig(train={"n_context": 2, "burst": 1, "distractor": False}), bank=bank)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render_sequences(task, "flip", count=3))
+    text = console.export_text()
+    batch = task.sampler("flip").draw(0, 3)
+    for image in images.lookup(batch.class_ids[0], batch.exemplar_ids[0]):
+        picture = draw_exemplar(image)
+        assert all(line in text for line in picture.splitlines())
+    own = bank.labels[batch.class_ids, 0]
+    assert (batch.labels != own).all() and text.count(" own ") + text.count("│own ") >= own.numel()
+    for label, mine in zip(batch.labels.flatten().tolist(), own.flatten().tolist(), strict=True):
+        assert f" {label} " in text and f"own {mine} " in text
 
 
 def test_paper_settings_are_the_default():

@@ -1,5 +1,6 @@
 """What comes from the Hub is data, and what goes there holds no secret."""
 
+import hashlib
 import json
 import shutil
 
@@ -119,9 +120,10 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
     repo = "ann/undisturbed"
     state = hub.repo(f"model {repo}")
     if path == "/tree/":
-        listed = [
-            {"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in [*names, *state.files]
-        ]
+        listed = [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in names]
+        for name, content in state.files.items():
+            oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            listed.append({"type": "file", "path": name, "size": len(content), "oid": oid})
     else:
         listed = {
             "id": repo,
@@ -153,7 +155,7 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
     ("files", "says"),
     [
         ({"run.json": "[]"}, "cannot be read as a run folder"),
-        ({"run.json": "bank"}, "run.json or history is damaged"),
+        ({"run.json": "bank"}, "its run.json, history or model is damaged"),
         ({"config.yaml": "!!python/object/apply:os.system [touch hacked]"}, "cannot be read as a run folder"),
         (
             {"history.jsonl": '{"step": "<script>", "sequences": 0, "metrics": {}, "hits": {}}\n'},
@@ -236,8 +238,9 @@ def test_a_token_cannot_stand_in_a_config():
 def test_a_traceback_holds_no_token(hub, launcher, tmp_path):
     """What the client raises, printed with every local name, as a program of the user's own may do."""
     code = """
+from hf_icl.hub.remote import Remote
 from hf_icl.hub.repos import prepare_repo
-prepare_repo("bob/other", repo_type="model", public=False)
+prepare_repo(Remote("bob/other"), public=False)
 """
     ended = launcher.start(code=code, folder=tmp_path).wait()
     assert ended.code == 1 and "Traceback" in ended.err and "403" in ended.err

@@ -3,15 +3,18 @@ All histories are synthetic."""
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from huggingface_hub import ModelCard
+from matplotlib.text import Text
 from PIL import Image
 
 from hf_icl.errors import RunError
@@ -20,6 +23,7 @@ from hf_icl.report import analyse, analysis, render_card, write_report
 from hf_icl.report.analysis import average_curve, thin
 from hf_icl.report.figures import MARKERS, draw_figure, render_figure
 from hf_icl.report.page import collect_data
+from hf_icl.report.sweep import draw_sweep
 from hf_icl.report.words import describe_group, describe_run, find_typical, format_measure, list_table
 from hf_icl.summary.intervals import bootstrap_median
 from hf_icl.summary.summary import summarize_history
@@ -263,6 +267,56 @@ def test_of_steps_the_median_is_shown_and_a_missing_one_is_later_than_all():
     entry = {"value": 450.0, "interval": [1, 900], "n": 2, "median": None, "median_interval": [900, None]}
     group = {"runs": ["a", "b", "c"], "measures": {ICL: {"onset_step": entry}}}
     assert format_measure(group, ICL, "onset_step") == "later [900, later] (2 of 3)"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_legends_hold_every_name_whole_and_stay_on_the_figure(seed):
+    rng = np.random.default_rng(seed)
+    n_configs = int(rng.integers(2, 9))
+    words = ["strength=0.0003", "groups=mlp+head", "a" * 70, "_x", "字", "n classes 12800"]
+    names = [f"{','.join(rng.choice(words, 4))},{number}" for number in range(n_configs)]
+    runs = [make_run(name, seed=n, n_rows=6, n_sequences=16, width=n) for n, name in enumerate(names)]
+    figure = draw_figure(analyse(runs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # signs that the font lacks
+        figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    shown = {"".join(text.split()) for text in texts}
+    assert {"".join(name.split()) for name in names} <= shown
+    for text in figure.findobj(Text):
+        if (
+            text.get_text()
+            and text.get_visible()
+            and "".join(text.get_text().split()) in map(str.strip, names)
+        ):
+            box = text.get_window_extent()
+            assert 0 <= box.x0 and box.x1 <= figure.bbox.width + 1
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (7, 7), (5, 3, 3)])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_sweep_has_lines_or_diagrams(sizes, dark):
+    keys = [f"key {n}" for n in range(len(sizes))]
+    rows = []
+    for places in itertools.product(*map(range, sizes)):
+        value = places[0] / sizes[0]
+        found = {"value": value, "interval": None}
+        rows.append({
+            "name": str(places), "runs": [str(places)], "values": dict(zip(keys, places, strict=True)),
+            "measures": dict.fromkeys(("peak", "late", "late_persistence"), found),
+        })  # fmt: skip
+    rows.pop()  # a cell without a run
+    tall = {"keys": [{"key": key, "label": key} for key in keys], "rows": rows}
+    figure = draw_sweep(tall, {"runs": []}, dark=dark)
+    images = [image for axes in figure.axes for image in axes.images]
+    if sizes == (3, 2):
+        assert not images and len([axes for axes in figure.axes if axes.lines]) == 6
+        return
+    others = sizes[2] if len(sizes) == 3 else 1
+    assert len(images) == 3 * others
+    cells = images[-1].get_array()
+    assert np.isnan(cells.filled(np.nan)).sum() == 1 and cells.shape == (sizes[1], sizes[0])
+    assert cells.filled(0)[0].tolist() == [place / sizes[0] for place in range(sizes[0])]
 
 
 def test_same_runs_same_bytes(runs, tmp_path):

@@ -1,8 +1,10 @@
 """The page in a real browser, from a file, with no network. All histories are synthetic."""
 
+import base64
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from hf_icl.report import analyse
+from hf_icl.report import analyse, write_report
 from hf_icl.report.page import render_page
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import Run
@@ -284,7 +286,7 @@ def test_two_runs_compare(open_page):
 def test_replicas_have_a_mean_with_a_band(open_page):
     runs = [small(f"seed-{seed}", seed=seed) for seed in range(3)]
     page = open_page(runs)
-    mean = "Mean of seed-0 … seed-2 (3 replicas)"
+    mean = "Mean of seeds 0–2"
     hover_step(page, 32_000)
     expected = sum(run.rows[-1]["metrics"][ICL] for run in runs) / 3
     assert float(cell(page, ICL, mean)) == pytest.approx(expected, abs=6e-4)
@@ -404,3 +406,41 @@ def test_without_scripts_the_numbers_stand(open_page):
     page = open_page([small()], java_script_enabled=False)
     assert "This chart needs JavaScript" in page.locator("noscript").inner_text()
     assert "half-decay, step" in page.locator(".numbers").inner_text()
+
+
+def make_sweep(tmp_path, grid):
+    """Write the report of a sweep over a grid, two seeds each."""
+    keys = [key for key in grid if key != "seed"]
+    runs = []
+    for number, values in enumerate(itertools.product(*grid.values(), range(2))):
+        name = ",".join(f"{key}={value}" for key, value in zip([*grid, "seed"], values, strict=True))
+        run = small(name, seed=number)
+        config = run.config | dict(zip([*grid, "seed"], values, strict=True))
+        runs.append(dataclasses.replace(run, config=config))
+    return write_report(runs, tmp_path / "report", varied={key: key for key in keys})
+
+
+@pytest.mark.parametrize("sizes", [(2, 1), (3, 2), (4, 3)])
+@pytest.mark.parametrize("width", [390, 1300])
+def test_a_sweeps_page_fits(browser, tmp_path, sizes, width):
+    """Nothing sticks out of the page, on a screen or on paper, and no name is cut."""
+    report = make_sweep(tmp_path, {f"a_rather_long_key_{n}": [*range(size)] for n, size in enumerate(sizes)})
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark", offline=True)
+    page.goto(report.page.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    names = [column["name"] for column in (*report.document["groups"], *report.document["runs"])]
+    heads = page.eval_on_selector_all(
+        ".numbers:not(.varied) thead th + th", "all => all.map(e => e.textContent)"
+    )
+    assert heads == names
+    checked = page.locator("#runs input:checked").count()
+    assert checked == min(6, len(names))
+    # the picture of a dark page is dark: its corner is the page's own colour
+    source = page.locator("picture img").evaluate("e => e.currentSrc")
+    picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")
+    assert picture.getpixel((0, 0)) == (20, 23, 27)
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins
+    page.emulate_media(media="print", color_scheme="light")
+    wide = "all => all.filter(e => e.getBoundingClientRect().right > 719).map(e => e.className || e.tagName)"
+    assert page.eval_on_selector_all("main *:not(wbr)", wide) == []
+    page.close()

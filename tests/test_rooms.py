@@ -1,5 +1,6 @@
 """Which room may import which: data flows to the right only (docs/architecture.md)."""
 
+import ast
 import graphlib
 import re
 
@@ -17,7 +18,7 @@ ORDER = (
     {"sequences"},
     {"task"},
     {"summary"},
-    {"models", "report"},
+    {"models", "report", "theory"},
     {"circuits"},
     {"training"},
     {"runs"},
@@ -36,8 +37,9 @@ PURE = (
     "hf_icl.task.evaluators",
     "hf_icl.summary",
     "hf_icl.circuits.heads",
+    "hf_icl.theory",
 )
-OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "accelerate"}
+OPTIONAL_OR_SLOW = {"peft", "ray", "sklearn", "scipy", "accelerate", "IPython"}
 
 
 def tell(one: Import) -> str:
@@ -102,3 +104,11 @@ def test_what_others_may_have_written_is_read_in_one_place():
         if reads.search(path.read_text("utf-8"))
     }
     assert found <= checked
+
+
+@pytest.mark.parametrize("stub", sorted(PACKAGE.rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
+def test_no_room_hands_on_a_name_that_one_of_its_modules_has(stub):
+    """Once such a module is imported, its package's attribute of that name is the module."""
+    imports = [node for node in ast.parse(stub.read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imports for alias in node.names}
+    assert not names & {path.stem for path in stub.parent.iterdir()}

@@ -389,7 +389,7 @@ def list_bounds(model, path=""):
 BOUNDS = [
     (name, value)
     for name, value in list_bounds(RunConfig)
-    if not name.startswith(("task.bank.", "task.extra_evaluators."))
+    if not name.startswith(("task.bank.", "task.extra_evaluators.", "training.interventions."))
 ]
 
 

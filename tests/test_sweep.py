@@ -23,7 +23,7 @@ from hf_icl.locks import hold
 from hf_icl.report import write_report
 from hf_icl.report.sweep import draw_sweep, list_sweep
 from hf_icl.runs.config import load_config
-from hf_icl.runs.extend import extend
+from hf_icl.runs.extending import extend
 from hf_icl.runs.presets import list_presets
 from hf_icl.runs.run import Run
 from hf_icl.sweeps import Sweep, SweepConfig, list_points, load_sweep, share_out, train_sweep

@@ -18,5 +18,10 @@ from hf_icl.banks.kinds import (
     outline_bank as outline_bank,
 )
 from hf_icl.banks.omniglot import OmniglotConfig as OmniglotConfig
+from hf_icl.banks.own import (
+    bank_from_dataset as bank_from_dataset,
+    bank_from_images as bank_from_images,
+    bank_from_numpy as bank_from_numpy,
+)
 from hf_icl.banks.symbolic import SymbolicConfig as SymbolicConfig
 from hf_icl.banks.vocabulary import VocabularyConfig as VocabularyConfig

@@ -15,6 +15,7 @@ import rich.progress
 import torch
 from torch import Tensor
 
+from hf_icl.banks.facts import describe_bank, tell_bank
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS, Config
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.philox import draw_words, stream_of, uniform_below
@@ -180,6 +181,8 @@ class Bank:
         vocabulary: For exemplars that are tokens of a model's vocabulary: the other tokens, and what they are
             called.
         exemplar_names: Name of each exemplar by class, where they have names.
+        pictures: The images behind vectors that are features of images, under the same ids, to be looked at;
+            they stay where they are, a mapped file as a rule, whatever device the bank goes to.
         facts: What else a report tells of it, JSON types only, such as the spread of its classes.
 
     >>> data, rows = torch.arange(12.0).reshape(6, 2), torch.arange(6).reshape(3, 2)
@@ -205,7 +208,14 @@ class Bank:
     variants: Tensor | None = dataclasses.field(default=None, repr=False)
     vocabulary: Vocabulary | None = None
     exemplar_names: Sequence[Sequence[str]] | None = dataclasses.field(default=None, repr=False)
+    pictures: Bank | None = dataclasses.field(default=None, repr=False)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.shape))
+        kind = f"{self.kind} of {shape}" if shape else self.kind
+        where = f"{self.nbytes / 1e6:,.1f} MB on {self.labels.device}"
+        return f"Bank({tell_bank(describe_bank(self))}; {kind}, {self.n_labels:,} labels, {where})"
 
     @property
     def n_classes(self) -> int:

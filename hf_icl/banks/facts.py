@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hf_icl.banks.bank import Bank
+from typing import Any, Protocol
 
 
-def describe_bank(bank: Bank) -> dict[str, Any]:
+class Describable(Protocol):
+    """What a `Bank` says of itself."""
+
+    @property
+    def name(self) -> str:
+        """What it was made from."""
+
+    @property
+    def kind(self) -> str:
+        """What its exemplars are."""
+
+    @property
+    def n_exemplars(self) -> int:
+        """Exemplars of each class."""
+
+    @property
+    def n_labels(self) -> int:
+        """Labels that a head needs."""
+
+    @property
+    def class_pools(self) -> Mapping[str, Any]:
+        """Class ids by pool."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else there is to tell."""
+
+
+def describe_bank(bank: Describable) -> dict[str, Any]:
     """Return a bank's name, kind and sizes, and its own facts, as JSON types.
 
     >>> from hf_icl.banks import GaussianConfig, load_bank

@@ -78,7 +78,7 @@ class FeaturesConfig(BankConfigBase):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Table:
+class Table:
     """Exemplars as rows (n_rows, …), the class of each row, and a name for each class in sorted order,
     if any."""
 
@@ -100,7 +100,11 @@ def load_features(config: FeaturesConfig, *, seed: int = 0, progress: bool = Fal
     read = {".npy": _read_npy, ".safetensors": _read_safetensors}.get(
         Path(config.source).suffix, _read_dataset
     )
-    table = read(config, progress)
+    return assemble(read(config, progress), config, seed=seed)
+
+
+def assemble(table: Table, config: FeaturesConfig, *, seed: int, name: str = "features") -> Bank:
+    """Make the bank of some rows; see `load_features`."""
     rows, names = _group_rows(table, config)
     chosen = split_classes(
         len(rows), config.n_classes, config.n_holdout_classes, seed=seed, what=f"{config.source}: classes"
@@ -108,10 +112,10 @@ def load_features(config: FeaturesConfig, *, seed: int = 0, progress: bool = Fal
     names = None if names is None else [names[c] for c in chosen.tolist()]
     data, rows = _put_channels_first(table.data, config.source), rows[chosen]
     _check_finite(data, rows, config.source)
-    return make_bank("features", data, rows, seed=seed, class_names=names, **config.layout)
+    return make_bank(name, data, rows, seed=seed, class_names=names, **config.layout)
 
 
-def _read_npy(config: FeaturesConfig, progress: bool) -> _Table:
+def _read_npy(config: FeaturesConfig, progress: bool) -> Table:
     array = _open_npy(config.source)
     if array.dtype not in (np.float32, np.uint8):
         if array.dtype.kind not in "fiub":
@@ -120,7 +124,7 @@ def _read_npy(config: FeaturesConfig, progress: bool) -> _Table:
             )
         array = array.astype(np.float32)
     classes = None if config.labels is None else _open_npy(config.labels)
-    return _make_table(torch.from_numpy(array), classes, config)
+    return make_table(torch.from_numpy(array), classes, config)
 
 
 def _open_npy(path: str) -> np.ndarray:
@@ -133,7 +137,7 @@ def _open_npy(path: str) -> np.ndarray:
     return array
 
 
-def _read_safetensors(config: FeaturesConfig, progress: bool) -> _Table:
+def _read_safetensors(config: FeaturesConfig, progress: bool) -> Table:
     try:
         with safetensors.safe_open(config.source, framework="pt") as file:
             names = sorted(file.keys())
@@ -150,24 +154,24 @@ def _read_safetensors(config: FeaturesConfig, progress: bool) -> _Table:
                 f"{config.source}: has no tensor {config.labels!r}, only {names}. Set labels to one."
             )
         classes = _open_npy(config.labels)
-    return _make_table(data if data.dtype == torch.uint8 else data.float(), classes, config)
+    return make_table(data if data.dtype == torch.uint8 else data.float(), classes, config)
 
 
-def _make_table(data: Tensor, classes: np.ndarray | None, config: FeaturesConfig) -> _Table:
+def make_table(data: Tensor, classes: np.ndarray | None, config: FeaturesConfig) -> Table:
     """Take rows with their classes, or an array (classes, exemplars, …) as rows in that order."""
     shape = tuple(data.shape)
     if classes is None:
         if len(shape) < 3:
             rule = f"shape {shape} is not (classes, exemplars, …)"
             raise BankError(f"{config.source}: {rule}. Reshape it, or set labels to the class of each row.")
-        return _Table(data.flatten(0, 1), np.repeat(np.arange(shape[0]), shape[1]))
+        return Table(data.flatten(0, 1), np.repeat(np.arange(shape[0]), shape[1]))
     if classes.shape != shape[:1]:
         rule = f"labels of shape {classes.shape} do not fit features of shape {shape}"
         raise BankError(f"{config.labels}: {rule}. Give one label for each row.")
-    return _Table(data, classes, [str(value) for value in np.unique(classes)])
+    return Table(data, classes, [str(value) for value in np.unique(classes)])
 
 
-def _read_dataset(config: FeaturesConfig, progress: bool) -> _Table:
+def _read_dataset(config: FeaturesConfig, progress: bool) -> Table:
     path = Path(config.source)
     where = (
         {"path": "parquet", "data_files": str(path)} if path.suffix == ".parquet" else {"path": config.source}
@@ -180,6 +184,11 @@ def _read_dataset(config: FeaturesConfig, progress: bool) -> _Table:
             "to a split."
         )
         raise BankError(f"{config.source}: cannot be loaded as a dataset ({error}). {hint}") from error
+    return take_dataset(dataset, config, progress)
+
+
+def take_dataset(dataset: datasets.Dataset, config: FeaturesConfig, progress: bool = False) -> Table:
+    """Take a column of exemplars, and one that names their classes."""
     columns = dataset.features
     labels = _choose_name(config.labels or "label", list(columns), config.source, "column")
     images = [name for name, feature in columns.items() if isinstance(feature, datasets.Image)]
@@ -194,7 +203,7 @@ def _read_dataset(config: FeaturesConfig, progress: bool) -> _Table:
             f"{config.source}: column {labels!r} does not name classes. Set labels to one that does."
         )
     values, names = np.unique(classes), getattr(columns[labels], "names", None)
-    return _Table(
+    return Table(
         read(dataset, column, config, progress),
         classes,
         [names[value] if names else str(value) for value in values],
@@ -241,7 +250,7 @@ def _read_vectors(dataset: datasets.Dataset, column: str, config: FeaturesConfig
     return torch.from_numpy(data if data.dtype == np.uint8 else data.astype(np.float32))
 
 
-def _group_rows(table: _Table, config: FeaturesConfig) -> tuple[Tensor, Sequence[str] | None]:
+def _group_rows(table: Table, config: FeaturesConfig) -> tuple[Tensor, Sequence[str] | None]:
     """Return the rows of each class, int64 (n_classes, n_exemplars), in the order of the file;
     and class names."""
     values, inverse, counts = np.unique(table.classes, return_inverse=True, return_counts=True)

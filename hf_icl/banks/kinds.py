@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import pydantic
 
@@ -12,6 +13,7 @@ from hf_icl.banks.gaussian import GaussianConfig
 from hf_icl.banks.omniglot import OmniglotConfig
 from hf_icl.banks.symbolic import SymbolicConfig
 from hf_icl.banks.vocabulary import VocabularyConfig
+from hf_icl.config import Config
 from hf_icl.memory import ask_for_memory
 
 BankConfig = Annotated[
@@ -25,23 +27,30 @@ KINDS: dict[str, type[BankConfigBase]] = {
 """Name to config class: everything that depends on the kind of a bank is read there."""
 
 
-def load_bank(config: BankConfigBase, *, seed: int = 0, progress: bool = False) -> Bank:
+class _Checked(Config):
+    """Turns what `TaskConfig(bank=…)` takes into a config."""
+
+    bank: BankConfig
+
+
+def load_bank(config: BankConfigBase | Mapping[str, Any], *, seed: int = 0, progress: bool = False) -> Bank:
     """Make the bank that a config describes.
 
     Args:
-        config: A bank config of any kind.
+        config: A bank config of any kind, or a mapping as in `TaskConfig(bank={"kind": "gaussian", …})`.
         seed: The run's seed, for a config that names none of its own.
         progress: Show progress bars on standard error where it takes long.
 
     Raises:
         BankError: If the exemplars cannot be had; the message names the file and says what to do.
-        ConfigError: If there is no memory for them.
+        ConfigError: If a mapping is not such a config, or there is no memory for the exemplars.
 
     >>> import torch
     >>> bank = load_bank(GaussianConfig(n_classes=16, n_holdout_classes=4, dim=8))
     >>> bank.lookup(*torch.tensor([[3], [19]])).shape
     torch.Size([1, 8])
     """
+    config = config if isinstance(config, BankConfigBase) else _Checked(bank=config).bank
     what = f"a bank of {config.n_all_classes:,} classes × {config.n_exemplars} exemplars"
     ask_for_memory(config.peak_bytes, "n_classes", config.n_classes, what)
     return config.load(seed=seed if config.seed is None else config.seed, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -153,17 +154,17 @@ def load_omniglot(config: OmniglotConfig, *, seed: int = 0, progress: bool = Fal
     names = [
         drawings.names[c] + variant for c in characters.tolist() for variant in VARIANT_NAMES[:n_variants]
     ]
-    if config.feature_map is not None:
-        ink = torch.from_numpy(drawings.ink[characters.numpy(), :n_exemplars])
-        features = fit_features(ink, n_train, n_variants, config.feature_map, progress=progress)
-        data, rows = features.flatten(0, 2), number_exemplars(len(names), n_exemplars)
-        variants, scale = None, config.feature_map.n_components**-0.5
-    else:
-        data = torch.from_numpy(drawings.ink).flatten(0, 1)
-        first = characters.repeat_interleave(n_variants) * drawings.ink.shape[1]
-        rows = first[:, None] + torch.arange(n_exemplars)
-        variants = torch.arange(N_VARIANTS).repeat(len(characters)) if config.augment else None
-        scale = float(np.sqrt(drawings.mean_square))
-    return make_bank(
-        "omniglot", data, rows, seed=seed, scale=scale, class_names=names, variants=variants, **config.layout
-    )
+    data = torch.from_numpy(drawings.ink).flatten(0, 1)
+    first = characters.repeat_interleave(n_variants) * drawings.ink.shape[1]
+    rows = first[:, None] + torch.arange(n_exemplars)
+    variants = torch.arange(N_VARIANTS).repeat(len(characters)) if config.augment else None
+    scale = float(np.sqrt(drawings.mean_square))
+    shared = {"seed": seed, "class_names": names, **config.layout}
+    pictures = make_bank("omniglot", data, rows, scale=scale, variants=variants, **shared)
+    if config.feature_map is None:
+        return pictures
+    ink = torch.from_numpy(drawings.ink[characters.numpy(), :n_exemplars])
+    features = fit_features(ink, n_train, n_variants, config.feature_map, progress=progress)
+    data, rows = features.flatten(0, 2), number_exemplars(len(names), n_exemplars)
+    bank = make_bank("omniglot", data, rows, scale=config.feature_map.n_components**-0.5, **shared)
+    return dataclasses.replace(bank, pictures=pictures)

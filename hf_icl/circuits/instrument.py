@@ -101,7 +101,7 @@ class HeadInstrument:
         Raises:
             ConfigError: If the model has no heads to look into, or no evaluator fits.
         """
-        chosen = self._choose(task)
+        chosen = self.choose(task)
         jobs = [
             (evaluator, slice(start, start + batch_size))
             for evaluator in chosen
@@ -118,7 +118,12 @@ class HeadInstrument:
             of[evaluator.name].append(scores)
         return [_join(name, parts) for name, parts in of.items()]
 
-    def _choose(self, task: Task) -> list[Evaluator]:
+    def choose(self, task: Task) -> list[Evaluator]:
+        """Return the evaluators on whose sequences heads are measured.
+
+        Raises:
+            ConfigError: If the task has no such evaluator, or none fits.
+        """
         known = task.evaluators
         for name in self.evaluators or ():
             if name not in known:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +28,20 @@ metrics_app = typer.Typer(no_args_is_help=True, help="Metrics for `evaluate`.")
 app.add_typer(data_app, name="data")
 app.add_typer(claims_app, name="claims")
 app.add_typer(metrics_app, name="metrics")
-console = Console()
+
+
+class PatientConsole(Console):
+    """A console whose reader may go away: what is at work goes on, and is not shown."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on, where rich would end the program."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # else Python complains when it ends
+        os.close(nowhere)
+
+
+console = PatientConsole()
 
 
 def complete_presets(incomplete: str) -> list[tuple[str, str]]:

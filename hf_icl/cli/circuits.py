@@ -39,7 +39,13 @@ def circuits(
 
     Example: `hf-icl circuits me/transience --steps 2000,18000`
     """
-    from hf_icl.runs.circuits import choose_ends, measure_changes, measure_heads, write_circuits
+    from hf_icl.runs.circuits import (
+        choose_ends,
+        draw_sequences,
+        measure_changes,
+        measure_heads,
+        write_circuits,
+    )
     from hf_icl.runs.folder import CIRCUITS
 
     quiet_transformers()
@@ -49,11 +55,13 @@ def circuits(
         with console.status("Looking at heads …") as status:
             rows = list(measure_heads(task, _told(chosen, status)))
             ends = choose_ends(opened.history, [one.step for one in chosen])
-            at_ends = [one for one in chosen if one.step in ends] if effects else []
-            changed = list(measure_changes(task, _told(at_ends, status), how=how))
+            at_ends = [one for one in chosen if one.step in ends]
+            drawn = list(draw_sequences(task, at_ends))
+            told = _told(at_ends if effects else [], status)
+            changed = list(measure_changes(task, told, how=how))
         away = Path("runs") / f"{run.name}-circuits"
         folder = output or (opened.folder / CIRCUITS if run.is_dir() else away)
-        write_circuits(run.name, folder, rows, changed)
+        write_circuits(run.name, folder, rows, changed, drawn)
         _show(rows)
     for row in changed:
         _show_effects(row)
@@ -64,7 +72,6 @@ def circuits(
 def _opened(run: Path) -> Iterator[tuple]:
     """Give a run and its checkpoints: those of a folder, or a repository's revisions, fetched one by one."""
     from hf_icl.cli.publishing import fetched
-    from hf_icl.models.build import load_model
     from hf_icl.runs.circuits import Checkpoint, list_checkpoints
     from hf_icl.runs.run import Run
 
@@ -73,18 +80,18 @@ def _opened(run: Path) -> Iterator[tuple]:
         if folder == run:
             yield opened, list_checkpoints(opened)
             return
-        from huggingface_hub import HfApi
+        from hf_icl.hub.remote import Remote
+        from hf_icl.hub.revisions import find_revisions, load_revision
 
-        from hf_icl.hub.revisions import fetch_revision, list_revisions
+        remote = Remote(run.as_posix())
 
-        api, repo = HfApi(), run.as_posix()
-
-        def load(tag: str):
-            return load_model(fetch_revision(repo, tag, api))
+        def load(tag: str, commit: str):
+            with quiet_hub():
+                return load_revision(remote, tag, commit)
 
         with quiet_hub():
-            tags = list_revisions(repo, api)
-            yield opened, [Checkpoint(step, lambda tag=tag: load(tag)) for step, tag in sorted(tags.items())]
+            found = find_revisions(remote)
+        yield opened, [Checkpoint(step, lambda at=at: load(*at)) for step, at in found.items()]
 
 
 def _choose(checkpoints: list, steps: str | None) -> list:

@@ -27,6 +27,9 @@ def reproduce(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many seeds of each arm.")
     ] = None,
+    judged_only: Annotated[
+        bool, typer.Option("--judged-only", help="Leave out arms that are shown, but in no criterion.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Where; default: runs/claims-SCALE.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes at a time; default: one per GPU or core.")
@@ -55,19 +58,20 @@ def reproduce(
     """
     from hf_icl.experiments.claim import list_claims, load_claim
     from hf_icl.experiments.plan import plan_claims
-    from hf_icl.experiments.reproduce import reproduce as do
+    from hf_icl.experiments.reproduction import reproduce as do
 
     quiet_transformers()
     files = [load_claim(name) for name in claims or list_claims()]
-    plan = plan_claims([file.claim for file in files], scale, seeds)
+    plan = plan_claims([file.claim for file in files], scale, seeds, judged_only=judged_only)
     folder = output or Path("runs") / f"claims-{scale}"
     say(f"{len(files)} claims, {plan.n_runs} runs ({plan.count_shared()} more are shared). Folder: {folder}")
     if dry_run:
-        show_costs(plan, files, seeds, tflops, workers or 1)
+        show_costs(plan, files, tflops, workers or 1)
         return
     try:
         judged = do(
-            files, folder, scale=scale, n_seeds=seeds, train=train, engine=engine.value, address=address,
+            files, folder, scale=scale, n_seeds=seeds, judged_only=judged_only, train=train,
+            engine=engine.value, address=address,
             workers=workers, console=console,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -77,34 +81,24 @@ def reproduce(
     say(f"Page: {folder / 'index.html'}")
 
 
-def show_costs(plan, files, n_seeds: int | None, tflops: float | None, n_workers: int) -> None:
+def show_costs(plan, files, tflops: float | None, n_workers: int) -> None:
     """Print what each claim's runs cost, and all together, each run counted once."""
-    from hf_icl.experiments.plan import (
-        SUSTAINED_TFLOPS,
-        estimate_cost,
-        find_lacking,
-        plan_claims,
-        tell_cost,
-    )
+    from hf_icl.experiments.plan import SUSTAINED_TFLOPS, estimate_cost, find_lacking, tell_cost
 
     tflops = tflops or SUSTAINED_TFLOPS.get(plan.scale, SUSTAINED_TFLOPS["laptop"])
     budgets: dict = {}
     with console.status("Counting …"):
         lacking = find_lacking([file.claim for file in files], plan.scale)
-        countable = [
-            file.claim for file in files if file.claim.id in plan.seeds and file.claim.id not in lacking
-        ]
+        countable = [file.claim for file in files if file.claim.id in plan.seeds.keys() - lacking.keys()]
         for file in files:
-            if file.claim not in countable:
-                why = file.claim.untestable or lacking.get(file.claim.id, f"it has no scale {plan.scale}")
-                say(f"  {file.claim.id}: no runs ({why})")
-                continue
-            alone = plan_claims([file.claim], plan.scale, n_seeds)
-            points = [point for some in alone.points.values() for point in some]
-            say(f"  {file.claim.id}: {tell_cost(estimate_cost(points, budgets), tflops, n_workers)}")
-        whole = plan_claims(countable, plan.scale, n_seeds)
-        points = [point for some in whole.points.values() for point in some]
-        total = tell_cost(estimate_cost(points, budgets), tflops, n_workers)
+            claim = file.claim
+            if claim in countable:
+                told = tell_cost(estimate_cost(plan.list_points([claim]), budgets), tflops, n_workers)
+            else:
+                why = claim.untestable or lacking.get(claim.id, f"it has no scale {plan.scale}")
+                told = f"no runs ({why})"
+            say(f"  {claim.id}: {told}")
+        total = tell_cost(estimate_cost(plan.list_points(countable), budgets), tflops, n_workers)
     say(f"Together: {total}")
 
 

@@ -95,7 +95,7 @@ def push_data(
     """
     from hf_icl.data.export import name_configuration
     from hf_icl.data.push import push_dataset
-    from hf_icl.hub.repos import describe_visibility, explain_failures
+    from hf_icl.hub.repos import describe_visibility
     from hf_icl.runs.config import load_config
     from hf_icl.runs.run import build_task
 
@@ -103,7 +103,7 @@ def push_data(
     task = build_task(load_config(source, overrides), progress=console.is_terminal)
     name = name_configuration(task, name)
     say(told)
-    with quiet_hub(), explain_failures(repo_id):
+    with quiet_hub():
         new = push_dataset(
             task,
             repo_id,
@@ -125,7 +125,7 @@ def push_metrics(
 
     Example: `hf-icl metrics push me/query_accuracy me/flip_share me/transience --public`
     """
-    from hf_icl.hub.repos import describe_visibility, explain_failures
+    from hf_icl.hub.repos import describe_visibility
     from hf_icl.metrics import find_metric
     from hf_icl.metrics.push import push_metric
 
@@ -134,6 +134,6 @@ def push_metrics(
     for told in [describe_visibility(repo_id, "space", public=public) for repo_id in repo_ids]:
         say(told)
     for repo_id in repo_ids:
-        with quiet_hub(), explain_failures(repo_id):
+        with quiet_hub():
             new = push_metric(repo_id, public=public)
         say(f"{'Pushed' if new else 'Nothing new'}. Load it with: evaluate.load({repo_id!r})")

@@ -75,6 +75,8 @@ def pull(
     revision: Annotated[
         str | None, typer.Option(help="A tag such as step-00012000; default: the newest.")
     ] = None,
+    max_gb: MaxGigabytes = 10.0,
+    wait: Wait = 3600.0,
 ) -> None:
     """Bring a published run back, so that report, evaluate and resume work on it.
 
@@ -85,7 +87,7 @@ def pull(
 
     target = folder or Path("runs") / repo.rpartition("/")[2]
     with quiet_hub(), console.status(f"Pulling {repo} …"):
-        run = pull_run(repo, target, revision=revision)
+        run = pull_run(repo, target, revision=revision, max_gigabytes=max_gb, max_seconds=wait)
         if run.history.rows:
             write_report([run.record()], target / "report")
     state = "finished" if run.is_finished else f"go on with: hf-icl resume {target}"

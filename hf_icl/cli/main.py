@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import logging
 import os
 import sys
@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from hf_icl.cli.app import app, console
-from hf_icl.errors import DivergedError, HfIclError, LostProcessError
+from hf_icl.errors import DivergedError, FileError, HfIclError, LostProcessError
+from hf_icl.files import find_way_out
 
 # Each adds its commands to the app; this is their order in --help.
 # isort: off
@@ -29,6 +30,9 @@ MISTAKE, DIVERGED = 2, 4  # exit codes; 3: something is not on the Hub yet
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the terminal knows few signs
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     console.quiet = not _speaks()
     try:
@@ -38,10 +42,9 @@ def main() -> None:
             sys.exit(2)  # the first process has the same error and says so
         _fail(str(error), DIVERGED if isinstance(error, DivergedError) else MISTAKE)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
             raise
-        what = error.filename or "a file"
-        _fail(f"{what}: the disk is full. Free some space, then continue with: hf-icl resume RUN")
+        _fail(str(FileError(error.filename or "A file", error, find_way_out(error), action="used")))
 
 
 def _speaks() -> bool:

@@ -34,7 +34,7 @@ DatasetRepo = Annotated[
         "--dataset", help="Results by the splits of this data set too, user/name; see hf-icl data push."
     ),
 ]
-Wait = Annotated[float, typer.Option(min=0.1, help="Longest wait for the Hub at the end, in seconds.")]
+Wait = Annotated[float, typer.Option(min=0.1, help="Longest wait for the Hub, in seconds.")]
 
 
 def make_target(

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -28,6 +28,8 @@ from hf_icl.cli.app import (
     sort_words,
 )
 from hf_icl.errors import ConfigError, DivergedError
+
+MAX_COLUMNS = 3  # of numbers, beside their names, in a terminal of 80
 
 
 @app.command()
@@ -267,23 +269,52 @@ def _publisher(made):
 
 
 def _write_and_show(records: list, folder: Path, card: Path | None = None) -> None:
-    """Write a report, then say in the terminal what it says."""
-    from hf_icl.report.words import describe_group, describe_run, list_table
+    """Write a report, then say in the terminal what it says: numbers first, so that the verdict stays in
+    view."""
+    from hf_icl.report.words import describe_group, describe_run
     from hf_icl.report.write import write_report
-    from hf_icl.task.evaluators import title_metric
 
     with console.status("Computing intervals and drawing figures …"):
         report = write_report(records, folder, card=card)
-    runs = report.document["runs"]
-    for group in report.document["groups"]:
+    groups, runs = report.document["groups"], report.document["runs"]
+    console.print(_tabulate_measures(runs) if len(runs) <= MAX_COLUMNS else _tabulate_runs(report.document))
+    for group in groups:
         say(describe_group(group))
-    table = Table("", *(escape(run["name"]) for run in runs), box=None)
-    for row in list_table(runs):
-        table.add_row(f"{title_metric(row.metric)}, {row.title}", *map(escape, row.cells))
-    for run in runs:
+    for run in runs if len(runs) <= MAX_COLUMNS else ():
         verdict = run["verdict"] or "no verdict yet"
         console.print(
             f"[bold]{escape(run['name'])}: {verdict}.[/] {escape(describe_run(run))}", highlight=False
         )
-    console.print(table)
     say(f"Report: {report.page}")
+
+
+def _make_table(*heads: str) -> Table:
+    """Return a table that breaks what is too long, and cuts nothing."""
+    table = Table(box=None)
+    for head in heads:
+        table.add_column(escape(head), overflow="fold")
+    return table
+
+
+def _tabulate_measures(runs: list[dict[str, Any]]) -> Table:
+    """Return every measure in a line, and a column for each run."""
+    from hf_icl.report.words import list_table
+    from hf_icl.task.evaluators import title_metric
+
+    table = _make_table("", *(run["name"] for run in runs))
+    for row in list_table(runs):
+        table.add_row(f"{title_metric(row.metric)}, {row.title}", *map(escape, row.cells))
+    return table
+
+
+def _tabulate_runs(document: dict[str, Any]) -> Table:
+    """Return a line for each group of replicas, or run without, and columns that a terminal has room for."""
+    from hf_icl.report.words import format_measure, headline_entries, say_verdicts, title_measure
+    from hf_icl.task.evaluators import ICL
+
+    names = ("peak", "final", "half_decay_step")
+    table = _make_table("", "verdict", *(f"ICL, {title_measure(name)}" for name in names))
+    for entry in headline_entries(document):
+        cells = [format_measure(entry, ICL, name, interval=False) for name in names]
+        table.add_row(*map(escape, (entry["name"], say_verdicts(entry), *cells)))
+    return table

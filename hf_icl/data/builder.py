@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -17,8 +21,10 @@ from hf_icl.banks.kinds import KINDS
 from hf_icl.data.config import DatasetConfig, fingerprint_files, parse_arguments
 from hf_icl.data.packaged import NAME, fingerprint_sources
 from hf_icl.data.tables import MAX_TABLE_ROWS, Range, SequenceTables, make_features, make_ranges
-from hf_icl.errors import ConfigError
+from hf_icl.errors import ConfigError, FileError
 from hf_icl.task.task import Task
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_KIND = "gaussian"
 DESCRIPTION = "Few-shot sequences that show in-context learning appear and fade, one row per sequence."
@@ -82,7 +88,7 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
         # Set as a whole: `datasets` sets single fields unchecked, and skips those that are None.
         settings = {"config": config.to_dict(), "files": fingerprint_files(config.task.bank)}
         super().__init__(
-            cache_dir=cache_dir,
+            cache_dir=choose_cache(cache_dir),
             dataset_name=dataset_name or NAME,
             config_name=kind,
             hash=fingerprint_sources(),
@@ -110,6 +116,32 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
         if os.getpid() != HOME_PROCESS:
             torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and every process has its core
         yield from enumerate(open_tables(self.config.settings).generate(split, ranges))
+
+
+def choose_cache(cache_dir: str | None) -> str | None:
+    """Return where prepared rows are kept: where asked, or where `datasets` keeps them if it can be written.
+
+    Else a folder that is removed when the process ends: streaming needs none, and `datasets` makes one.
+
+    Raises:
+        FileError: If the folder that was asked for cannot be written.
+    """
+    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return cache_dir
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if cache_dir is not None:
+            raise FileError(folder, error, "Name another cache_dir.") from error
+        logger.warning("%s cannot be written: what is prepared is kept for this process only", folder)
+        return _make_cache().name
+
+
+@functools.lru_cache(maxsize=1)
+def _make_cache() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="hf_icl_", ignore_cleanup_errors=True)
 
 
 @functools.lru_cache(maxsize=2)

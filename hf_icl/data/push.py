@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 
 from hf_icl.data.card import NO_REPO, merge_cards
 from hf_icl.data.export import CARD, export_parquet, name_configuration
+from hf_icl.hub.remote import Remote
 from hf_icl.hub.repos import commit_files, prepare_repo
 from hf_icl.task.task import Task
 
@@ -46,11 +47,11 @@ def push_dataset(
     Raises:
         ConfigError: If a setting is out of range, the repository is there with another visibility than asked
             for, or its card cannot be read.
-        huggingface_hub.errors.HTTPError: Whatever the client raises; see `explain_failures`.
+        HubError: If the Hub cannot be asked, refuses, or does not show afterwards what was sent.
     """
-    api = api or HfApi()
+    remote = Remote(repo_id, "dataset", api=api)
     name = name_configuration(task, name)
-    prepare_repo(repo_id, repo_type="dataset", public=public, api=api)
+    prepare_repo(remote, public=public)
     with tempfile.TemporaryDirectory(prefix="hf_icl_") as scratch:
         folder = export_parquet(
             task,
@@ -61,17 +62,15 @@ def push_dataset(
             progress=progress,
         )
         card = (folder / CARD).read_text(encoding="utf-8").replace(NO_REPO, repo_id)
-        parent = api.repo_info(repo_id, repo_type="dataset").sha
-        if api.file_exists(repo_id, CARD, repo_type="dataset", revision=parent):
-            there = api.hf_hub_download(repo_id, CARD, repo_type="dataset", revision=parent)
-            card = merge_cards(Path(there).read_text(encoding="utf-8"), card)
+        parent = remote.read_head()
+        there = remote.list_files(parent)
+        if CARD in there:
+            card = merge_cards(remote.read(CARD, there[CARD], parent).decode("utf-8", "replace"), card)
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.glob(f"{name}/*"))}
         return commit_files(
-            repo_id,
+            remote,
             {CARD: card.encode()} | files,
-            repo_type="dataset",
             message=f"Configuration {name}: {n_sequences:,} training sequences",
             whole=f"{name}/",
             parent=parent,
-            api=api,
         )

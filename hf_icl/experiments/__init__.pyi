@@ -13,5 +13,5 @@ from hf_icl.experiments.judging import (
 )
 from hf_icl.experiments.plan import Plan as Plan, plan_claims as plan_claims
 from hf_icl.experiments.push import push_claims as push_claims
-from hf_icl.experiments.reproduce import reproduce as reproduce
+from hf_icl.experiments.reproduction import reproduce as reproduce
 from hf_icl.experiments.write import write_findings as write_findings

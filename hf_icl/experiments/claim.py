@@ -176,6 +176,12 @@ class Claim(Config):
                 arms[f"{word} {write_value(value)}"] = dose.set | {dose.key: value}
         return arms
 
+    @property
+    def judged_arms(self) -> tuple[str, ...]:
+        """The arms that criteria name, in order; the others are only shown."""
+        named = {term.arm for criterion in self.criteria for term in criterion.terms}
+        return tuple(arm for arm in self.all_arms if arm in named)
+
     def settings(self, arm: str, scale: str) -> Settings:
         """Return what an arm sets on the base of a scale."""
         chosen = self.scales[scale]

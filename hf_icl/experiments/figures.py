@@ -16,10 +16,9 @@ from hf_icl.history.record import RunRecord
 from hf_icl.report.analysis import average_curve, thin
 from hf_icl.report.figures import GROUP_COLOURS, STYLE
 from hf_icl.report.words import format_step
-from hf_icl.task.evaluators import title_metric
+from hf_icl.task.evaluators import TRAIN_LOSS, title_metric
 
 N_POINTS = 300
-MAX_NAME = 28
 BOUND_COLOUR = "#D55E00"
 
 
@@ -27,8 +26,9 @@ def draw_claim(claim: Claim, findings: Sequence[Finding], runs: Mapping[tuple[st
     """Return the figure of a claim: a panel for each of its curves, and one for each criterion.
 
     Curves are means over seeds with 95 % bands. In a criterion's panel dots are seeds, the bar is the
-    interval of their mean, and the dashed line what it must be beyond.
+    interval of their mean, and the dashed line what it must be beyond. Those without numbers have none.
     """
+    findings = [finding for finding in findings if finding.numbers]
     arms = [arm for arm in claim.all_arms if any(of == arm for of, _ in runs)]
     colours = dict(zip(arms, pick_colours(len(arms), ordered=bool(claim.doses)), strict=True))
     n_rows = 2 if findings else 1
@@ -39,17 +39,18 @@ def draw_claim(claim: Claim, findings: Sequence[Finding], runs: Mapping[tuple[st
             for arm in arms:
                 records = [run.record for (of, _), run in runs.items() if of == arm]
                 _draw_arm(axes, records, metric, colours[arm])
-            axes.set_title(title_metric(metric), fontsize=8, loc="left")
+            axes.set_title(_fold(title_metric(metric), most=60 // len(claim.figure)), fontsize=8, loc="left")
             axes.set_xlabel("Training step")
-            if "loss" in metric:
+            if metric == TRAIN_LOSS:
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(lambda loss, _position: f"{loss:g}")
             else:
                 axes.set_ylim(0, 1.02)
         handles = [matplotlib.lines.Line2D([], [], color=colours[arm], label=f" {arm}") for arm in arms]
         top.legend(handles=handles, loc="outside right upper", fontsize=6)
         for part in bottom:
             for axes, finding in zip(np.atleast_1d(part.subplots(1, len(findings))), findings, strict=True):
-                _draw_finding(axes, finding)
+                _draw_finding(axes, finding, most=100 // len(findings))
     return figure
 
 
@@ -73,9 +74,9 @@ def _draw_arm(axes: Axes, records: Sequence[RunRecord], metric: str, colour) -> 
             axes.plot(*thin(steps, values, N_POINTS), color=colour, lw=1.1)
 
 
-def _draw_finding(axes: Axes, finding: Finding) -> None:
+def _draw_finding(axes: Axes, finding: Finding, most: int) -> None:
     values = list(finding.numbers.values())
-    spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
+    spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(len(values))
     axes.plot(spread, values, "o", ms=3, color=GROUP_COLOURS[0], alpha=0.6, mew=0)
     interval = finding.interval
     if interval.low is not None:
@@ -90,14 +91,15 @@ def _draw_finding(axes: Axes, finding: Finding) -> None:
         axes.set_yscale("log")
     elif criterion.trend is None and criterion.minus is None and is_step(criterion.take.measure):
         axes.yaxis.set_major_formatter(lambda step, _position: format_step(step))
-    axes.set_title(_fold(criterion.that), fontsize=6.5, loc="left")
+    axes.set_title(_fold(criterion.that, most), fontsize=6.5, loc="left")
     axes.set_xlabel(finding.verdict, fontsize=7)
 
 
-def _fold(text: str) -> str:
+def _fold(text: str, most: int) -> str:
+    """Return a text in lines of at most so many characters, where words are no longer."""
     lines = [""]
     for word in text.split():
-        if len(lines[-1]) + len(word) > MAX_NAME and lines[-1]:
+        if len(lines[-1]) + len(word) > most and lines[-1]:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)

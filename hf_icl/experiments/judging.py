@@ -72,6 +72,8 @@ def judge_claim(claim: Claim, seeds: Sequence[int], runs: Runs) -> tuple[Verdict
     findings = [
         judge_criterion(one, seeds, runs, level=level, min_seeds=claim.min_seeds) for one in claim.criteria
     ]
+    if not any(finding.numbers for finding in findings):
+        return "undecided", "not run yet", findings
     verdicts = [finding.verdict for finding in findings]
     if all(verdict == "holds" for verdict in verdicts):
         return "holds", "every criterion holds", findings

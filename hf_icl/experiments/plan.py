@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,18 +43,27 @@ class Plan:
         """Runs to be made."""
         return sum(map(len, self.points.values()))
 
+    def list_points(self, claims: Sequence[Claim]) -> list[Point]:
+        """Return the runs that some of the claims need, each once."""
+        owners = {claim.id for claim in claims}
+        keys = {key for (owner, _, _), key in self.places.items() if owner in owners}
+        return [point for some in self.points.values() for point in some if digest(point.config) in keys]
+
     def count_shared(self) -> int:
         """Return how many runs are spared because claims share them."""
         return len(self.places) - self.n_runs
 
 
-def plan_claims(claims: Sequence[Claim], scale: str, n_seeds: int | None = None) -> Plan:
+def plan_claims(
+    claims: Sequence[Claim], scale: str, n_seeds: int | None = None, *, judged_only: bool = False
+) -> Plan:
     """Return the runs that claims need.
 
     Args:
         claims: Those without runs of their own (`untestable`) add none.
         scale: Of each; claims that do not have it are left out.
         n_seeds: Only the first so many seeds; None: all.
+        judged_only: Leave out arms that no criterion names, which figures show beside the others.
 
     Raises:
         ConfigError: If an arm's config is wrong, or no claim has the scale.
@@ -69,7 +78,8 @@ def plan_claims(claims: Sequence[Claim], scale: str, n_seeds: int | None = None)
     places = {}
     for claim in having:
         base = claim.scales[scale].base
-        for run in _list_runs(claim, scale, seeds[claim.id]):
+        arms = claim.judged_arms if judged_only else claim.all_arms
+        for run in _list_runs(claim, scale, seeds[claim.id], arms):
             key = digest(run.config)
             places[claim.id, run.arm, run.config.seed] = key
             found.setdefault(base, {}).setdefault(key, run)
@@ -84,9 +94,10 @@ class _Run(NamedTuple):
     config: RunConfig
 
 
-def _list_runs(claim: Claim, scale: str, seeds: Sequence[int]) -> Iterator[_Run]:
+def _list_runs(claim: Claim, scale: str, seeds: Sequence[int], arms: Iterable[str]) -> Iterator[_Run]:
     chosen = claim.scales[scale]
-    for arm, own in claim.all_arms.items():
+    for arm in arms:
+        own = claim.all_arms[arm]
         for seed in seeds:
             settings = claim.settings(arm, scale) | {"seed": seed}
             try:
@@ -190,7 +201,7 @@ def find_lacking(claims: Sequence[Claim], scale: str) -> dict[str, str]:
     for claim in claims:
         if claim.untestable is not None or scale not in claim.scales:
             continue
-        for run in _list_runs(claim, scale, claim.scales[scale].seeds[:1]):
+        for run in _list_runs(claim, scale, claim.scales[scale].seeds[:1], claim.all_arms):
             bank = run.config.task.bank
             if "source" not in type(bank).model_fields:
                 continue

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, SpaceCard
 
 from hf_icl.errors import RunError
 from hf_icl.experiments.evidence import EVIDENCE_FILE
+from hf_icl.experiments.words import tabulate
 from hf_icl.experiments.write import CLAIMS_FILE, FIGURES, PAGE
 from hf_icl.hub.repos import commit_files, prepare_repo
 from hf_icl.reading import read_json
@@ -62,15 +63,11 @@ def list_files(folder: Path) -> dict[str, Path | bytes]:
 
 
 def write_card(document: Mapping[str, Any]) -> str:
-    """Return the Space's card, a line for each claim.
-
-    >>> one = {"title": "ICL fades", "verdict": "holds", "n_runs": 24}
-    >>> print(write_card({"scale": "laptop", "claims": [one]}).split("---")[-1].strip())
-    Claims about in-context learning at scale laptop, judged by hf_icl:
-    <BLANKLINE>
-    - ICL fades: **holds** (24 runs)
-    """
+    """Return the Space's card, a table of what `claims.json` says."""
     head = {"title": "Claims, and what came of them", "sdk": SDK, "tags": ["hf-icl", "transience"]}
-    lines = [f"- {one['title']}: **{one['verdict']}** ({one['n_runs']} runs)" for one in document["claims"]]
     told = f"Claims about in-context learning at scale {document['scale']}, judged by hf_icl:"
-    return str(SpaceCard("\n".join(["---", json.dumps(head, indent=1), "---", "", told, "", *lines, ""])))
+    return str(
+        SpaceCard(
+            "\n".join(["---", json.dumps(head, indent=1), "---", "", told, "", *tabulate(document), ""])
+        )
+    )

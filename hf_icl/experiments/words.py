@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from hf_icl.experiments.claim import Claim, ClaimFile, Criterion, Term
 from hf_icl.experiments.judging import Finding
@@ -72,6 +73,35 @@ def tell_arms(claim: Claim, runs: Mapping[tuple[str, int], Measured]) -> dict[st
         emerged = sum(curve is not None and curve.verdict not in (None, VERDICTS[0]) for curve in curves)
         told[arm] = f"{emerged} of {len(own)}"
     return told
+
+
+def tabulate(document: Mapping[str, Any]) -> Iterator[str]:
+    """Return what `claims.json` says as a table in Markdown, line by line: a row for each criterion.
+
+    >>> one = {"that": "it falls", "words": "x: below 1", "verdict": "holds"}
+    >>> one |= {"told": "0.2", "told_seeds": "8 seeds"}
+    >>> claim = {"id": "fall", "title": "A | B", "verdict": "holds", "why": "", "criteria": [one]}
+    >>> for line in tabulate({"claims": [claim]}):
+    ...     print(line)
+    | claim | criterion | verdict | mean over seeds | seeds |
+    |---|---|---|---|---|
+    | **A \\| B** (`fall`) | | **holds** | | |
+    | | it falls: x: below 1 | holds | 0.2 | 8 seeds |
+    """
+    yield "| claim | criterion | verdict | mean over seeds | seeds |"
+    yield "|---|---|---|---|---|"
+    for claim in document["claims"]:
+        why = claim["why"] if claim["verdict"] in ("undecided", "refused") else ""
+        yield _join_cells(f"**{claim['title']}** (`{claim['id']}`)", why, f"**{claim['verdict']}**", "", "")
+        for one in claim["criteria"]:
+            yield _join_cells(
+                "", f"{one['that']}: {one['words']}", one["verdict"], one["told"], one["told_seeds"]
+            )
+
+
+def _join_cells(*cells: str) -> str:
+    written = " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells)
+    return " ".join(f"| {written} |".split())
 
 
 def tell_claim(file: ClaimFile) -> Iterator[str]:

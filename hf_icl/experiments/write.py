@@ -74,7 +74,7 @@ def write_findings(judged: Sequence[Judged], evidence: Evidence, plan: Plan) -> 
     figures = {
         one.claim.id: render_figure(draw_claim(one.claim, one.findings, one.runs), "png", dpi=130)
         for one in judged
-        if one.runs
+        if any(finding.numbers for finding in one.findings)
     }
     document = make_json_safe(describe(judged, evidence, plan))
     with fill_whole(
@@ -173,6 +173,7 @@ def render_page(document: Mapping[str, Any], figures: Mapping[str, bytes]) -> st
         css=Markup(css),
         pictures={name: base64.b64encode(png).decode() for name, png in figures.items()},
         kinds={"holds": "persistent", "does not hold": "transient", "undecided": "none", "refused": "none"},
+        n_without=sum(not any(one["numbers"] for one in claim["criteria"]) for claim in document["claims"]),
         write_value=write_value,
         duration=format_duration(document["wall_seconds"]),
     )

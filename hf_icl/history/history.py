@@ -18,8 +18,9 @@ import numpy as np
 
 from hf_icl.errors import FileError, RunError
 from hf_icl.files import write_whole
-from hf_icl.history.columns import Columns, read_columns
+from hf_icl.history.columns import NO_VALUE, Columns, read_columns
 from hf_icl.history.lines import PREFIX_BYTES, Row, check_lines, decode_row, encode_row
+from hf_icl.wording import render_table
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,9 @@ class Rows(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         for start in range(0, len(self), ROWS_AT_ONCE):
             yield from self[start : start + ROWS_AT_ONCE]
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self):,})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -191,6 +195,24 @@ class History:
         if self.path is not None and self.path.exists():
             self.rows.read()
 
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else repr(str(self.path))
+        steps = f", steps {self.rows.columns.steps[0]:,} to {self.last_step:,}" if self.rows else ""
+        return f"History({where}: {len(self.rows):,} rows{steps})"
+
+    def _repr_html_(self) -> str:
+        return self.render_html([name for name in self.rows.columns.metrics if name.endswith("/accuracy")])
+
+    def render_html(self, metrics: Sequence[str], n_rows: int = 10) -> str:
+        """Return the last rows as an HTML table, a column per metric."""
+        columns = self.rows.columns
+        shown = [name for name in metrics if name in columns.metrics]
+        numbers = range(max(0, len(columns) - n_rows), len(columns))
+        values = [
+            [f"{columns.steps[i]:,}", *(_write(columns.metrics[name][i]) for name in shown)] for i in numbers
+        ]
+        return render_table(["step", *shown], values, repr(self))
+
     @property
     def last_step(self) -> int:
         """Step of the last row, −1 if there is none."""
@@ -245,6 +267,10 @@ class History:
                     f"{self.path}: a row could not be written ({error.strerror}). The rows before it are "
                     "whole. Free some space, then continue with: hf-icl resume"
                 ) from error
+
+
+def _write(value: float) -> str:
+    return "" if value == NO_VALUE else f"{value:.3f}"
 
 
 def _read_blocks(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, list[int]]]:

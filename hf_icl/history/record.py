@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -25,8 +26,8 @@ class RunRecord:
         chance: Chance level by metric name.
         n_sequences: Evaluation sequences by evaluator name.
         bank: What is known of the exemplars, see `hf_icl.banks.facts`; empty where it was not kept.
-        circuits: What was measured of checkpoints by `hf-icl circuits`: rows of `heads` and `effects`, JSON
-            types only; empty where nothing was.
+        circuits: What was measured of checkpoints by `hf-icl circuits`: rows of `heads`, `effects` and
+            `attention`, JSON types only; empty where nothing was.
     """
 
     name: str
@@ -72,13 +73,39 @@ def group_replicas(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def label_group(group: Sequence[RunRecord]) -> str:
-    """Return what a group of replicas is called.
+    """Return what a group of replicas is called: where names differ in a seed at the end, by what they share.
 
-    >>> label_group([RunRecord(f"seed-{seed}", {}, {}, [], {}, {}) for seed in range(3)])
-    'seed-0 … seed-2 (3 replicas)'
+    >>> def label(*names):
+    ...     return label_group([RunRecord(name, {}, {}, [], {}, {}) for name in names])
+    >>> label("l2=0,seed=0", "l2=0,seed=1", "l2=0,seed=2"), label("default-seed0", "default-seed4")
+    ('l2=0, seeds 0–2', 'default, seeds 0, 4')
+    >>> label("mine", "yours", "theirs"), label("alone")
+    ('mine … theirs (3 replicas)', 'alone')
     """
-    first, last = group[0].name, group[-1].name
-    return first if len(group) == 1 else f"{first} … {last} ({len(group)} replicas)"
+    names = [run.name for run in group]
+    if len(names) == 1:
+        return names[0]
+    found = [re.fullmatch(r"(.*?)[-_,. ]?seed[-_= ]?(\d{1,9})", name) for name in names]
+    stems = {one[1] for one in found if one}
+    if None in found or len(stems) > 1:
+        return f"{names[0]} … {names[-1]} ({len(names)} replicas)"
+    text = f"seeds {_write_seeds(sorted(int(one[2]) for one in found if one))}"
+    return ", ".join(filter(None, (*stems, text)))
+
+
+def _write_seeds(seeds: Sequence[int]) -> str:
+    """Return sorted numbers, those that follow one another as a stretch.
+
+    >>> _write_seeds([0, 1, 2, 5, 7, 8])
+    '0–2, 5, 7, 8'
+    """
+    stretches: list[list[int]] = []
+    for seed in seeds:
+        if stretches and seed == stretches[-1][-1] + 1:
+            stretches[-1].append(seed)
+        else:
+            stretches.append([seed])
+    return ", ".join(f"{s[0]}–{s[-1]}" if len(s) > 2 else ", ".join(map(str, s)) for s in stretches)
 
 
 def _without_seeds(value: Any) -> Any:

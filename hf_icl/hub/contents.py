@@ -61,7 +61,7 @@ def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
     try:
         draft.mkdir(parents=True, exist_ok=True)
         _write_state(checkpoint, draft)
-        files = {path.name: path for path in list_model_files(checkpoint)} | _describe_run(run, step)
+        files = describe_step(run, step, checkpoint)
         files |= {f"{STATE_FOLDER}/{path.name}": path for path in sorted(draft.iterdir())}
         outbox.put(step, files, message=f"Step {step:,}")
     except (OSError, SafetensorError) as error:
@@ -94,6 +94,20 @@ def put_closing(outbox: Outbox, run: Run, *, repo_id: str, dataset: str | None =
         files |= {path.name: path for path in list_model_files(run.folder)}
     message = "Report of the finished run" if run.is_finished else "Report so far"
     outbox.close(files, message=message, remove=(STATE_FOLDER,) if run.is_finished else ())
+
+
+def describe_step(run: Path, step: int, checkpoint: Path | None) -> dict[str, Path | bytes]:
+    """Return what makes a revision that of a step of this run: settings, the history up to it, and the model.
+
+    The trainer's state is no part of it: it tells where a run was resumed.
+
+    Args:
+        run: The run folder.
+        step: Which.
+        checkpoint: Of that step, if it is still on disk.
+    """
+    model = list_model_files(checkpoint) if checkpoint is not None else []
+    return {path.name: path for path in model} | _describe_run(run, step)
 
 
 def list_checkpoints(run: Path) -> dict[int, Path]:

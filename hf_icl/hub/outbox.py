@@ -14,6 +14,7 @@ from filelock import BaseFileLock, FileLock
 
 from hf_icl.errors import RunError
 from hf_icl.hub.target import name_tag
+from hf_icl.reading import read_json
 
 OUTBOX_FOLDER = ".outbox"
 ITEM_FILE = "item.json"
@@ -143,12 +144,15 @@ def _link(source: Path, copy: Path) -> None:
 
 def _read_item(folder: Path) -> Item:
     try:
-        about = json.loads((folder / ITEM_FILE).read_text())
+        about = read_json(folder / ITEM_FILE)
         base = folder / "files"
         files = {
             path.relative_to(base).as_posix(): path for path in sorted(base.rglob("*")) if path.is_file()
         }
-        return Item(folder, about["message"], files, about["tag"], tuple(about["remove"]))
+        message, tag, remove = about["message"], about["tag"], tuple(about["remove"])
+        if not isinstance(message, str) or not all(isinstance(each, str) for each in (tag or "", *remove)):
+            raise ValueError(f"{ITEM_FILE} does not hold what it should")
+        return Item(folder, message, files, tag, remove)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder}: not a waiting push ({error}). Delete it; hf-icl push makes it anew."

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from filelock import Timeout
-from huggingface_hub import CommitOperationAdd, HfApi, SpaceCard
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub import HfApi, SpaceCard
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_icl.errors import ConfigError, RunError
-from hf_icl.hub.contents import REPORT_FOLDER, list_checkpoints, put_closing, put_step
+from hf_icl.hub.contents import REPORT_FOLDER, describe_step, list_checkpoints, put_closing, put_step
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.pusher import BackgroundPusher, Pusher, insist
-from hf_icl.hub.repos import describe_visibility, prepare_repo
+from hf_icl.hub.remote import Remote, find_amiss
+from hf_icl.hub.repos import commit_files, describe_visibility, prepare_repo
 from hf_icl.hub.target import Target, name_tag, read_tag
+from hf_icl.reading import parse_json
 from hf_icl.report.analysis import analyse
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import RUN_FILE
@@ -156,6 +157,9 @@ class Publisher:
         self._lock = self.outbox.lock()
 
     def __enter__(self) -> Self:
+        """Begin with what an earlier process has left. The Hub is asked in the background alone: training
+        goes on whatever it answers, or does not.
+        """
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -163,7 +167,8 @@ class Publisher:
                 f"{self.run.folder}: another process is publishing it. Wait for its end."
             ) from error
         self.outbox.tidy()
-        self._put_missing()
+        if not self.run.is_finished:  # training, which goes on, may drop them
+            self._put_missing()
         self.background.start()
         return self
 
@@ -177,45 +182,73 @@ class Publisher:
 
         Repeating it changes nothing on the Hub. Nothing is raised where the Hub cannot be reached or refuses.
         """
-        self._put_missing()
         target = self.plan.target
         put_closing(self.outbox, self.run, repo_id=target.repo_id, dataset=target.dataset)
+        self.pusher.refill = self._refill
         self.background.wake()
         seconds = self.plan.target.wait_seconds
         ended = self.background.drain(seconds)
         late = "" if ended else f"{seconds:g} seconds were not enough. "
         n_waiting = len(self.outbox.names())
         trouble = f"{late}{self.pusher.trouble or ''}".strip() if n_waiting else None
-        return Progress(sorted(self.pusher.list_published()), n_waiting, trouble)
+        return Progress(sorted([*self.pusher.published]), n_waiting, trouble)
+
+    def _refill(self) -> None:
+        """See which steps are on the Hub, and put those that are not, and are on disk, into the outbox."""
+        self.pusher.prepare_once()
+        self.pusher.published = self._look()
+        self._put_missing()
+
+    def _look(self) -> dict[int, str]:
+        """Return the steps whose revisions hold what they should, and the commit of each.
+
+        Raises:
+            HubError: If the Hub cannot be asked, or a tag of the plan is on a commit of something else.
+        """
+        remote, found = self.pusher.remote, {}
+        if remote.find() is None:
+            return {}
+        checkpoints = list_checkpoints(self.run.folder)
+        for step, (tag, commit) in list_revisions(remote).items():
+            if self.pusher.published.get(step) == commit:
+                found[step] = commit
+                continue
+            ours = describe_step(self.run.folder, step, checkpoints.get(step))
+            if find_amiss(remote.list_files(commit), ours) is None:
+                found[step] = commit
+            elif step in self.plan.steps:
+                raise remote.conflict(tag, commit)
+        return found
 
     def _put_missing(self) -> None:
-        """Put chosen checkpoints that are on disk, and neither wait nor are on the Hub, into the outbox."""
-        # before the Hub is asked: what leaves the outbox meanwhile is there by then
-        waiting = self.outbox.steps
-        checkpoints = list_checkpoints(self.run.folder)
-        missing = [step for step in self.plan.steps if step in checkpoints and step not in waiting]
-        published = self.pusher.list_published() if missing else ()
-        for step in missing:
-            if step not in published:
-                put_step(self.outbox, self.run.folder, checkpoints[step])
+        """Put chosen checkpoints that are on disk, and neither wait nor are known to be on the Hub, into the
+        outbox. One that cannot be is told: the others, and training, go on."""
+        done = {*self.outbox.steps, *self.pusher.published}
+        for step, checkpoint in list_checkpoints(self.run.folder).items():
+            if step in self.plan.steps and step not in done:
+                try:
+                    put_step(self.outbox, self.run.folder, checkpoint)
+                except RunError as error:
+                    logger.warning("%s", error)
 
 
 def make_pusher(run: Run, target: Target, *, api: HfApi | None = None) -> Pusher:
     """Return the pusher of a run's outbox."""
-    api = api or HfApi()
-    return Pusher(Outbox(run.folder), target.repo_id, lambda: _prepare(run, target, api), api=api)
+    remote = Remote(target.repo_id, api=api)
+    return Pusher(Outbox(run.folder), remote, lambda: _prepare(run, target, remote))
 
 
-def _prepare(run: Run, target: Target, api: HfApi) -> None:
+def _prepare(run: Run, target: Target, remote: Remote) -> None:
     """Make the repository unless it is there, and make sure that it is not another run's."""
-    prepare_repo(target.repo_id, repo_type="model", public=target.public, api=api)
-    try:
-        path = api.hf_hub_download(target.repo_id, RUN_FILE)
-    except RemoteEntryNotFoundError:  # not its parent: that is raised without a network as well
+    head = prepare_repo(remote, public=target.public)
+    file = remote.list_files(head.commit).get(RUN_FILE)
+    if file is None:
         return
-    with open(path) as file:
-        theirs = json.load(file)
-    if theirs.get("config") != run.about["config"]:
+    try:
+        theirs = parse_json(remote.read(RUN_FILE, file, head.commit))
+    except ValueError as error:
+        theirs = {"config": f"none that can be read: {error}"}
+    if not isinstance(theirs, dict) or theirs.get("config") != run.about["config"]:
         rule = f"{target.repo_id} holds another run, made with other settings"
         raise ConfigError("repository", target.repo_id, rule, "Push to a repository of its own.")
 
@@ -227,24 +260,21 @@ def push_space(run: Run, space: str, *, public: bool, api: HfApi | None = None) 
         RunError: If the run has no report.
         HubError: If the Hub cannot be reached, or refuses.
     """
-    api = api or HfApi()
+    remote = Remote(space, "space", api=api)
     page = run.folder / REPORT_FOLDER / "index.html"
     if not page.exists():
         raise RunError(f"{run.folder}: there is no report yet. Write it with: hf-icl report {run.folder}")
     card = SpaceCard(
         f"---\n{json.dumps(_describe_space(run), indent=1)}\n---\n\nA transience report, by hf_icl.\n"
     )
-    operations = [
-        CommitOperationAdd("index.html", str(page)),
-        CommitOperationAdd("README.md", str(card).encode()),
-    ]
+    files = {"index.html": page, "README.md": str(card).encode()}
 
     def push() -> None:
-        prepare_repo(space, repo_type="space", public=public, space_sdk="static", api=api)
-        api.create_commit(space, operations, commit_message="Transience report", repo_type="space")
+        head = prepare_repo(remote, public=public, space_sdk="static")
+        commit_files(remote, files, message="Transience report", parent=head.commit)
 
-    insist(push, space)
-    return f"{api.endpoint}/spaces/{space}"
+    insist(push)
+    return f"{remote.api.endpoint}/spaces/{space}"
 
 
 def _describe_space(run: Run) -> Mapping[str, Any]:
@@ -264,7 +294,7 @@ def describe_progress(run: Run, target: Target, progress: Progress) -> str:
     )
 
 
-def list_tags(api: HfApi, repo_id: str) -> dict[int, str]:
-    """Return the revisions of a repository that are steps: step to tag."""
-    tags = [ref.name for ref in api.list_repo_refs(repo_id).tags]
-    return {step: tag for tag in sorted(tags) if (step := read_tag(tag)) is not None}
+def list_revisions(remote: Remote) -> dict[int, tuple[str, str]]:
+    """Return the revisions of a repository that are steps, by rising step: tag and commit."""
+    steps = {read_tag(tag): (tag, commit) for tag, commit in sorted(remote.list_tags().items())}
+    return {step: steps[step] for step in sorted(step for step in steps if step is not None)}

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
-
-from hf_icl.errors import HfIclError, HubError
+from hf_icl.errors import HfIclError
+from hf_icl.hub.contents import STATE_FOLDER
+from hf_icl.hub.failures import FailedRequestError
 from hf_icl.hub.outbox import Item, Outbox
-from hf_icl.hub.repos import CLIENT_ERRORS, describe_failure, is_passing, read_retry_after
+from hf_icl.hub.remote import Remote, find_amiss
 from hf_icl.hub.target import read_tag
 
 logger = logging.getLogger(__name__)
@@ -21,98 +19,111 @@ logger = logging.getLogger(__name__)
 N_TRIES = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 LONGEST_RETRY_AFTER_S = 300.0
+MOST_LIKE_IT = 5  # commits of one title that are looked into
 
 
 class Pusher:
-    """Pushes what an outbox holds to one model repository.
+    """Pushes what an outbox holds to one model repository. What leaves the outbox has been seen on the Hub.
 
     Args:
         outbox: What to push.
-        repo_id: Where to.
-        prepare: Called before the first commit; makes the repository, and raises what `HfApi` raises.
-        api: The Hub's client.
+        remote: Where to.
+        prepare: Called before the first commit; makes the repository, and raises `HubError`.
         wait: Waits so many seconds; `BackgroundPusher` puts one there that it can cut short.
 
     Attributes:
-        published: Steps that are revisions on the Hub, as far as this process knows.
+        refill: Called before each push of everything: looks at the Hub, and puts what is missing there into
+            the outbox.
+        published: Steps that are revisions on the Hub, as this process has seen, and the commit of each.
         trouble: Why the last try failed; None if nothing is wrong.
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        repo_id: str,
+        remote: Remote,
         prepare: Callable[[], object],
         *,
-        api: HfApi | None = None,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        self.outbox, self.repo_id, self.prepare, self.wait = outbox, repo_id, prepare, wait
-        self.api = api or HfApi()
-        self.published: set[int] = set()
+        self.outbox, self.remote, self.prepare, self.wait = outbox, remote, prepare, wait
+        self.refill: Callable[[], None] = lambda: None
+        self.published: dict[int, str] = {}
         self.trouble: str | None = None
         self._prepared = False
+        self._last: str | None = None  # the commit of the last item that went out
 
     def push_all(self) -> None:
         """Push everything that waits, in order, stopping at the first commit that does not go through."""
         try:
+            self._insist(self.refill)
             for item in self.outbox.items():
-                insist(lambda item=item: self._push(item), self.repo_id, wait=self.wait, tell=self._note)
+                self._insist(lambda item=item: self._push(item))
                 self.outbox.done(item)
             self.trouble = None
-        except HubError as error:
+        except HfIclError as error:
             self.trouble = str(error)
 
-    def list_published(self) -> set[int]:
-        """Return the steps that are revisions on the Hub; where it cannot be asked,
-        those that this process knows of."""
-        try:
-            self.published = self._ask_published()
-        except RepositoryNotFoundError:
-            self.published = set()
-        except CLIENT_ERRORS as error:  # said when the first commit fails, if it does
-            logger.debug("%s: revisions cannot be listed: %s", self.repo_id, error)
-        return self.published
+    def prepare_once(self) -> None:
+        """Make the repository, unless this process has seen that it is there."""
+        if not self._prepared:
+            self.prepare()
+            self._prepared = True
 
-    def _ask_published(self) -> set[int]:
-        tags = self.api.list_repo_refs(self.repo_id).tags
-        return {step for ref in tags if (step := read_tag(ref.name)) is not None}
+    def _insist(self, push: Callable[[], None]) -> None:
+        insist(push, wait=self.wait, tell=self._note)
 
     def _note(self, trouble: str) -> None:
         self.trouble = trouble
 
     def _push(self, item: Item) -> None:
-        """Make one commit and its tag. Repeating it changes nothing,
-        and a step that has its tag is not pushed again."""
-        if not self._prepared:
-            self.prepare()
-            self.published = self._ask_published()
-            self._prepared = True
-        step = None if item.tag is None else read_tag(item.tag)
-        if step in self.published:
-            return
-        head = self.api.repo_info(self.repo_id).sha
-        there = set(self.api.list_repo_files(self.repo_id, revision=head)) if item.remove else set()
-        kept = set(item.files)
-        gone = [path for path in sorted(there - kept) if path.split("/")[0] in item.remove]
-        operations = [
-            *(CommitOperationDelete(path) for path in gone),
-            *(CommitOperationAdd(path, str(file)) for path, file in item.files.items()),
-        ]
-        with warnings.catch_warnings():  # the report's own table is meant to be there
-            warnings.filterwarnings("ignore", ".*commit a data file.*", UserWarning)
-            # refused if somebody committed meanwhile, or if this arrives late, when a later step is there
-            commit = self.api.create_commit(
-                self.repo_id, operations, commit_message=item.message, parent_commit=head
-            )
+        """Make one commit and its tag, unless they are there. Repeating it changes nothing."""
+        self.prepare_once()
+        tag, step = item.tag, None if item.tag is None else read_tag(item.tag)
+        commit = None if tag is None else self.remote.list_tags().get(tag)
+        if commit is not None:
+            if not self._holds(commit, item):
+                raise self.remote.conflict(tag, commit)
+        else:
+            head = self.remote.read_head()
+            commit = self._find_commit(item, head) or self._commit(item, head)
+            if tag is not None:
+                self.remote.tag(tag, commit)
+        self._last = commit
         if step is not None:
-            self.api.create_tag(self.repo_id, tag=item.tag, revision=commit.oid, exist_ok=True)
-            self.published.add(step)
+            self.published[step] = commit
+
+    def _find_commit(self, item: Item, head: str) -> str | None:
+        """Return the commit of an item that an earlier try, or another machine, has made."""
+        if head == self._last:
+            return None  # nothing came after it
+        if item.tag is None:
+            made = [head]
+        else:
+            made = [commit for commit, title in self.remote.list_commits() if title == item.message]
+        return next((commit for commit in made[:MOST_LIKE_IT] if self._holds(commit, item)), None)
+
+    def _holds(self, commit: str, item: Item) -> bool:
+        """Return whether a commit holds an item. Of the trainer's state names will do: the same step, trained
+        again after a kill, tells there where it was resumed."""
+        there = self.remote.list_files(commit)
+        same = {path: file for path, file in item.files.items() if not path.startswith(f"{STATE_FOLDER}/")}
+        emptied = not any(_is_emptied(path, item) for path in there)
+        return emptied and there.keys() >= item.files.keys() and find_amiss(there, same) is None
+
+    def _commit(self, item: Item, head: str) -> str:
+        there = self.remote.list_files(head) if item.remove else ()
+        gone = [path for path in sorted(there) if _is_emptied(path, item)]
+        # refused if somebody committed meanwhile, or if this arrives late, when a later step is there
+        return self.remote.put(item.files, message=item.message, parent=head, gone=gone)
+
+
+def _is_emptied(path: str, item: Item) -> bool:
+    return path.split("/")[0] in item.remove and path not in item.files
 
 
 def insist(
     push: Callable[[], None],
-    repo_id: str,
     *,
     wait: Callable[[float], object] = time.sleep,
     tell: Callable[[str], None] = logger.debug,
@@ -121,26 +132,22 @@ def insist(
 
     Args:
         push: What to try; it can be repeated.
-        repo_id: Where to, for the sentence.
         wait: Waits so many seconds, and returns True to say that it is not worth going on.
         tell: Gets the sentence of each try that failed.
 
     Raises:
-        HubError: If it did not go through.
+        HfIclError: If it did not go through.
     """
     pause = FIRST_WAIT_S
     for number in range(1, N_TRIES + 1):
         try:
             return push()
-        except HfIclError as error:
-            raise HubError(str(error)) from error
-        except CLIENT_ERRORS as error:
-            trouble = f"{repo_id}: {describe_failure(error)}"
-            if number == N_TRIES or not is_passing(error):
-                raise HubError(trouble) from error
-            tell(trouble)
-            if wait(min(read_retry_after(error) or pause, LONGEST_RETRY_AFTER_S)):
-                raise HubError(trouble) from error
+        except FailedRequestError as error:
+            if number == N_TRIES or not error.passing:
+                raise
+            tell(str(error))
+            if wait(min(error.retry_after or pause, LONGEST_RETRY_AFTER_S)):
+                raise
         pause = min(2 * pause, LONGEST_WAIT_S)
     return None
 

@@ -20,7 +20,9 @@ from torch import Tensor
 from transformers.trainer_pt_utils import safe_globals
 
 from hf_icl.errors import RunError
+from hf_icl.reading import read_json
 
+MOST_STATE_BYTES = 1 << 28  # of the structure of an optimizer: some 200 bytes a tensor
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
@@ -49,7 +51,7 @@ def read_plain(source: Path, target: Path) -> None:
         RunError: If the two are not what `write_plain` writes.
     """
     try:
-        skeleton = json.loads(_beside(source, ".json").read_text())
+        skeleton = read_json(_beside(source, ".json"), MOST_STATE_BYTES)
         value = from_plain(skeleton, safetensors.torch.load_file(_beside(source, ".safetensors")))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise RunError(f"{source}: not a trainer state ({error}). Pull the run again.") from error

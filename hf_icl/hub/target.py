@@ -17,6 +17,7 @@ import pydantic
 from hf_icl.config import Config, Step
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.files import write_whole
+from hf_icl.reading import read_json
 from hf_icl.summary.measures import MEASURES
 
 HUB_FILE = ".hub.json"  # hidden: it may change when a run is over, and its manifest lists what may not
@@ -113,12 +114,10 @@ class Target(Config):
     def load(cls, run: Path) -> Target | None:
         """Return the target kept in a run folder, None if the run is not pushed anywhere."""
         try:
-            text = (run / HUB_FILE).read_text()
+            return cls(**read_json(run / HUB_FILE))
         except FileNotFoundError:
             return None
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(
                 f"{run / HUB_FILE}: cannot be read ({error}). Delete it, and push anew."
             ) from error

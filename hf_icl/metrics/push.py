@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import HfApi
 
 import hf_icl
+from hf_icl.hub.remote import Remote
 from hf_icl.hub.repos import commit_files, prepare_repo
 from hf_icl.metrics import METRICS, find_metric
 
@@ -60,12 +61,13 @@ def push_metric(repo_id: str, *, public: bool = False, api: HfApi | None = None)
 
     Raises:
         ConfigError: If there is no such metric, or the Space is there with another visibility than asked for.
-        huggingface_hub.errors.HTTPError: Whatever the client raises; see `explain_failures`.
+        HubError: If the Hub cannot be asked, refuses, or does not show afterwards what was sent.
     """
     files = render_space(repo_id)
-    prepare_repo(repo_id, repo_type="space", public=public, space_sdk=SDK, api=api)
+    remote = Remote(repo_id, "space", api=api)
+    prepare_repo(remote, public=public, space_sdk=SDK)
     message = f"{repo_id.rpartition('/')[2]} of hf_icl {hf_icl.__version__}"
-    return commit_files(repo_id, files, repo_type="space", message=message, api=api)
+    return commit_files(remote, files, message=message)
 
 
 def render_space(repo_id: str) -> dict[str, bytes]:

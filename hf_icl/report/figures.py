@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
@@ -31,6 +36,15 @@ MARKERS = {  # of matplotlib's own triangles the corners' middle lies beside the
     "down": ((-1, 2 / 3), (0, -4 / 3), (1, 2 / 3), (-1, 2 / 3)),
     "cross": "X",
 }
+INK, PAPER = "#e7ebef", "#14171b"  # the page's, in its dark scheme
+DARK = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), PAPER),
+}
+DARK_COLOURS = ("#4ba3e3", "#ff8a4c", "#3fd0a4", "#e79fc9", "#f5be4f", "#a3d4f5", "#b4b4b4")
+WIDTH = 7.2  # inches
+MAX_LINES = 6  # configs whose curves can share a panel; of more, each gets one of its own
+PANELS_PER_ROW = 4
 MAX_BANDS = 3  # runs without replicas, of whose bands one can still be told from another
 STYLE = {
     "font.size": 8,
@@ -46,29 +60,81 @@ STYLE = {
 }
 
 
+class InlineFigure(Figure):
+    """A figure that notebooks show, whether or not they were told to use matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        return render_figure(self, "png", dpi=120)
+
+
 def draw_figure(analysis: Analysis) -> Figure:
     """Return the figure of one or several runs.
 
     Replicas of one config share axes: one colour per evaluator. With several configs each measure has a panel
-    of its own: one colour per config. Replicas are thin lines, with their mean and its 95 % band; a few runs
-    without replicas have the band that their evaluation sequences leave open. Events are marked on the mean's
-    curve, or on the run's if there is one run alone.
+    of its own: one colour per config; of more than `MAX_LINES` configs each has a small panel. Replicas are
+    thin lines, with their mean and its 95 % band; a few runs without replicas have the band that their
+    evaluation sequences leave open. Events are marked on the mean's curve, or on the run's if there is one
+    run alone.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 2.75), layout="constrained")
-        handles = (_draw_one if len(analysis.groups) == 1 else _draw_many)(figure, analysis)
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(len(handles), 5), handlelength=1.8
-        )
+        figure = InlineFigure(figsize=(WIDTH, 2.25), layout="constrained")
+        n_groups = len(analysis.groups)
+        draw = _draw_one if n_groups == 1 else _draw_many if n_groups <= MAX_LINES else _draw_each
+        add_legend(figure, draw(figure, analysis))
     return figure
+
+
+@contextmanager
+def _lacking_glyphs() -> Iterator[None]:
+    """A run's name may hold signs that the font lacks; a box in a legend is no reason to fail."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Put a legend below a figure, which grows by as much: in as many columns as fit, every label whole."""
+    options, height = fit_legend(handles)
+    figure.legend(**options, loc="outside lower center")
+    figure.set_figheight(figure.get_figheight() + height)
+
+
+def fit_legend(handles: Sequence[Artist]) -> tuple[dict[str, Any], float]:
+    """Return what makes a legend no wider than a figure, and its height in inches.
+
+    Long labels are broken into lines. Labels may start with an underscore, which matplotlib would hide.
+    """
+    figure = Figure(figsize=(WIDTH, 1))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    labels = [wrap(str(handle.get_label()).strip(), 90) for handle in handles]
+    labels = [f" {label}" if label.startswith("_") else label for label in labels]
+    for n_columns in range(min(len(handles), 5), 0, -1):
+        options = {"handles": handles, "labels": labels, "ncols": n_columns, "handlelength": 1.8}
+        with _lacking_glyphs():
+            box = figure.legend(**options).get_window_extent(renderer)
+        if box.width <= figure.bbox.width:
+            break
+        figure.legends.clear()
+    return options, box.height / figure.dpi + 0.05
+
+
+def wrap(text: str, width: int) -> str:
+    """Return text broken into lines of so many characters, after commas and spaces where there are some.
+
+    >>> wrap("strength=0.001,width=64", 16).split("\\n")
+    ['strength=0.001,', 'width=64']
+    """
+    words = re.split(r"(?<=[,;/ ])", text)
+    lines = [""]
+    for part in (word[i : i + width] for word in words for i in range(0, len(word), width)):
+        lines = [*lines, part] if len(lines[-1] + part.rstrip()) > width else [*lines[:-1], lines[-1] + part]
+    return "\n".join(line.rstrip() for line in lines if line)
 
 
 def render_figure(figure: Figure, kind: str, *, dpi: int = 300) -> bytes:
     """Return a figure as the bytes of a "png" or "svg" file, the same for the same figure."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # A run's name may hold signs that the font lacks; a box in a legend is no reason to fail.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    with matplotlib.rc_context(STYLE), _lacking_glyphs():
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
@@ -105,23 +171,53 @@ def _draw_many(figure: Figure, analysis: Analysis) -> list[Line2D]:
     titles = ("ICL accuracy", "In-context share, flipped", "IWL accuracy", "Training loss")
     metrics = (ICL, FLIP_SHARE, IWL, TRAIN_LOSS)
     handles = []
-    for index, group in enumerate(analysis.groups):
-        colour = GROUP_COLOURS[index % len(GROUP_COLOURS)]
-        style = ("-", "--", ":", "-.")[index // len(GROUP_COLOURS) % 4]
+    for colour, group in zip(GROUP_COLOURS, analysis.groups, strict=False):
         for axes, metric in zip(panels, metrics, strict=True):
-            _draw_curve(axes, analysis, group, metric, colour, style)
-        label = label_group(group)
-        label = label if len(label) <= 40 else label[:39] + "…"
-        # matplotlib hides labels that start with an underscore
-        handles.append(Line2D([], [], color=colour, linestyle=style, label=f" {label}"))
+            _draw_curve(axes, analysis, group, metric, colour)
+        handles.append(Line2D([], [], color=colour, label=label_group(group)))
     for letter, axes, title, metric in zip("abcd", panels, titles, metrics, strict=True):
         _dress(axes, letter, title, analysis.runs, [metric])
     return handles + _event_handles()
 
 
-def _draw_curve(
-    axes: Axes, analysis: Analysis, group: Sequence[RunRecord], metric: str, colour: str, style: str = "-"
-) -> bool:
+def _draw_each(figure: Figure, analysis: Analysis) -> list[Line2D]:
+    """Draw a small panel for each config, with the accuracies that say which strategy it follows."""
+    colours = {
+        kind.metric: colour
+        for kind, colour in zip(EVALUATORS.values(), itertools.cycle(EVALUATOR_COLOURS), strict=False)
+    }
+    titles = [wrap(label_group(group), 30) for group in analysis.groups]
+    n_rows = -(-len(titles) // PANELS_PER_ROW)
+    n_lines = sum(
+        max(title.count("\n") for title in titles[at : at + PANELS_PER_ROW])
+        for at in range(0, len(titles), PANELS_PER_ROW)
+    )
+    figure.set_figheight(1.3 * n_rows + 0.1 * n_lines + 0.3)
+    panels = list(figure.subplots(n_rows, PANELS_PER_ROW, sharex=True, sharey=True, squeeze=False).flat)
+    drawn = set()
+    for axes, title, group in zip(panels, titles, analysis.groups, strict=False):
+        for metric in (ICL, IWL, FLIP_SHARE):
+            if _draw_curve(axes, analysis, group, metric, colours[metric]):
+                drawn.add(metric)
+        axes.set_title(title, fontsize=6, loc="left")
+    for axes in panels[len(titles) :]:
+        axes.remove()
+    panels[0].set_ylim(0, 1.02)
+    panels[0].set_xlim(left=0)
+    panels[0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    panels[0].xaxis.set_major_formatter(FuncFormatter(format_tick))
+    for axes in panels[max(0, len(titles) - PANELS_PER_ROW) : len(titles)]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("Training step")
+    lines = [
+        Line2D([], [], color=colours[metric], label=title_metric(metric))
+        for metric in (ICL, IWL, FLIP_SHARE)
+        if metric in drawn
+    ]
+    return lines + _event_handles()
+
+
+def _draw_curve(axes: Axes, analysis: Analysis, group: Sequence[RunRecord], metric: str, colour: str) -> bool:
     """Draw one metric of replicas; return whether there was anything to draw."""
     curves = [run.curve(metric) for run in group]
     curves = [thin(*curve, POINTS_PER_CURVE) for curve in curves if curve[0].size]
@@ -130,12 +226,11 @@ def _draw_curve(
         marker = "o" if steps.size == 1 else ""
         width, alpha = (1.4, 1) if mean is None else (0.5, 0.45)
         axes.plot(
-            steps, values, color=colour, linestyle=style, lw=width, alpha=alpha, marker=marker, ms=3,
-            solid_joinstyle="round",
+            steps, values, color=colour, lw=width, alpha=alpha, marker=marker, ms=3, solid_joinstyle="round",
         )  # fmt: skip
     if mean is not None:
         steps, values, low, high = mean
-        axes.plot(steps, values, color=colour, linestyle=style, lw=1.4)
+        axes.plot(steps, values, color=colour, lw=1.4)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
     elif len(analysis.groups) <= MAX_BANDS and (band := analysis.bands.get((group[0].name, metric))):
         axes.fill_between(*band, color=colour, alpha=0.18, linewidth=0)
@@ -155,8 +250,8 @@ def _mark_events(axes, analysis, group, metric, colour, curve) -> None:
             continue
         axes.plot(
             step, np.interp(step, *curve), marker=MARKERS[event.marker],
-            ms=9 if event.marker == "star" else 6, color=colour, markeredgecolor="white", markeredgewidth=0.7,
-            zorder=5, clip_on=False,
+            ms=9 if event.marker == "star" else 7.5, color=colour, markeredgecolor="white",
+            markeredgewidth=0.7, zorder=5, clip_on=False,
         )  # fmt: skip
 
 
@@ -192,7 +287,7 @@ def format_tick(step: float, _position: int) -> str:
 def _event_handles() -> list[Line2D]:
     return [
         Line2D(
-            [], [], color="0.35", marker=MARKERS[one.marker], ls="", ms=7 if one.marker == "star" else 5,
+            [], [], color="0.35", marker=MARKERS[one.marker], ls="", ms=7 if one.marker == "star" else 6,
             label=one.title.removesuffix(", step"),
         )
         for one in MEASURES.values()

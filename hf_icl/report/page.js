@@ -26,6 +26,8 @@ function html(name, attributes = {}, ...children) {
   return element;
 }
 
+const breakable = (name) => name.split(/(?<=,)/).flatMap((part, i) => (i ? [html("wbr"), part] : [part])); // not within words
+
 // ---- what is shown ----
 const colour = (evaluator) => `var(--c${data.evaluators.findIndex((e) => e.name === evaluator) % 8})`;
 const shownSeries = () => data.series.filter((s) => state.series.has(s.name));
@@ -250,7 +252,7 @@ function readCell(metric, name) {
 function toggle(set, name, label, sample) {
   const box = html("input", { type: "checkbox", checked: state[set].has(name) });
   box.addEventListener("change", () => { if (box.checked) state[set].add(name); else state[set].delete(name); update(); });
-  return html("label", {}, box, sample, label);
+  return html("label", {}, box, sample, typeof label === "string" ? html("span", {}, ...breakable(label)) : label);
 }
 function drawSample(stroke, dash, width) {
   const line = make("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": width, "stroke-dasharray": dash });
@@ -264,7 +266,7 @@ function fillReadout() {
     Object.assign(cell.dataset, { metric, series: s.name });
     return cell;
   }));
-  find("columns").replaceChildren(html("tr", {}, html("th", { scope: "col" }, "Curve"), ...series.map((s) => html("th", { scope: "col" }, s.name))));
+  find("columns").replaceChildren(html("tr", {}, html("th", { scope: "col" }, "Curve"), ...series.map((s) => html("th", { scope: "col" }, ...breakable(s.name)))));
   const rows = data.evaluators.filter((e) => known(metricOf(e)))
     .map((e) => line(metricOf(e), toggle("evaluators", e.name, state.view === STRATEGIES ? e.title : e.label, drawSample(colour(e.name), "", 3))));
   for (const head of data.heads) {

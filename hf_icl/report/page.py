@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, average_points, make_json_safe, thin
@@ -35,6 +36,9 @@ from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_LOSS, title_metric
 
 POINTS_PER_PAGE = 400_000
+MAX_SHOWN = 6  # curves of one measure, before anybody asks for others
+MAX_VERDICTS = 6  # that stand open above everything else
+COLUMNS = 5  # of numbers, that fit beside one another
 STRONGEST = "strongest head"  # what its curves go by on the page
 STRONGEST_TITLES = {ON_ICL: "Strongest head, ICL sequences", ON_FLIP: "Strongest head, labels flipped"}
 GLYPHS = {"up": "▲", "star": "★", "down": "▼", "cross": "✕"}
@@ -49,7 +53,8 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
 
     Args:
         analysis: What it says.
-        varied: What a sweep shows above its curves: `head` and `rows` of a table, and `figure`, a PNG.
+        varied: What a sweep shows above its curves: `head` and `rows` of a table; a `figure`, as PNG,
+            the same for a `dark` page, and whether it `is_grid`.
     """
     runs, document = analysis.runs, analysis.document
     folder = resources.files("hf_icl.report")
@@ -58,19 +63,24 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    environment.filters["breakable"] = _let_break
     columns = [*document["groups"], *document["runs"]]
+    verdicts = [_tell_verdict(entry) for entry in headline_entries(document)]
     data, limit = collect_data(analysis)
     return environment.from_string(template).render(
         title=f"Transience report: {runs[0].name if len(runs) == 1 else f'{len(runs)} runs'}",
         policy=_make_policy(css, js),
-        varied=varied and {**varied, "figure": base64.b64encode(varied["figure"]).decode()},
+        varied=varied
+        and varied | {kind: base64.b64encode(varied[kind]).decode() for kind in ("figure", "dark")},
         css=Markup(css),
         js=Markup(js),
         data=data,
         limit=limit,
         document={**document, "runs": [_with_facts(run) for run in document["runs"]]},
-        verdicts=[_tell_verdict(entry) for entry in headline_entries(document)],
+        verdicts=verdicts,
+        tally=_count_verdicts(document["runs"]) if len(verdicts) > MAX_VERDICTS else None,
         columns=[{"name": column["name"], "verdict": say_verdicts(column)} for column in columns],
+        blocks=[range(len(columns))[at : at + COLUMNS] for at in range(0, len(columns), COLUMNS)],
         table=_order_table(columns),
         title_measure=title_measure,
         heads=[
@@ -132,7 +142,7 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
     ]
     _add_strongest(series, analysis, groups)
     for index, one in enumerate(series):
-        one["shown"] = index < max(6, len(groups))
+        one["shown"] = index < MAX_SHOWN
     measures = dict.fromkeys(metric.rpartition("/")[2] for metric in metrics)
     views = [{"name": "strategies", "title": "Strategies: accuracy (flip: in-context share)"}]
     views += [
@@ -259,10 +269,32 @@ def _plain(values: np.ndarray) -> list[float]:
 
 def _tell_verdict(entry: Mapping[str, Any]) -> dict[str, str]:
     is_group = "verdicts" in entry
-    verdict = next(iter(entry["verdicts"])) if is_group else entry["verdict"] or "none yet"
-    kind = "none" if verdict in ("none yet", "never emerged") else verdict.replace(" ", "-")
+    verdict = next(iter(entry["verdicts"])) if is_group else say_verdicts(entry)
     text = describe_group(entry) if is_group else describe_run(entry)
-    return {"name": entry["name"], "badge": say_verdicts(entry), "kind": kind, "text": text}
+    badge = say_verdicts(entry)
+    return {"name": entry["name"], "badge": badge, "kind": _choose_badge(verdict), "text": text}
+
+
+def _choose_badge(verdict: str) -> str:
+    """Return the class of a verdict's badge."""
+    return "none" if verdict in ("none yet", "never emerged") else verdict.replace(" ", "-")
+
+
+def _count_verdicts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    counts = Counter(map(say_verdicts, runs))
+    return [
+        {"verdict": verdict, "count": count, "kind": _choose_badge(verdict)}
+        for verdict, count in counts.most_common()
+    ]
+
+
+def _let_break(name: str) -> Markup:
+    """Return a name that may be broken after a comma, as names of sweeps' runs have them, not within a word.
+
+    >>> _let_break("<i>,x")
+    Markup('&lt;i&gt;,<wbr>x')
+    """
+    return escape(name).replace(",", Markup(",<wbr>"))
 
 
 def _order_table(columns: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

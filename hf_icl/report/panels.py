@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import matplotlib
@@ -93,6 +93,7 @@ def collect_page(run: RunRecord, entry: Mapping[str, Any]) -> dict[str, Any] | N
         "peak": _place(entry["heads"]["peak_step"], last),
         "n_left_out": n_heads - sum(map(len, panels.values())),
         "effects": list_effects(entry),
+        "attention": list_attention(run, {panel.name for found in panels.values() for panel in found}),
     }
 
 
@@ -143,6 +144,32 @@ def _write_effect(effect: Mapping[str, Any] | None, metric: str) -> str:
         return value
     gap, low, high = map(write_gap, effect["changes"][metric])
     return f"{value} ({gap} [{low}, {high}])"
+
+
+def list_attention(run: RunRecord, heads: Container[str]) -> list[dict[str, Any]]:
+    """Return what the page draws of a few sequences' attention: a table each, a line for each head.
+
+    Args:
+        run: Whose.
+        heads: Those that are shown.
+    """
+    drawn = []
+    for row in run.circuits.get("attention", ()):
+        for sequence in row["sequences"]:
+            shown = [(name, shares) for name, shares in sequence["attention"].items() if name in heads]
+            places = [
+                {
+                    "role": place["role"] or "",
+                    "label": "" if place["label"] is None else place["label"],
+                    "is_right": place["label"] is not None and place["label"] == sequence["target"],
+                }
+                for place in sequence["places"]
+            ]
+            kind = EVALUATORS.get(sequence["evaluator"])
+            title = kind.short if kind is not None else sequence["evaluator"]
+            about = {"step": row["step"], "title": title, "target": sequence["target"]}
+            drawn.append(about | {"places": places, "heads": shown})
+    return drawn
 
 
 def draw_heads(run: RunRecord) -> Figure | None:

@@ -10,10 +10,12 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from hf_icl.config import flatten
-from hf_icl.report.figures import GROUP_COLOURS, STYLE
+from hf_icl.report.diagrams import draw_diagrams
+from hf_icl.report.figures import DARK, DARK_COLOURS, GROUP_COLOURS, MAX_LINES, STYLE, WIDTH, fit_legend, wrap
 from hf_icl.report.words import format_measure, headline_entries, say_verdicts, title_measure
 from hf_icl.summary.verdicts import VERDICTS
 from hf_icl.task.evaluators import ICL
@@ -72,33 +74,60 @@ def list_sweep(sweep: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def draw_sweep(sweep: Mapping[str, Any], document: Mapping[str, Any]) -> Figure:
-    """Return the figure: a row of panels for each varied setting, a panel for each measure of ICL.
+def draw_sweep(sweep: Mapping[str, Any], document: Mapping[str, Any], *, dark: bool = False) -> Figure:
+    """Return the figure: measures of ICL against the settings that vary.
 
-    Dots are runs, lines the means over replicas with 95 % intervals; one colour per combination of the other
-    settings.
+    With few settings: a row of panels for each key, a panel for each measure; dots are runs, lines the means
+    over replicas with 95 % intervals, one colour per combination of the other keys. With more than
+    `MAX_LINES` combinations: a diagram for each measure over the two keys of most values, a row of them for
+    each combination of the others.
+
+    Args:
+        sweep: Of `tabulate`.
+        document: Of an `Analysis`.
+        dark: For a dark background.
     """
-    keys = sweep["keys"]
+    with matplotlib.rc_context(STYLE | (DARK if dark else {})):
+        if is_grid(sweep):
+            return draw_diagrams(sweep, PANELS, write_value)
+        return _draw_lines(sweep, document, DARK_COLOURS if dark else GROUP_COLOURS)
+
+
+def is_grid(sweep: Mapping[str, Any]) -> bool:
+    """Whether a sweep has too many combinations for a colour each."""
+    return any(len(_split_by_others(sweep, key["key"])) > MAX_LINES for key in sweep["keys"])
+
+
+def _draw_lines(sweep: Mapping[str, Any], document: Mapping[str, Any], colours: Sequence[str]) -> Figure:
     runs = {run["name"]: run for run in document["runs"]}
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 2.4 * len(keys) + 0.2), layout="constrained")
-        grid = figure.subplots(len(keys), len(PANELS), squeeze=False)
-        for panels, key in zip(grid, keys, strict=True):
-            values = [row["values"][key["key"]] for row in sweep["rows"]]
-            lines = _split_by_others(sweep, key["key"])
-            for axes, (measure, title) in zip(panels, PANELS.items(), strict=True):
-                place = _dress(axes, values, key["label"])
-                axes.set_title(title, fontsize=8, loc="left")
-                for colour, rows in zip(GROUP_COLOURS * len(lines), lines.values(), strict=False):
-                    _draw_line(axes, rows, key["key"], measure, place, colour, runs)
-                axes.set_ylim(0, max(1.02, axes.get_ylim()[1]))
-            if len(lines) > 1:
-                handles = [
-                    axes.plot([], [], color=colour, marker="o", ms=3, label=f" {label}")[0]
-                    for colour, label in zip(GROUP_COLOURS * len(lines), lines, strict=False)
-                ]
-                axes.legend(handles=handles, fontsize=6, loc="best")
+    lines = {key["key"]: _split_by_others(sweep, key["key"]) for key in sweep["keys"]}
+    legends = {key: _make_legend(list(own), colours) for key, own in lines.items() if len(own) > 1}
+    heights = [height for key in lines for height in (2.2, *([legends[key][1]] if key in legends else []))]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    grid = iter(figure.add_gridspec(len(heights), 1, height_ratios=heights))
+    for key in sweep["keys"]:
+        values = [row["values"][key["key"]] for row in sweep["rows"]]
+        panels = next(grid).subgridspec(1, len(PANELS)).subplots()
+        for axes, (measure, title) in zip(panels, PANELS.items(), strict=True):
+            place = _dress(axes, values, wrap(key["label"], 40))
+            axes.set_title(title, fontsize=8, loc="left")
+            for colour, rows in zip(colours, lines[key["key"]].values(), strict=False):
+                _draw_line(axes, rows, key["key"], measure, place, colour, runs)
+            axes.set_ylim(0, max(1.02, axes.get_ylim()[1]))
+        if key["key"] in legends:
+            below = figure.add_subplot(next(grid))
+            below.set_axis_off()
+            below.legend(**legends[key["key"]][0], loc="center")
     return figure
+
+
+def _make_legend(labels: Sequence[str], colours: Sequence[str]) -> tuple[dict[str, Any], float]:
+    return fit_legend(
+        [
+            Line2D([], [], color=colour, marker="o", ms=3, label=label)
+            for colour, label in zip(colours, labels, strict=False)
+        ]
+    )
 
 
 def _split_by_others(sweep: Mapping[str, Any], key: str) -> dict[str, list[Mapping[str, Any]]]:

@@ -21,10 +21,11 @@ from hf_icl.report.card import render_card
 from hf_icl.report.figures import draw_figure, render_figure
 from hf_icl.report.page import render_page
 from hf_icl.report.panels import draw_heads
-from hf_icl.report.sweep import draw_sweep, list_sweep, tabulate
+from hf_icl.report.sweep import draw_sweep, is_grid, list_sweep, tabulate
 
 HISTORY_TABLE = "history.parquet"
 ROWS_AT_ONCE = 100_000
+PAGE_DPI = 200
 
 
 PAGE = "index.html"
@@ -91,7 +92,14 @@ def write_report(
         document["sweep"] = tabulate(document, varied)
         figures["sweep"] = draw_sweep(document["sweep"], document)
         head, rows = list_sweep(document["sweep"])
-        shown = {"head": head, "rows": rows, "figure": render_figure(figures["sweep"], "png")}
+        dark = draw_sweep(document["sweep"], document, dark=True)
+        shown = {
+            "head": head,
+            "rows": rows,
+            "is_grid": is_grid(document["sweep"]),
+            "figure": render_figure(figures["sweep"], "png", dpi=PAGE_DPI),
+            "dark": render_figure(dark, "png", dpi=PAGE_DPI),
+        }
     files = {"transience.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()}
     for name, figure in figures.items():
         files |= {f"{name}.{kind}": render_figure(figure, kind) for kind in ("png", "svg")}

@@ -1,5 +1,5 @@
 from hf_icl.runs.config import RunConfig as RunConfig, load_config as load_config
-from hf_icl.runs.extend import extend as extend
+from hf_icl.runs.extending import extend as extend
 from hf_icl.runs.folder import read_record as read_record
 from hf_icl.runs.presets import list_presets as list_presets
 from hf_icl.runs.replicas import train_replicas as train_replicas

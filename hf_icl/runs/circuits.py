@@ -11,6 +11,7 @@ from torch import nn
 
 from hf_icl.circuits.ablation import Ablation
 from hf_icl.circuits.attention import shows_parts
+from hf_icl.circuits.drawn import draw_attention
 from hf_icl.circuits.effects import Change, count_heads, list_lone_heads, list_single_heads, measure_effects
 from hf_icl.circuits.instrument import HeadInstrument
 from hf_icl.circuits.path import DirectPath, has_path
@@ -23,7 +24,7 @@ from hf_icl.history.record import RunRecord
 from hf_icl.models.build import load_model
 from hf_icl.report.figures import render_figure
 from hf_icl.report.panels import draw_heads
-from hf_icl.runs.folder import EFFECTS_FILE, HEADS_FILE
+from hf_icl.runs.folder import ATTENTION_FILE, EFFECTS_FILE, HEADS_FILE
 from hf_icl.runs.run import Run
 from hf_icl.task.evaluators import ICL
 from hf_icl.task.task import Task
@@ -112,6 +113,15 @@ def measure_heads(
         yield make_head_row(checkpoint.step, HeadInstrument().measure(task, model))
 
 
+def draw_sequences(
+    task: Task, checkpoints: Iterable[Checkpoint], *, track: Callable = iter
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of a few sequences' attention for each checkpoint; see `draw_attention`."""
+    for checkpoint in track(checkpoints):
+        model = checkpoint.load().eval()
+        yield {"step": checkpoint.step, "sequences": draw_attention(task, model)}
+
+
 def measure_changes(
     task: Task, checkpoints: Iterable[Checkpoint], *, how: str = "zero", track: Callable = iter
 ) -> Iterator[dict[str, Any]]:
@@ -123,17 +133,23 @@ def measure_changes(
 
 
 def write_circuits(
-    name: str, folder: Path, heads: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]] = ()
+    name: str,
+    folder: Path,
+    heads: Sequence[Mapping[str, Any]],
+    effects: Sequence[Mapping[str, Any]] = (),
+    attention: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write rows of heads and of effects, and a figure of the heads; each file whole or not at all.
+    """Write rows of heads, of effects and of attention, and a figure of the heads; each file whole or not at
+    all.
 
     Args:
         name: The run's.
         folder: Made if need be; of a run it is its `circuits`, where reports look.
         heads: Replace those that are there.
         effects: The same; where there are none, earlier ones stay.
+        attention: As `effects`.
     """
-    for file, rows in ((HEADS_FILE, heads), (EFFECTS_FILE, effects)):
+    for file, rows in ((HEADS_FILE, heads), (EFFECTS_FILE, effects), (ATTENTION_FILE, attention)):
         if rows:
             lines = [json.dumps(row, separators=(",", ":")) for row in rows]
             write_whole(folder / file, ("\n".join(lines) + "\n").encode())

@@ -19,6 +19,7 @@ CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
 RUN_SCHEMA = 1
 CIRCUITS, HEADS_FILE, EFFECTS_FILE = "circuits", "heads.jsonl", "effects.jsonl"
+ATTENTION_FILE = "attention.jsonl"
 
 
 def read_record(folder: str | Path) -> RunRecord:
@@ -41,7 +42,7 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         raise RunError(f"{folder}: nothing has been measured yet. Continue it with: hf-icl resume {folder}")
     check_counts(folder, about["config"]["training"], rows.columns.steps, rows.columns.sequences)
     return RunRecord(
-        name=folder.name,
+        name=folder.resolve().name,
         config=about["config"],
         provenance=about["provenance"],
         rows=rows,
@@ -53,13 +54,14 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
 
 
 def read_circuits(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return what was measured of a run's circuits beside its history: rows of `heads` and `effects`.
+    """Return what was measured of a run's circuits beside its history: rows of `heads`, `effects`
+    and `attention`.
 
     Raises:
         RunError: If a file cannot be read.
     """
     found = {}
-    for name, key in ((HEADS_FILE, "metrics"), (EFFECTS_FILE, "effects")):
+    for name, key in ((HEADS_FILE, "metrics"), (EFFECTS_FILE, "effects"), (ATTENTION_FILE, "sequences")):
         path, kind = folder / name, Path(name).stem
         if not path.exists():
             continue

@@ -74,6 +74,10 @@ class Sampler:
             torch.tensor(weights, dtype=torch.float64), torch.arange(len(weights)), self.device
         )
 
+    def __repr__(self) -> str:
+        specs = ", ".join(map(str, self.specs))
+        return f"Sampler({specs}; seed {self.seed}, stream {self.stream}, {self.device})"
+
     def _list_parts(self) -> Iterator[tuple[SequenceSpec, bool, float]]:
         for spec in self.specs:
             for bursty, share in ((True, spec.p_bursty), (False, 1 - spec.p_bursty)):

@@ -114,6 +114,11 @@ class SequenceSpec(Config):
         default=1.0, ge=1e-9, le=1e9, description="Share in a mixture of specs, relative to the others."
     )
 
+    def __str__(self) -> str:
+        """Return what differs from the defaults, context and burst in any case."""
+        told = {"n_context": self.n_context, "burst": self.burst} | self.model_dump(exclude_defaults=True)
+        return " ".join(f"{name}={value}" for name, value in told.items())
+
     @pydantic.model_validator(mode="after")
     def _check_rules(self) -> Self:
         self._check_counts()

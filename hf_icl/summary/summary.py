@@ -13,6 +13,7 @@ from hf_icl.summary.curves import Curves
 from hf_icl.summary.measures import CurveSummary, measures_of
 from hf_icl.summary.verdicts import VERDICTS, judge
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, TRAIN_LOSS
+from hf_icl.wording import render_table
 
 
 def summarize(
@@ -67,6 +68,19 @@ class Summary:
     loss_at_peak: float | None
     loss_at_end: float | None
     loss_falls: bool | None
+
+    def __repr__(self) -> str:
+        icl = self.curves.get(ICL, CurveSummary())
+        peak = f": {ICL} {icl.peak:.3f} at step {icl.peak_step:,.0f}" if icl.peak is not None else ""
+        late = f", {icl.late:.3f} late" if icl.late is not None else ""
+        return f"Summary({self.verdict or 'nothing measured'}{peak}{late}; {len(self.curves)} curves)"
+
+    def _repr_html_(self) -> str:
+        names = ("chance", "onset_step", "peak", "peak_step", "half_decay_step", "late", "verdict")
+        rows = [
+            [name, *(_write(getattr(curve, field)) for field in names)] for name, curve in self.curves.items()
+        ]
+        return render_table(["metric", *(name.replace("_", " ") for name in names)], rows, str(self))
 
 
 def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, float]) -> Summary:
@@ -142,6 +156,10 @@ def find_floor(metric: str, chance: Mapping[str, float]) -> float:
     """
     evaluator, _, measure = metric.rpartition("/")
     return chance.get(f"{evaluator}/context_accuracy", 0.0) if measure == "accuracy" else 0.0
+
+
+def _write(value: float | str | None) -> str:
+    return f"{value:,.4g}" if isinstance(value, float | int) else value or ""
 
 
 def _none_if_nan(value: np.ndarray) -> float | None:

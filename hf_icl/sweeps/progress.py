@@ -70,9 +70,12 @@ class SweepProgress(LiveView):
 
     def _measure_speed(self, gained: int) -> float | None:
         """Return steps per second since the first ones were seen: what came before was loading and compiling,
-        which says nothing of the time left. None until there have been some since."""
+        which says nothing of the time left. None until there have been some since.
+
+        Runs that go on from a checkpoint lose the steps that they had taken after it; then it starts again.
+        """
         now = time.monotonic()
-        if self.first is None and gained:
+        if gained and (self.first is None or gained < self.first[1]):
             self.first = now, gained
         if self.first is None or gained == self.first[1]:
             return None

@@ -17,7 +17,7 @@ from hf_icl.history.history import HISTORY_FILE
 from hf_icl.reading import parse_json
 from hf_icl.report.write import Report, write_report
 from hf_icl.runs.config import RunConfig
-from hf_icl.runs.extend import extend
+from hf_icl.runs.extending import extend
 from hf_icl.runs.run import Run
 from hf_icl.sweeps.config import Point, SweepConfig, digest, label_keys, list_points
 from hf_icl.sweeps.jobs import Job, share_out

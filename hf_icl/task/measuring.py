@@ -4,19 +4,22 @@ and what any instrument gives."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hf_icl.distributed import map_spread
+from hf_icl.errors import ConfigError
 from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.spec import Role, SequenceSpec
 from hf_icl.task.evaluators import choose_measure
 from hf_icl.task.scoring import score
 
 EVALUATION_BATCH = 512  # sequences handed to a model at a time
+Measure = Callable[[SequenceBatch, Tensor], Tensor]
+"""A measure of one's own: from sequences and label logits (n, n_labels) to values (n,), numbers or bool."""
 CONTEXT_MEASURES = ("context_accuracy", "context_probability", "context_mass")
 
 
@@ -42,12 +45,17 @@ class Evaluator:
         spec: How its sequences are drawn.
         batch: The sequences, drawn once.
         n_labels: Labels that the model chooses among.
+        measures: Measures of one's own, by name, beside accuracy and the others.
     """
 
     name: str
     spec: SequenceSpec
     batch: SequenceBatch
     n_labels: int
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Evaluator({self.primary}: {len(self.batch):,} sequences of {self.spec})"
 
     @property
     def primary(self) -> str:
@@ -91,11 +99,18 @@ class Evaluator:
             own = score(logits, labels[:, :-1], _swapped_away(batch).to(logits.device))
             scores["in_weights_accuracy"] = own["accuracy"]
         left_out = {"context_chance"} | (set() if self.scores_context else set(CONTEXT_MEASURES))
-        return {
-            f"{self.name}/{measure}": values.cpu()
-            for measure, values in scores.items()
-            if measure not in left_out
-        }
+        scores = {measure: values for measure, values in scores.items() if measure not in left_out}
+        for measure, find in self.measures.items():
+            scores[measure] = _check_values(find(batch, logits), f"{self.name}/{measure}", len(batch))
+        return {f"{self.name}/{measure}": values.cpu() for measure, values in scores.items()}
+
+
+def _check_values(values: object, name: str, n_sequences: int) -> Tensor:
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if shape != (n_sequences,) or values.is_complex():
+        rule = f"must be a tensor with a number for each of the {n_sequences} sequences"
+        raise ConfigError(f"measures.{name}", shape, rule, "Return values of shape (len(batch),).")
+    return values.detach()
 
 
 def _swapped_away(batch: SequenceBatch) -> Tensor:
@@ -141,5 +156,7 @@ def measure(
             parts.setdefault(name, []).append(values)
     whole = {name: torch.cat(values) for name, values in parts.items()}
     means = {name: values.double().mean().item() for name, values in whole.items()}
-    hits = {evaluator.primary: whole[evaluator.primary] for evaluator in evaluators.values()}
-    return Reading(means, hits)
+    own = {f"{evaluator.name}/{name}" for evaluator in evaluators.values() for name in evaluator.measures}
+    wanted = {evaluator.primary for evaluator in evaluators.values()}
+    wanted |= {name for name in own if whole[name].dtype == torch.bool}
+    return Reading(means, {name: values for name, values in whole.items() if name in wanted})

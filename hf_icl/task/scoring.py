@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MEASURES = (
+    "loss", "accuracy", "probability", "context_accuracy", "context_probability", "context_mass",
+    "context_chance", "in_weights_accuracy",
+)  # fmt: skip
+
 
 def score(logits_BL: Tensor, context_labels_BC: Tensor, target_B: Tensor) -> dict[str, Tensor]:
     """Score the query's label logits, over all labels and over the labels that stand in the context.

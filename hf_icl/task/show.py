@@ -32,8 +32,9 @@ def render_sequences(
 ) -> RenderableType:
     """Draw sequences for a terminal, each as a row of cards, the query last, below a line on the bank.
 
-    Where exemplars have names, as tokens do, the classes of a sequence are listed with them; and the tokens
-    of a vocabulary are shown as the text that a model reads.
+    Features of drawings are shown as the drawings behind them; a label that is not the class's own is
+    followed by the one that is. Where exemplars have names, as tokens do, the classes of a sequence are
+    listed with them; and the tokens of a vocabulary are shown as the text that a model reads.
 
     Args:
         task: Where they come from.
@@ -84,14 +85,25 @@ def _draw_card(task: Task, class_id: int, exemplar_id: int, label: int, role: in
     name = bank.class_names[class_id] if bank.class_names is not None else f"class {class_id}"
     asked = "answer" if role == Role.QUERY else "label"
     own = [] if bank.exemplar_names is None else [_fold(repr(bank.exemplar_names[class_id][exemplar_id]))]
+    if bank.pictures is not None:
+        exemplar = bank.pictures.lookup(torch.tensor(class_id), torch.tensor(exemplar_id))
     drawn = [] if bank.vocabulary else [Text(draw_exemplar(exemplar, bank.scale), no_wrap=True)]
     body = Group(
         *drawn,
         *own,
         Text(f"{name} #{exemplar_id}", style="dim", overflow="fold"),
         Text.assemble(f"{asked} ", (_name_label(bank, label), style), overflow="fold"),
+        *_write_own_label(bank, class_id, label),
     )
     return Panel(body, title=Role(role).name.lower(), border_style=style, width=CARD_WIDTH, padding=0)
+
+
+def _write_own_label(bank: Bank, class_id: int, label: int) -> list[Text]:
+    """Say what the class itself is called, where the sequence calls it otherwise."""
+    labels = [own for own in bank.labels[class_id].tolist() if own >= 0]
+    if not labels or label in labels:
+        return []
+    return [_fold("own " + ", ".join(_name_label(bank, own) for own in labels))]
 
 
 def _fold(text: str) -> Text:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from hf_icl.banks.bank import Bank
+from hf_icl.banks.facts import describe_bank
 from hf_icl.banks.gaussian import GaussianConfig
 from hf_icl.banks.kinds import BankConfig, load_bank
 from hf_icl.config import Config, name_part, suggest
@@ -24,9 +25,11 @@ from hf_icl.sequences.sampler import Sampler
 from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.task.datasets import SequenceDataset, SequenceRows
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
-from hf_icl.task.forms import choose_form, look_up
-from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Reading, measure
+from hf_icl.task.forms import FORMS, choose_form, look_up
+from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Measure, Reading, measure
+from hf_icl.task.scoring import MEASURES
 from hf_icl.task.wrapped import see_through
+from hf_icl.wording import render_table
 
 
 class TaskConfig(Config):
@@ -108,7 +111,10 @@ class Task:
     Args:
         config: What to learn and to ask; the embedded default if left out.
         seed: Seed of the sequences, and of the bank where its config names none.
-        bank: A bank of your own instead of `config.bank`.
+        bank: A bank of your own instead of `config.bank`, such as `hf_icl.bank_from_numpy` makes.
+        measures: Measures of your own beside accuracy and the others, `<evaluator>/<measure>` to a function
+            from a `SequenceBatch` and label logits (n, n_labels) to a value per sequence (n,), numbers or
+            bool. For sequences of your own name an evaluator in `config.extra_evaluators`.
         progress: Show a bar while a bank is fetched or decoded.
 
     Raises:
@@ -126,17 +132,35 @@ class Task:
         *,
         seed: int = 0,
         bank: Bank | None = None,
+        measures: Mapping[str, Measure] | None = None,
         progress: bool = False,
     ) -> None:
         self.config = config or TaskConfig()
         self.seed = seed
+        self.has_own_bank = bank is not None
+        if bank is not None:
+            _check_bank(bank)
         with name_part("bank"):
             self.bank = load_bank(self.config.bank, seed=seed, progress=progress) if bank is None else bank
         self.form = choose_form(self.config.form, self.bank, self._all_specs())
+        self.measures = dict(measures or {})
+        self._check_measures()
         self.given: tuple[Tensor, Tensor] | None = None  # see `note`
         self._is_asking = False
         self._ask_for_memory()
         self.train_sampler = self.sampler()  # drawn from at once, so that a bad spec fails here
+
+    def __repr__(self) -> str:
+        specs = ", ".join(map(str, self.config.train_specs))
+        form = "tokens" if self.form is FORMS["tokens"] else "vectors"
+        return f"Task({self.bank}; {specs} as {form}; asks {', '.join(self.specs)}; seed {self.seed})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [name, ", ".join(map(str, specs)), f"{self.chance[self.evaluators[name].primary]:.3g}"]
+            for name, specs in self.specs.items()
+        ]
+        return render_table(["evaluator", "sequences", "chance"], rows, str(self))
 
     def _ask_for_memory(self) -> None:
         """Raise `ConfigError` if there is no room for the evaluators' sequences: ids, labels and roles."""
@@ -183,6 +207,26 @@ class Task:
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
         return {name: available[name] for name in chosen} | own
 
+    def _check_measures(self) -> None:
+        for name in self.measures:
+            evaluator, _, measure = name.partition("/")
+            if evaluator not in self.specs or not measure:
+                hint = suggest(evaluator, self.specs)
+                raise ConfigError(
+                    "measures", name, "must be <evaluator>/<measure> of an evaluator here", hint
+                )
+            if measure in MEASURES:
+                rule = "is measured already, in another way"
+                raise ConfigError("measures", name, rule, "Call yours otherwise.")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the config as JSON types, with the bank that is really used in its place."""
+        config = self.config.to_dict()
+        if not self.has_own_bank:
+            return config
+        form = next(name for name, form in FORMS.items() if form is self.form)
+        return config | {"bank": describe_bank(self.bank) | {"kind": "own"}, "form": form}
+
     def _all_specs(self) -> list[SequenceSpec]:
         return [*self.config.train_specs, *self.config.extra_evaluators.values()]
 
@@ -191,8 +235,16 @@ class Task:
         """All evaluators, their sequences drawn from streams of their own."""
         count = self.config.n_eval_sequences
         return {
-            name: Evaluator(name, specs[0], self.sampler(name).draw(0, count), self.n_labels)
+            name: Evaluator(
+                name, specs[0], self.sampler(name).draw(0, count), self.n_labels, self._measures_of(name)
+            )
             for name, specs in self.specs.items()
+        }
+
+    def _measures_of(self, evaluator: str) -> dict[str, Measure]:
+        prefix = f"{evaluator}/"
+        return {
+            name.removeprefix(prefix): find for name, find in self.measures.items() if name.startswith(prefix)
         }
 
     @cached_property
@@ -301,7 +353,12 @@ class Task:
             model.train(was_training)
 
     def dataset(self, n_sequences: int) -> SequenceDataset:
-        """Return the first `n_sequences` training sequences as a torch dataset, for a stock `Trainer`."""
+        """Return the first `n_sequences` training sequences as a torch dataset, for a stock `Trainer`.
+
+        As `eval_dataset` beside a `compute_metrics` of your own, for an `ICLModel`, set
+        `TrainingArguments(label_names=["labels"])`: a `Trainer` takes every input called so for a target, and
+        `context_labels` is none.
+        """
         return SequenceDataset(self, n_sequences)
 
     def stream(self, start: int = 0) -> SequenceRows:
@@ -325,6 +382,16 @@ class Task:
                 raise ConfigError("remove_unused_columns", True, rule, hint)
             return default_collate(rows)
         return self.to("cpu").encode(batch_from_rows(rows, seed=self.seed, stream=stream_of("training")))
+
+
+def _check_bank(bank: object) -> None:
+    if isinstance(bank, Bank):
+        return
+    hint = "Make one of an array with hf_icl.bank_from_numpy, of a data set with hf_icl.bank_from_dataset."
+    if isinstance(bank, Config | Mapping):
+        hint = "Put it into the config: Task(TaskConfig(bank=…))."
+    rule = "is no Bank"
+    raise ConfigError("bank", type(bank).__name__, rule, hint)
 
 
 def _add(found: Reading, more: Reading) -> None:

@@ -16,16 +16,21 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_icl.banks.facts import describe_bank
 from hf_icl.circuits.instrument import find_instruments
 from hf_icl.config import suggest
-from hf_icl.distributed import check_joined, from_main
+from hf_icl.distributed import check_joined, from_main, is_main
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.history.history import HISTORY_FILE, History, Row, make_row
 from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord
+from hf_icl.report.analysis import analyse
+from hf_icl.report.figures import Figure, draw_figure
+from hf_icl.report.write import Report, write_report
+from hf_icl.summary.summary import Summary, summarize_history
 from hf_icl.task.evaluators import TRAIN_LOSS
 from hf_icl.task.measuring import EVALUATION_BATCH, Reading
 from hf_icl.task.task import Instrument, Task
 from hf_icl.training.counting import SequenceCounter
 from hf_icl.training.divergence import agree
+from hf_icl.training.notebook import NotebookTable
 from hf_icl.training.progress import SEQUENCES, name_in_log, note, recall, rows_from_log
 from hf_icl.training.schedule import Schedule
 
@@ -98,6 +103,7 @@ class TransienceCallback(TrainerCallback):
         self.counter = SequenceCounter()
         self._opened = False  # whether this callback opened the history itself
         self._state: TrainerState | None = None  # of the training that is going on
+        self._table: NotebookTable | None = None
         _ALL.add(self)
 
     @property
@@ -125,6 +131,7 @@ class TransienceCallback(TrainerCallback):
             self.history.restore(last)
         self.counter = SequenceCounter(_count_before(args, state, self.name))
         self.counter.watch(model)
+        self._table = NotebookTable(args) if state.is_world_process_zero else None
         self.diverged_step = last[0].get("diverged") if last else None
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)
@@ -258,8 +265,9 @@ class TransienceCallback(TrainerCallback):
 
     @property
     def _primary(self) -> list[str]:
-        """What a person looks at: a metric per evaluator, and the loss on training sequences."""
-        return [evaluator.primary for evaluator in self.task.evaluators.values()] + [TRAIN_LOSS]
+        """What a person looks at: a metric per evaluator, the loss on training sequences, own measures."""
+        standard = [evaluator.primary for evaluator in self.task.evaluators.values()]
+        return [*standard, TRAIN_LOSS, *self.task.measures]
 
     def metrics_for_trainer(self, args: TrainingArguments, state: TrainerState, model) -> dict[str, float]:
         """Return the model's values under the `eval_` names by which a `Trainer` looks them up.
@@ -288,6 +296,8 @@ class TransienceCallback(TrainerCallback):
         self.history.append(row)
         self._note(state)
         self._tell(state, means)
+        if self._table is not None:
+            self._table.show(self.history, self._primary)
         return row
 
     def _ask(self, args: TrainingArguments, model: torch.nn.Module) -> Reading:
@@ -317,11 +327,43 @@ class TransienceCallback(TrainerCallback):
     def _note(self, state: TrainerState) -> None:
         note(state, self.name, n_rows=len(self.history.rows), sequences=self.sequences)
 
-    def record(self, name: str, model: Mapping[str, Any] | None = None) -> RunRecord:
+    def summary(self) -> Summary:
+        """Return the measures of what has been measured so far: verdict, onset, peak, fall.
+
+        Raises:
+            RunError: If nothing has been measured yet.
+        """
+        record = self.record()
+        return summarize_history(record.rows, record.chance)
+
+    def plot(self) -> Figure:
+        """Return the report's figure of what has been measured so far; notebooks show it.
+
+        Raises:
+            RunError: If nothing has been measured yet.
+        """
+        return draw_figure(analyse([self.record()]))
+
+    def report(self, folder: str | Path, name: str = "") -> Report | None:
+        """Write the report of what has been measured so far: page, figure, numbers.
+
+        Args:
+            folder: Where to; made if need be.
+            name: What the training is called there; default: the folder that its history lies in.
+
+        Returns:
+            What was written, its page as a path; None in a process that writes nothing.
+
+        Raises:
+            RunError: If nothing has been measured yet, or the folder cannot be written.
+        """
+        return write_report([self.record(name)], folder) if is_main() else None
+
+    def record(self, name: str = "", model: Mapping[str, Any] | None = None) -> RunRecord:
         """Return what a report or a card needs to know of a training that is no `Run`, as it stands now.
 
         Args:
-            name: What it shall be called.
+            name: What it shall be called; default: the callback's name, or the folder that its history is in.
             model: What a card says of the model: `pretrained`, the name of the checkpoint that it comes from,
                 and `lora`, if it is an adapter of it.
 
@@ -329,11 +371,13 @@ class TransienceCallback(TrainerCallback):
             RunError: If nothing has been measured yet.
         """
         rows = self.history.rows if self.history is not None else []
+        path = getattr(self.history, "path", None)
+        name = name or self.name or (path.resolve().parent.name if path is not None else "") or "training"
         if not rows:
             raise RunError(f"{name}: nothing has been measured yet. Train first.")
         return RunRecord(
             name=name,
-            config={"task": self.task.config.to_dict(), "model": dict(model or {})},
+            config={"task": self.task.describe(), "model": dict(model or {})},
             provenance=describe_origin(self.task.seed),
             rows=rows,
             chance=self.task.chance,

@@ -17,8 +17,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_icl.distributed import wait_for_all
-from hf_icl.errors import RunError
-from hf_icl.files import write_whole
+from hf_icl.errors import FileError, RunError
+from hf_icl.files import find_way_out, name_draft, write_whole
 from hf_icl.reading import read_json
 
 logger = logging.getLogger(__name__)
@@ -234,6 +234,17 @@ def step_of(checkpoint: Path) -> int | None:
     return int(found[1]) if found else None
 
 
+def _find_obstacle(folder: Path) -> OSError | None:
+    """Return what the system says to writing in a folder, None if it can be done."""
+    probe = name_draft(folder / "probe")
+    try:
+        probe.write_bytes(b" ")
+        probe.unlink()
+    except OSError as error:
+        return error
+    return None
+
+
 @contextlib.contextmanager
 def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]:
     """Say in one sentence what torch and safetensors say in errors of their own kinds.
@@ -243,12 +254,16 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
         way_on: How to go on, once there is space; None: with `hf-icl resume`.
 
     Raises:
-        RunError: Where something could not be written because the disk is full.
+        RunError: Where something could not be written because the disk is full, or the folder has become
+            read-only.
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         if shutil.disk_usage(folder).free >= SMALLEST_FREE_BYTES:
+            if (reason := _find_obstacle(folder)) is not None:
+                way_out = f"{find_way_out(reason)} History and earlier checkpoints are whole."
+                raise FileError(folder, reason, way_out) from error
             raise
         raise RunError(
             f"{folder}: the disk is full ({error}). History and earlier checkpoints are whole. "

@@ -23,7 +23,7 @@ class Stop(Intervention):
     'icl/accuracy'
     """
 
-    kind: Literal["stop"] = "stop"
+    kind: Literal["early_stop"] = "early_stop"
 
     @pydantic.model_validator(mode="after")
     def _check_when(self) -> Self:

@@ -25,6 +25,7 @@ def reproduce(
     *,
     scale: str = "laptop",
     n_seeds: int | None = None,
+    judged_only: bool = False,
     train: bool = True,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -42,6 +43,7 @@ def reproduce(
         folder: A new or empty folder, or that of an earlier call, with these claims or others.
         scale: At which size.
         n_seeds: Only the first so many seeds; None: all.
+        judged_only: Make no runs of arms that no criterion names.
         train: Whether to train; else what is finished is judged as it is.
         engine: Processes of this machine, or Ray; see `train_sweep`.
         address: Of the Ray cluster.
@@ -68,7 +70,8 @@ def reproduce(
         if train:
             ready = [file for file in fit if file.claim.id in plan.seeds and file.claim.id not in lacking]
             evidence.begin(ready)
-            part = plan_claims([file.claim for file in ready], scale, n_seeds)
+            claims = [file.claim for file in ready]
+            part = plan_claims(claims, scale, n_seeds, judged_only=judged_only)
             sets = evidence.open_runs(part, workers)
             _train(evidence, sets, console, engine=engine, address=address, n_workers=workers)
     finally:
