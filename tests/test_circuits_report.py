@@ -218,7 +218,7 @@ def test_attention_of_a_few_sequences_is_that_of_the_model_with_roles_and_labels
         assert one["target"] == int(batch.labels[0, -1])
     page = render_page(analyse([record]))
     shares = row["sequences"][0]["attention"]["L1H0"]
-    cells = "".join(f'<td style="--share: {share}">{share:.2f}</td>' for share in shares)
+    cells = "".join(f'<td data-share="{share}">{share:.2f}</td>' for share in shares)
     assert (
         f'<tr><th scope="row">L1H0</th>{cells}</tr>' in page and page.count('<table class="attention">') == 8
     )

@@ -624,7 +624,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path):
     assert subprocess.run(command, **quiet).returncode == 0
     claim = json.loads((tmp_path / "out/claims.json").read_text())["claims"][0]
     assert claim["n_runs"] == 24 and all(len(one["numbers"]) == 3 for one in claim["criteria"])
-    whole = [word.replace("out", "whole") for word in command]
+    whole = ["whole" if word == "out" else word for word in command]
     assert subprocess.run(whole, **quiet).returncode == 0
     other = tmp_path / "whole/default/runs/kind=l2,strength=3e-4,seed=1/history.jsonl"
     assert history.read_bytes() == other.read_bytes()

@@ -385,6 +385,8 @@ function start() {
   find("svg").addEventListener("click", () => save(exportSvg().text, "image/svg+xml", "svg"));
   find("csv").addEventListener("click", () => save(exportCsv(), "text/csv", "csv"));
   window.addEventListener("hashchange", () => { readLink(); update(); });
+  // the page's own policy refuses style attributes, whoever wrote them
+  for (const cell of document.querySelectorAll("[data-share]")) cell.style.setProperty("--share", cell.dataset.share);
   find("explorer").hidden = false;
   readLink();
   update();
