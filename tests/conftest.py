@@ -21,6 +21,8 @@ from .publishing import train  # noqa: E402
 
 OMNIGLOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 
+collect_ignore = ["typed_program.py"]  # for a type checker to read, not to run
+
 
 def pytest_collection_finish():
     """Each training collects garbage: it need not look through all that was imported."""

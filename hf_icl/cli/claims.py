@@ -137,10 +137,10 @@ def push(
     Example: `hf-icl claims push runs/claims-laptop me/claims`
     """
     from hf_icl.experiments.push import push_claims
-    from hf_icl.hub.repos import describe_visibility, explain_failures
+    from hf_icl.hub.repos import describe_visibility
 
     say(describe_visibility(space, "space", public=public))
-    with quiet_hub(), explain_failures(space), console.status("Pushing …"):
+    with quiet_hub(), console.status("Pushing …"):
         new = push_claims(folder, space, public=public)
     say("Pushed." if new else "Nothing new.")
 

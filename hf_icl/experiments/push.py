@@ -13,6 +13,7 @@ from hf_icl.errors import RunError
 from hf_icl.experiments.evidence import EVIDENCE_FILE
 from hf_icl.experiments.words import tabulate
 from hf_icl.experiments.write import CLAIMS_FILE, FIGURES, PAGE
+from hf_icl.hub.remote import Remote
 from hf_icl.hub.repos import commit_files, prepare_repo
 from hf_icl.reading import read_json
 
@@ -37,14 +38,11 @@ def push_claims(folder: str | Path, space: str, *, public: bool = False, api: Hf
     Raises:
         RunError: If nothing was judged in the folder.
         ConfigError: If the Space is there with another visibility than asked for.
-        huggingface_hub.errors.HTTPError: Whatever the client raises; see `explain_failures`.
+        HubError: If the Hub cannot be asked, refuses, or does not show afterwards what was sent.
     """
-    folder, api = Path(folder), api or HfApi()
-    files = list_files(folder)
-    prepare_repo(space, repo_type="space", public=public, space_sdk=SDK, api=api)
-    return commit_files(
-        space, files, repo_type="space", message="Claims, and what came of them", whole=f"{FIGURES}/", api=api
-    )
+    files, remote = list_files(Path(folder)), Remote(space, "space", api=api)
+    prepare_repo(remote, public=public, space_sdk=SDK)
+    return commit_files(remote, files, message="Claims, and what came of them", whole=f"{FIGURES}/")
 
 
 def list_files(folder: Path) -> dict[str, Path | bytes]:

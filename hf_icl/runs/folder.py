@@ -88,7 +88,9 @@ def read_about(folder: str | Path) -> dict[str, Any]:
         raise RunError(f"{folder}: not a run folder ({Path(error.filename).name} is missing).") from error
     except (OSError, ValueError) as error:
         raise RunError(f"{folder}: cannot be read as a run folder ({error}).") from error
-    schema = about.get("schema") if isinstance(about, dict) else None
+    if not isinstance(about, dict):
+        raise RunError(f"{folder}: cannot be read as a run folder ({RUN_FILE} holds no mapping).")
+    schema = about.get("schema")
     if schema != RUN_SCHEMA and type(schema) is int:
         raise RunError(
             f"{folder}: was written in format {schema}, this version of hf_icl reads format {RUN_SCHEMA}. "

@@ -189,6 +189,8 @@ def _read_type(name: str) -> pydantic.TypeAdapter:
 
 def _check_type(name: str, value: Any) -> None:
     """Raise `ConfigError` unless a value is of the type that `TrainingArguments` declares."""
+    if name == "fsdp" and isinstance(value, bool):  # declared as text, and taken as a truth too
+        return
     try:
         _read_type(name).validate_python(value, strict=True)
     except pydantic.ValidationError as error:
