@@ -13,7 +13,7 @@ help:  ## List the targets
 run: $(READY)  ## Train the embedded default, watch ICL rise and fall, write the report
 	$(BIN)/hf-icl run default training.threads=2
 
-test: $(READY)  ## Unit suite, offline, two to four minutes on two cores
+test: $(READY)  ## Unit suite, offline, about seven minutes on two cores
 	$(PYTEST) $(WORKERS) -q
 
 test-slow: $(READY)  ## What takes longer: real runs, environments of their own
