@@ -509,6 +509,7 @@ def test_a_run_that_diverged_counts_for_nothing():
     assert finding.missing == (3,) and finding.verdict == "holds"
 
 
+@pytest.mark.slow
 def test_page_and_numbers_go_into_a_space_and_the_same_again_is_no_commit(done, hub, launcher):
     folder, _, _, _ = done
     pushed = launcher.hf_icl("claims", "push", folder / "out", "ann/claims")

@@ -148,6 +148,7 @@ def test_a_link_that_leads_nowhere_is_not_unused(tmp_path):
     assert not is_unused(tmp_path / "link") and is_unused(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_no_training_and_few_signs_are_enough(tmp_path):
     """ASCII alone, twenty columns, a locale of no language; after a line nobody reads on."""
     command = [sys.executable, "-m", "hf_icl", "run", "default", *QUICK, "--output", tmp_path / "run"]
