@@ -16,7 +16,9 @@ def count_free_bytes() -> int:
     free = psutil.virtual_memory().available
     try:
         limit, used = ((CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
-        return min(free, int(limit) - int(used))
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+        cached = dict(line.split() for line in lines).get("inactive_file", 0)  # files that may be let go
+        return min(free, int(limit) - int(used) + int(cached))
     except (OSError, ValueError):  # no container, or one without a limit: "max"
         return free
 

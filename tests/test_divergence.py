@@ -19,6 +19,7 @@ from hf_icl.runs.replicas import train_replicas
 from hf_icl.runs.run import Run
 from hf_icl.task.scoring import score
 from hf_icl.training.callback import TransienceCallback as Callback
+from hf_icl.training.trainer import TransienceTrainer
 from tests.programs import TINY
 from tests.test_trainer import arguments, build_model, task  # noqa: F401
 
@@ -159,3 +160,10 @@ def test_logits_that_are_no_numbers_are_no_answer(seed):
     assert not (found["accuracy"] & is_bad).any() and not (found["context_accuracy"] & is_bad).any()
     clean = score(logits[~is_bad], labels[~is_bad, :-1], labels[~is_bad, -1])
     assert torch.equal(found["accuracy"][~is_bad], clean["accuracy"])
+
+
+def test_a_second_training_knows_nothing_of_how_the_first_ended(tmp_path, task):  # noqa: F811
+    trainer = TransienceTrainer(build_model(task), arguments(tmp_path, max_steps=6), task, schedule=2)
+    trainer.watch.note(torch.tensor(math.nan), 1)
+    trainer.train()
+    assert (trainer.state.global_step, trainer.transience.diverged_step) == (6, None)

@@ -2,6 +2,7 @@
 bit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -571,6 +572,33 @@ def test_of_stacked_replicas_one_that_stops_leaves_the_others_be(tmp_path):
     train_replicas(runs, n_processes=1)
     assert runs[0].history.last_step < 12 and runs[1].history.last_step == 12
     assert all(run.is_finished for run in runs)
+    ended = {run: (run.folder / "history.jsonl").read_bytes() for run in runs}
+    for run in runs:  # as a kill would leave them that came before both were marked as finished
+        (run.folder / "complete.json").unlink()
+    shutil.rmtree(runs[1].folder / "checkpoint-12")
+    train_replicas([Run.open(run.folder) for run in runs], n_processes=1)
+    assert all(run.is_finished for run in runs)
+    for run, content in ended.items():
+        assert (run.folder / "history.jsonl").read_bytes() == content, run
+
+
+@pytest.mark.parametrize("kind", [Freeze, Reset])
+@pytest.mark.parametrize("field", ["groups", "layers"])
+def test_an_empty_choice_of_weights_is_refused(kind, field):
+    """It would mean all of them, or none."""
+    with pytest.raises(ConfigError, match=field):
+        kind(**{field: []})
+
+
+def test_a_diverged_training_is_stopped_without_a_checkpoint_by_whatever_else_stops_it(tmp_path, task):
+    """Answers that are no numbers are wrong ones, so that accuracy falls, and a `Stop` fires too."""
+    args = arguments(tmp_path, learning_rate=1e30, save_strategy="steps", save_steps=50)
+    trainer = TransienceTrainer(
+        build(task), args, task, schedule=1,
+        interventions=[Stop(when=Trigger(metric="icl/accuracy", falls_by=1e-6))],
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.transience.diverged_step == 1 and not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_anybodys_trainer_takes_interventions_and_stops(tmp_path, task):

@@ -19,6 +19,7 @@ from hf_icl.errors import ConfigError, RunError
 from hf_icl.history.history import History
 from hf_icl.history.lines import decode_row
 from hf_icl.runs.config import RunConfig, load_config
+from hf_icl.runs.extending import extend
 from hf_icl.runs.run import Run
 from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.training.checkpoints import find_checkpoint, is_whole, tidy_checkpoints
@@ -398,3 +399,15 @@ def test_every_bounded_setting_is_refused_by_name_just_outside(name, value):
     with pytest.raises(ConfigError) as error:
         load_config("default", [f"{name}={value}"])
     assert name in str(error.value) and "should be" in str(error.value)
+
+
+def test_a_kill_while_a_run_is_given_more_steps_leaves_one_that_opens(tmp_path):
+    """The record is written first; the config, which a kill left as it was, follows from it."""
+    run = Run.create(load_config("default", [*TINY, "training.steps=4", "evaluate=2"]), tmp_path / "run")
+    before = (run.folder / "config.yaml").read_bytes()
+    extend(run, 6)
+    (run.folder / "config.yaml").write_bytes(before)
+    assert Run.open(run.folder).config.training.steps == 6
+    (run.folder / "config.yaml").write_bytes(before.replace(b"steps: 4", b"steps: 5"))
+    with pytest.raises(RunError, match="differs from the config"):
+        Run.open(run.folder)

@@ -141,7 +141,8 @@ def bank_from_images(
 
 def _to_tensor(values: np.ndarray | Tensor, name: str) -> Tensor:
     if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # numpy has no bf16
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise BankError(f"{name}: holds {array.dtype}, and exemplars are numbers of one shape.")

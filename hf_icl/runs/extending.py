@@ -45,7 +45,7 @@ def extend(run: Run, steps: int) -> Run:
     with hold(run.folder):
         for name in (MANIFEST_FILE, CARD_FILE):  # first: it is no longer finished, whatever comes
             (run.folder / name).unlink(missing_ok=True)
-        with fill_whole(run.folder, last=RUN_FILE, way_out="The run is as it was; try again.") as draft:
+        with fill_whole(run.folder, last=CONFIG_FILE, way_out="The run is as it was; try again.") as draft:
             (draft / CONFIG_FILE).write_text(yaml.safe_dump(about["config"], sort_keys=False), "utf-8")
             (draft / RUN_FILE).write_text(json.dumps(about, indent=1), "utf-8")
     return Run(run.folder, config, about)

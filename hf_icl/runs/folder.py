@@ -103,15 +103,22 @@ def read_about(folder: str | Path) -> dict[str, Any]:
         where = ".".join(map(str, wrong["loc"])) or "the whole file"
         raise RunError(f"{folder / RUN_FILE}: is damaged in {where} ({wrong['msg']}).") from error
     config = about["config"]
-    if written != config:
-        both = isinstance(written, dict) and isinstance(config, dict)
-        names = list_differences(config, written) if both else ["the whole file"]
+    names = list_differences(config, written) if isinstance(written, dict) else ["the whole file"]
+    if names and not _is_half_extended(about, written, names):
         raise RunError(
             f"{folder / CONFIG_FILE}: differs from the config that the run was made with, in "
             f"{', '.join(names)}. Put it back, or start a new run from it: "
             f"hf-icl run {folder / CONFIG_FILE} --output NEW_FOLDER"
         )
     return about
+
+
+def _is_half_extended(about: Mapping[str, Any], written: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Return whether a run was given more steps and its process died before the config was written anew."""
+    earlier = about.get("extended")
+    if names != ["training.steps"] or not isinstance(earlier, list) or not isinstance(earlier[-1], dict):
+        return False
+    return written["training"]["steps"] == earlier[-1].get("steps")
 
 
 def _find_version(about: Mapping[str, Any]) -> str:

@@ -21,7 +21,13 @@ from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import Run, build_task, choose_trainer, use_threads
 from hf_icl.runs.stackable import check_replicas, is_compiled
 from hf_icl.task.task import Task
-from hf_icl.training.checkpoints import explain_full_disk, find_damage, step_of, tidy_checkpoints
+from hf_icl.training.checkpoints import (
+    explain_full_disk,
+    find_checkpoint,
+    find_damage,
+    step_of,
+    tidy_checkpoints,
+)
 from hf_icl.training.compiled.compiling import can_compile
 from hf_icl.training.compiled.trainer import train_together
 from hf_icl.training.display import LiveDisplay
@@ -92,9 +98,13 @@ def train_stacked(runs: Sequence[Run], console: Console | None = None) -> None:
 
 
 def _train_stacked(runs: Sequence[Run], console: Console | None) -> None:
-    going = [run for run in runs if run.diverged_step is None]
-    if not all(run.is_finished for run in going):
-        _train_going(going, console)
+    sound = [run for run in runs if run.diverged_step is None]
+    going = [run for run in sound if not run.is_finished and not _has_stopped(run)]
+    if going:
+        _train_going([run for run in sound if not _has_stopped(run)], console)
+    for run in sound:
+        if not run.is_finished and run.diverged_step is None:
+            run.keep_final_model()
     if diverged := [run for run in runs if run.diverged_step is not None]:
         told = ", ".join(f"{run.folder} at step {run.diverged_step:,}" for run in diverged)
         raise DivergedError(
@@ -119,9 +129,12 @@ def _train_going(runs: Sequence[Run], console: Console | None) -> None:
             train_together(
                 trainers, folders, compiled=is_compiled(runs[0].config, len(runs)) and can_compile()
             )
-    for run in runs:
-        if run.diverged_step is None:
-            run.keep_final_model()
+
+
+def _has_stopped(run: Run) -> bool:
+    """Return whether an intervention has ended a run before its last step."""
+    last = find_checkpoint(run.folder)
+    return last is not None and step_of(last) < run.config.training.steps and run.is_over(last)
 
 
 def count_threads(configs: Sequence[RunConfig]) -> int | None:

@@ -176,7 +176,7 @@ class Run:
         if finished:
             return
         on_main(self.check_course)
-        if checkpoint is None or not self._is_over(checkpoint):
+        if checkpoint is None or not self.is_over(checkpoint):
             history = self.history if is_main() else History()
             display = LiveDisplay(console or Console(quiet=True), history)
             way_on = f"Continue the run, on any number of processes, with: hf-icl resume {self.folder}"
@@ -193,7 +193,7 @@ class Run:
         on_main(self.check_course)
         on_main(self.keep_final_model)
 
-    def _is_over(self, checkpoint: Path) -> bool:
+    def is_over(self, checkpoint: Path) -> bool:
         """Return whether training ends at a checkpoint: at the last step, or where an intervention stops
         it."""
         training = self.config.training

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -103,9 +104,10 @@ class LiveDisplay(LiveView, TrainerCallback):
         left = format_duration((n_steps - step) / speed) if speed else "?"
         table = Table.grid(padding=(0, 2))
         for label, name, colour in list_curves():
-            values = self.history.rows.columns.curve(name)[1].tolist()
-            if values:
-                line = sparkline(spread_log(values) if name.endswith("loss") else values, width=width)
+            values = self.history.rows.columns.curve(name)[1]
+            drawn = values[np.isfinite(values)].tolist()  # a diverged loss is none
+            if drawn:
+                line = sparkline(spread_log(drawn) if name.endswith("loss") else drawn, width=width)
                 table.add_row(f"{label:<12}", f"[{colour}]{values[-1]:6.3f}", f"[{colour}]{line}")
         head = f"step {step:,} / {n_steps:,} · {speed:.0f} steps/s · {left} left"
         view = Table.grid()

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from hf_icl.distributed import check_joined
 from hf_icl.errors import ConfigError
@@ -121,6 +122,11 @@ class TransienceTrainer(Trainer):
         metrics = self.transience.metrics_for_trainer(self.args, self.state, self.model)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """As `Trainer.train`; how an earlier training ended is forgotten."""
+        self.watch = LossWatch(device=self.args.device)
+        return super().train(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """Remember the first step whose loss is not a number."""

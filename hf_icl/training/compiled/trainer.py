@@ -116,8 +116,9 @@ def train_together(
     watch = LossWatch(len(trainers), stack.device)
     for number, trainer in enumerate(trainers):
         trainer.transience.find_divergence = functools.partial(watch.find, number)
+    going = list(trainers)
     for step in range(first + 1, last + 1):
-        for trainer in trainers:
+        for trainer in going:
             _begin_step(trainer)
         now = stack.step()
         watch.note(now, step)
@@ -139,6 +140,8 @@ def train_together(
             trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
         if _is_over(trainers):
             break
+    for trainer in going:
+        trainer.control = trainer.callback_handler.on_epoch_end(trainer.args, trainer.state, trainer.control)
     for trainer in trainers:
         trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
     means = ((total + losses) / max(trainers[0].state.global_step - first, 1)).tolist()

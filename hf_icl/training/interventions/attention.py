@@ -5,6 +5,7 @@ Axes: B sequences, H heads, P places, C context pairs.
 
 from __future__ import annotations
 
+import abc
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import pydantic
@@ -52,9 +53,9 @@ class HeadIntervention(Intervention):
             pass
         return action
 
+    @abc.abstractmethod
     def make_visitor(self, heads: Heads, task: Task, model: nn.Module) -> Visitor:
         """Return what changes these heads."""
-        raise NotImplementedError
 
 
 class Ablate(HeadIntervention):
@@ -173,7 +174,7 @@ class Wanted(NamedTuple):
     is_set_BP: Tensor
 
 
-class _Patterned(Visitor):
+class _Patterned(Visitor, abc.ABC):
     """Knows where a pattern lies in the sequences that the model is being given."""
 
     needs_parts = True
@@ -187,8 +188,9 @@ class _Patterned(Visitor):
             rule = "exemplar and label share a place here, so that no label has an exemplar before it"
             raise ConfigError("pattern", pattern, rule, "Set model.places to interleaved.")
 
+    @abc.abstractmethod
     def change(self, pattern_BHPP: Tensor, wanted: Wanted) -> Tensor:
-        raise NotImplementedError
+        """Return the patterns of some heads as they shall be."""
 
     def take_pattern(self, layer: int, pattern: Tensor) -> Tensor:
         if layer not in self.heads or (wanted := self._find(pattern)) is None:

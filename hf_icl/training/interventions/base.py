@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -90,7 +91,7 @@ class Action:
         """Let go: the intervention is not in force any more."""
 
 
-class Intervention(Config):
+class Intervention(Config, abc.ABC):
     """Something that is done to a model while it learns, from one step to another.
 
     What is in force changes steps `start` + 1 to `stop`, and what is measured in that time.
@@ -121,13 +122,13 @@ class Intervention(Config):
         """Return what finds the step after which this begins."""
         return Watch(self.start, self.when)
 
+    @abc.abstractmethod
     def bind(self, task: Task, model: nn.Module) -> Action:
         """Return what is done to a model.
 
         Raises:
             ConfigError: If it cannot be done to this one.
         """
-        raise NotImplementedError
 
 
 def check_trigger(intervention: Intervention, task: Task) -> None:

@@ -97,8 +97,9 @@ class InterventionCallback(TrainerCallback):
         if self.stopped_step is None:
             self.stopped_step = find_stop(self.interventions, state.log_history)
         if self.stopped_step is not None:
+            if not control.should_training_stop:  # else it ends anyhow, and what is saved then is settled
+                control.should_save = args.save_strategy != "no"
             control.should_training_stop = True
-            control.should_save = args.save_strategy != "no"
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
@@ -121,7 +122,7 @@ class InterventionCallback(TrainerCallback):
         for number, one in enumerate(self.interventions):
             first = self._watches[number].find(state.log_history)
             acts = first is not None and first <= step and (one.stop is None or step < one.stop)
-            if acts and not before[number]:
+            if acts and not before[number] and first == step:  # not when it goes on after a resume
                 self._tell(one, step, state)
             if before[number] and not acts:
                 self._actions[number].end()

@@ -31,10 +31,11 @@ class WeightIntervention(Intervention):
     """An intervention on some of a model's weights."""
 
     groups: tuple[Group, ...] | None = pydantic.Field(
-        default=None, description="Of these groups; null: of all."
+        default=None, min_length=1, description="Of these groups; null: of all."
     )
     layers: tuple[Layer, ...] | None = pydantic.Field(
         default=None,
+        min_length=1,
         description="Of these blocks alone, counted from 0; null: of all, and of what is in none.",
     )
 
