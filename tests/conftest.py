@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,16 +126,27 @@ def pretrained(tmp_path_factory):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 300 kB."""
+def mount() -> Iterator[Callable[..., None]]:
+    """What puts a file system of its own, in memory, onto a folder; all are taken away again."""
     if os.geteuid() != 0:
-        pytest.skip("mounting a small file system takes root")
+        pytest.skip("mounting a file system takes root")
+    mounted: list[Path] = []
+
+    def mount_one(folder: Path, *options: str) -> None:
+        words = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
+        if subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("this machine lets nobody mount a file system")
+        mounted.append(folder)
+
+    yield mount_one
+    for folder in reversed(mounted):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(mount, tmp_path) -> Path:
+    """A real file system of 300 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    mount(folder, "-o", "size=300k")
+    return folder

@@ -180,6 +180,7 @@ def main():
     if args.world_size == 1:
         try:
             TransienceTrainer(None, args, None)
+            refused = "not refused"
         except ConfigError as error:
             refused = str(error)
     TrainingArguments(str(folder), use_cpu=True).device  # noqa: B018  meets the other processes

@@ -231,6 +231,7 @@ def test_heads_while_it_trains_are_those_of_the_checkpoints(trained, tmp_path):
     run.train()
     call("circuits", trained.folder, "--output", tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out/heads.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
     for row in rows:
         measured = next(one for one in run.history.rows if one["step"] == row["step"])["metrics"]
         assert row["metrics"] == {name: v for name, v in measured.items() if HeadMetric.read(name)}

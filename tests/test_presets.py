@@ -60,9 +60,12 @@ def test_advice_is_found_where_it_stands():
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))])
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_settings_in_the_docs_exist(page):
-    text = (ROOT / page if page == "README.md" else ROOT / "docs" / page).read_text("utf-8")
+    text = (ROOT / page).read_text("utf-8")
     for word in list_advice(text):
         assert any(can_set(base, word) for base in ("default", "omniglot-cpu", "finetune")), word
 

@@ -280,17 +280,12 @@ def test_legends_hold_every_name_whole_and_stay_on_the_figure(seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # signs that the font lacks
         figure.draw_without_rendering()
-    texts = [text.get_text() for text in figure.findobj(Text)]
-    shown = {"".join(text.split()) for text in texts}
-    assert {"".join(name.split()) for name in names} <= shown
-    for text in figure.findobj(Text):
-        if (
-            text.get_text()
-            and text.get_visible()
-            and "".join(text.get_text().split()) in map(str.strip, names)
-        ):
-            box = text.get_window_extent()
-            assert 0 <= box.x0 and box.x1 <= figure.bbox.width + 1
+    squeezed = {"".join(name.split()) for name in names}
+    drawn = {"".join(text.get_text().split()): text for text in figure.findobj(Text) if text.get_visible()}
+    assert squeezed <= drawn.keys()
+    for name in squeezed:
+        box = drawn[name].get_window_extent()
+        assert 0 <= box.x0 and box.x1 <= figure.bbox.width + 1
 
 
 @pytest.mark.parametrize("sizes", [(3, 2), (7, 7), (5, 3, 3)])
@@ -422,10 +417,15 @@ def test_words_where_the_peak_is_the_end(count):
     assert all(run["loss_falls"] is None for run in document["runs"])
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_words_never_contradict_themselves(seed):
+def test_words_never_contradict_themselves():
     """Whatever the curves: no fall to the same number, no whole rise left after a loss,
     no share below nothing."""
+    counts = [check_words(seed) for seed in range(60)]
+    assert sum(told for told, _ in counts) > 20 and sum(left for _, left in counts) > 30
+
+
+def check_words(seed: int) -> tuple[bool, bool]:
+    """Check what is said of drawn curves; return whether of a loss, and of what was left of a rise."""
     rng = np.random.default_rng(seed)
     n_rows = int(rng.integers(3, 9))
     values = rng.choice([0, 0.03, 0.5, 0.9, 0.901, 0.903, 1], n_rows).tolist()
@@ -444,6 +444,7 @@ def test_words_never_contradict_themselves(seed):
         peak, end, share = found.groups()
         assert (share == "all") == (peak == end) and float(peak) >= float(end)
     assert " 0 %" not in text and "100 %" not in text and "-" not in text.replace("in-", "")
+    return bool(told), bool(found)
 
 
 def test_missing_measures_are_told(runs, other):

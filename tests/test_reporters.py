@@ -75,7 +75,7 @@ def test_no_name_is_given_twice_at_a_step(tmp_path, task):
 @pytest.mark.parametrize("reporter", ["trackio", "wandb"])
 def test_the_others_get_the_same_names_at_the_same_steps(tmp_path, task, monkeypatch, reporter):
     """Their own callbacks, with the function that sends replaced: what they would send."""
-    module = pytest.importorskip(reporter)
+    module = pytest.importorskip(reporter, reason=f"to try it: pip install {reporter}")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))

@@ -103,7 +103,7 @@ def test_what_others_may_have_written_is_read_in_one_place():
         for path in PACKAGE.rglob("*.py")
         if reads.search(path.read_text("utf-8"))
     }
-    assert found <= checked
+    assert found == checked
 
 
 @pytest.mark.parametrize("stub", sorted(PACKAGE.rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
@@ -112,3 +112,11 @@ def test_no_room_hands_on_a_name_that_one_of_its_modules_has(stub):
     imports = [node for node in ast.parse(stub.read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
     names = {alias.name for node in imports for alias in node.names}
     assert not names & {path.stem for path in stub.parent.iterdir()}
+
+
+def test_the_order_in_the_docs_is_this_one():
+    text = (PACKAGE.parent / "docs/architecture.md").read_text("utf-8")
+    (told,) = re.findall(r"`(wording < .*?)`", text, re.DOTALL)
+    assert [set(re.split(r",\s*", step.strip())) for step in told.split("<")] == [
+        set(rooms) for rooms in ORDER
+    ]

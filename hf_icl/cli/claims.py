@@ -54,7 +54,7 @@ def reproduce(
 
     Example: `hf-icl reproduce l2 --seeds 3`
 
-    Example: `hf-icl reproduce examples/claims/mine.yaml --output runs/mine`
+    Example: `hf-icl reproduce examples/claims/more_classes.yaml --output runs/more-classes`
     """
     from hf_icl.experiments.claim import list_claims, load_claim
     from hf_icl.experiments.plan import plan_claims
