@@ -201,6 +201,17 @@ def bootstrap_band(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np
     return _find_ends(counts @ values / len(values))
 
 
+def bootstrap_hits(hits: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of the mean of one evaluation's outcomes, bool (n_sequences,).
+
+    >>> low, high = bootstrap_hits(np.arange(400) < 100)
+    >>> 0.2 < low < 0.22 and 0.28 < high < 0.3
+    True
+    """
+    low, high = bootstrap_band(hits[:, None].astype(float), seed=seed)
+    return low.item(), high.item()
+
+
 def _find_ends(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of the middle 95 % at each point, from resampled curves (n_resamples, n_points)."""
     low, high = np.quantile(resampled, _ends(), axis=0, method="inverted_cdf")
