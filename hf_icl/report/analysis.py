@@ -94,7 +94,7 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
         "hf_icl_version": metadata.version("hf-icl"),
         "bootstrap": bootstrap,
         "thresholds": {name.lower(): value for name, value in thresholds.items()},
-        "definitions": measures.describe_measures(),
+        "definitions": measures.describe_measures(pretrained=any(run.begins_pretrained for run in runs)),
         "verdicts": verdicts.describe_verdicts(),
         "runs": list(analysed.values()),
         "groups": [_analyse_group(group, analysed) for group in groups if len(group) > 1],

@@ -340,6 +340,10 @@ class CurveSummary:
     verdict: str | None = None
 
 
-def describe_measures() -> list[dict[str, str]]:
-    """Return the definition of every measure: its `name`, in `words` and as `formula`."""
-    return [one.describe() for one in MEASURES.values()]
+def describe_measures(*, pretrained: bool = True) -> list[dict[str, str]]:
+    """Return the definition of every measure: its `name`, in `words` and as `formula`.
+
+    Args:
+        pretrained: Whether those that only curves of pretrained starts have are among them.
+    """
+    return [one.describe() for one in MEASURES.values() if pretrained or not one.of_pretrained]
