@@ -63,8 +63,8 @@ class Reference(nn.Module):
         )
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, task.n_labels)
 
-    def forward(self, exemplars: Tensor, context_labels: Tensor, labels: Tensor) -> Tensor:
-        vectors, known = self.encoder(exemplars * self.scale), self.labels(context_labels)
+    def forward(self, exemplars: Tensor, context_answers: Tensor, labels: Tensor) -> Tensor:
+        vectors, known = self.encoder(exemplars * self.scale), self.labels(context_answers)
         if self.paired:
             x = vectors + F.pad(known, (0, 0, 0, 1))
         else:

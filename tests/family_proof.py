@@ -178,7 +178,7 @@ def check_answer_is_hidden(task: Task, model: PreTrainedModel) -> None:
 def check_gradients(task: Task, model: ICLModel) -> None:
     """No hidden state has a gradient with respect to a later place, and each has one to its own."""
     inputs = task.encode(task.sampler().draw(0, 2))
-    vectors = model.embed(inputs["exemplars"], inputs["context_labels"]).detach().requires_grad_()
+    vectors = model.embed(inputs["exemplars"], inputs["context_answers"]).detach().requires_grad_()
     states = model.backbone(inputs_embeds=vectors.clone(), use_cache=False).last_hidden_state
     for place in range(vectors.shape[1]):
         total = states[:, place].square().sum() + states[:, place, 0].sum()

@@ -249,8 +249,7 @@ def test_own_metrics_of_a_stock_evaluation_get_the_query_s_label_alone(tmp_path,
         seen.append(prediction.label_ids)
         return {"right": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
 
-    settings = dict(label_names=["labels"], eval_dataset=task.dataset(20))
-    trainer = build(tmp_path, task, compute_metrics=compute_metrics, **settings)
+    trainer = build(tmp_path, task, compute_metrics=compute_metrics, eval_dataset=task.dataset(20))
     add(trainer, task)
     metrics = trainer.evaluate()
     expected = task.encode(task.sampler().draw(0, 20))["labels"]

@@ -603,7 +603,7 @@ def test_a_diverged_training_is_stopped_without_a_checkpoint_by_whatever_else_st
 
 def test_anybodys_trainer_takes_interventions_and_stops(tmp_path, task):
     model, watcher = build(task), Watcher()
-    args = arguments(tmp_path, save_strategy="no", label_names=["labels"])
+    args = arguments(tmp_path, save_strategy="no")
     trainer = Trainer(model, args, train_dataset=task.dataset(STEPS * 8), data_collator=task.collate)
     stop = Stop(start=3, when=Trigger(metric="train/loss", falls_by=1e-4))
     clamp = Clamp(heads=["L1"], pattern="induction", stop=2)

@@ -67,7 +67,7 @@ def make_batch(batch=BATCH, n_context=N_CONTEXT, seed=0, shape=(DIM,)):
     random = torch.Generator().manual_seed(seed)
     return {
         "exemplars": torch.randn(batch, n_context + 1, *shape, generator=random),
-        "context_labels": torch.randint(N_LABELS, (batch, n_context), generator=random),
+        "context_answers": torch.randint(N_LABELS, (batch, n_context), generator=random),
         "labels": torch.randint(N_LABELS, (batch,), generator=random),
     }
 
@@ -195,7 +195,7 @@ def test_weights_start_as_torch_starts_them():
 def test_a_place_sees_itself_and_earlier_places_only(kind, places):
     model = make_model(kind, places=places).eval()
     batch = make_batch()
-    inputs = model.embed(batch["exemplars"], batch["context_labels"]).detach().requires_grad_()
+    inputs = model.embed(batch["exemplars"], batch["context_answers"]).detach().requires_grad_()
     n_places = 2 * N_CONTEXT + 1 if places == "interleaved" else N_CONTEXT + 1
     assert inputs.shape == (BATCH, n_places, 16)
     hidden = model.backbone(inputs_embeds=inputs).last_hidden_state
@@ -217,7 +217,7 @@ def test_every_exemplar_and_label_reaches_the_logits(kind, places):
     with torch.no_grad():
         logits = model(**batch).logits
         for place in range(N_CONTEXT):
-            changed = batch["context_labels"].clone()
+            changed = batch["context_answers"].clone()
             changed[:, place] = (changed[:, place] + 1) % N_LABELS
             moved = model(batch["exemplars"], changed).logits
             assert ((moved - logits).abs().amax(-1) > 1e-6).all()
@@ -227,10 +227,10 @@ def test_interleaved_and_paired_places_hold_what_they_should():
     batch = make_batch()
     for places in ("interleaved", "paired"):
         model = make_model(places=places)
-        embedded = model.embed(batch["exemplars"], batch["context_labels"])
+        embedded = model.embed(batch["exemplars"], batch["context_answers"])
         for b in range(BATCH):
             x = model.exemplar_encoder(batch["exemplars"])[b]
-            l = model.label_embedding.weight[batch["context_labels"][b]]  # noqa: E741
+            l = model.label_embedding.weight[batch["context_answers"][b]]  # noqa: E741
             rows = [x[0], l[0], x[1], l[1], x[2], l[2], x[3]]
             rows = rows if places == "interleaved" else [x[0] + l[0], x[1] + l[1], x[2] + l[2], x[3]]
             torch.testing.assert_close(embedded[b], torch.stack(rows))
@@ -245,7 +245,7 @@ def test_loss_is_the_cross_entropy_of_the_querys_label():
     shares = output.logits.detach().exp() / output.logits.detach().exp().sum(dim=1, keepdim=True)
     by_hand = -sum(math.log(shares[b, batch["labels"][b]].item()) for b in range(BATCH))
     assert output.loss.item() == pytest.approx(by_hand / BATCH, rel=1e-5)
-    assert model(batch["exemplars"], batch["context_labels"]).loss is None
+    assert model(batch["exemplars"], batch["context_answers"]).loss is None
     parts = [
         model(**{k: v[i : i + 1] for k, v in batch.items()}, num_items_in_batch=BATCH).loss
         for i in range(BATCH)
@@ -367,7 +367,6 @@ def train(tmp_path, name, batch_size, accumulate, rows, **options):
         save_strategy="no",
         optim="sgd",
         dataloader_pin_memory=False,
-        label_names=["labels"],
         **options,
     )
     trainer = Trainer(model, args, train_dataset=rows, eval_dataset=rows)
@@ -562,9 +561,9 @@ def test_sequences_may_be_shorter_but_not_longer_than_the_positions():
 def test_inputs_that_do_not_fit_are_told():
     model, batch = make_model(), make_batch()
     with pytest.raises(ConfigError, match=r"must be floats of shape \(batch, n_context \+ 1, 5\)"):
-        model(torch.zeros(BATCH, N_CONTEXT + 1, DIM + 1), batch["context_labels"])
+        model(torch.zeros(BATCH, N_CONTEXT + 1, DIM + 1), batch["context_answers"])
     with pytest.raises(ConfigError, match="must be floats"):
-        model(batch["exemplars"].long(), batch["context_labels"])
+        model(batch["exemplars"].long(), batch["context_answers"])
     with pytest.raises(ConfigError, match=r"must have shape \(4, 3\)"):
         model(batch["exemplars"], torch.zeros(BATCH, N_CONTEXT + 1, dtype=torch.int64))
 

@@ -87,6 +87,7 @@ SCHEMA_1 = {
     "bootstrap": {"level": float, "n_resamples": int, "seed": int, "max_evaluations": int},
     "thresholds": {str: float},
     "definitions": [{"name": str, "words": str, "formula": str}],
+    "verdicts": [{"name": str, "words": str}],
     "runs": [
         {
             "name": str,
@@ -94,6 +95,7 @@ SCHEMA_1 = {
             "diverged_step": (int, type(None)),
             "verdict_shares": {str: float},
             "loss_falls": bool,
+            "begins_pretrained": bool,
             "n_evaluations": int,
             "first_step": int,
             "last_step": int,

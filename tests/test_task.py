@@ -31,7 +31,7 @@ def test_encoded_exemplars_are_those_of_the_bank(task):
     inputs = task.encode(batch)
     features = task.bank.lookup(torch.arange(36)[:, None], torch.arange(4)[None])
     assert torch.equal(inputs["exemplars"][3, 2], features[batch.class_ids[3, 2], batch.exemplar_ids[3, 2]])
-    assert torch.equal(inputs["context_labels"], batch.labels[:, :-1])
+    assert torch.equal(inputs["context_answers"], batch.labels[:, :-1])
     assert torch.equal(inputs["labels"], batch.labels[:, -1])
 
 

@@ -46,8 +46,8 @@ class ICLModel(PreTrainedModel):
 
     Works around every backbone of transformers that takes `inputs_embeds` and returns `last_hidden_state`. A
     token table that such a backbone brings along is taken off (of a ready one too), since nothing would read
-    it. In a stock `Trainer`, set `TrainingArguments(label_names=["labels"])` for evaluations, else
-    `context_labels` counts as a target too.
+    it. Of what `forward` takes only the query's answer is called `labels`: a stock `Trainer` takes whatever
+    has "label" in its name for a target.
 
     Args:
         config: Its `backbone` says what to build.
@@ -129,7 +129,7 @@ class ICLModel(PreTrainedModel):
     def forward(
         self,
         exemplars: Tensor,
-        context_labels: Tensor,
+        context_answers: Tensor,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -140,7 +140,8 @@ class ICLModel(PreTrainedModel):
         Args:
             exemplars: float (batch, n_context + 1, *exemplar_shape), or int64 ids (batch, n_context + 1);
                 query last.
-            context_labels: int64 (batch, n_context), 0 <= label < n_labels.
+            context_answers: int64 (batch, n_context), the label shown with each exemplar but the query's,
+                0 <= label < n_labels.
             labels: int64 (batch,), the query's; −100 leaves a sequence out of the loss.
             output_attentions: Also return attention weights. Backbones other than the native one must have
                 been built with `attn_implementation="eager"`.
@@ -156,9 +157,9 @@ class ICLModel(PreTrainedModel):
         want_states = (
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         )
-        self._check_inputs(exemplars, context_labels)
+        self._check_inputs(exemplars, context_answers)
         output = self.backbone(
-            inputs_embeds=self.embed(exemplars, context_labels),
+            inputs_embeds=self.embed(exemplars, context_answers),
             output_attentions=want_attentions,
             output_hidden_states=want_states,
             **self._backbone_options,
@@ -173,19 +174,19 @@ class ICLModel(PreTrainedModel):
             attentions=output.attentions if want_attentions else None,
         )
 
-    def embed(self, exemplars: Tensor, context_labels: Tensor) -> Tensor:
+    def embed(self, exemplars: Tensor, context_answers: Tensor) -> Tensor:
         """Return what the backbone sees, shape (batch, places, d_model), positions not yet added."""
         batch, n_exemplars = exemplars.shape[:2]
         if exemplars.is_floating_point():
             exemplars = exemplars.to(self.head.weight.dtype) * self.config.exemplar_scale
         vectors = self.exemplar_encoder(exemplars)
-        labels = self.label_embedding(context_labels)
+        labels = self.label_embedding(context_answers)
         if self.config.places == "paired":
             return vectors + F.pad(labels, (0, 0, 0, 1))
         pairs = torch.stack([vectors[:, :-1], labels], dim=2).view(batch, 2 * n_exemplars - 2, -1)
         return torch.cat([pairs, vectors[:, -1:]], dim=1)
 
-    def _check_inputs(self, exemplars: Tensor, context_labels: Tensor) -> None:
+    def _check_inputs(self, exemplars: Tensor, context_answers: Tensor) -> None:
         """Check shapes, with nothing that would wait for a device."""
         config, shape = self.config, tuple(exemplars.shape)
         if shape[2:] != config.exemplar_shape or exemplars.is_floating_point() == (
@@ -194,10 +195,10 @@ class ICLModel(PreTrainedModel):
             kind = "int64 ids" if config.encoder == "embedding" else "floats"
             size = ", ".join(map(str, ("batch", "n_context + 1", *config.exemplar_shape)))
             raise ConfigError("exemplars", (shape, exemplars.dtype), f"must be {kind} of shape ({size})", "")
-        if tuple(context_labels.shape) != (shape[0], shape[1] - 1):
+        if tuple(context_answers.shape) != (shape[0], shape[1] - 1):
             rule = f"must have shape ({shape[0]}, {shape[1] - 1}), one label for each exemplar but the query"
             raise ConfigError(
-                "context_labels", tuple(context_labels.shape), rule, "The query's goes into labels."
+                "context_answers", tuple(context_answers.shape), rule, "The query's goes into labels."
             )
         check_reach(config, shape[1] - 1)
 

@@ -86,7 +86,7 @@ def measure_step(
     >>> with without_memory():
     ...     model = ICLModel(ICLConfig(exemplar_shape=(64,), n_context=4))
     ...     labels = torch.zeros(8, 4, dtype=torch.int64)
-    ...     inputs = dict(exemplars=torch.zeros(8, 5, 64), context_labels=labels)
+    ...     inputs = dict(exemplars=torch.zeros(8, 5, 64), context_answers=labels)
     ...     cost = measure_step(model, lambda: inputs | {"labels": torch.zeros(8, dtype=torch.int64)})
     >>> cost.flops
     16661504

@@ -12,7 +12,7 @@ import pydantic
 from hf_icl.config import list_differences
 from hf_icl.errors import RunError
 from hf_icl.history.history import HISTORY_FILE, History
-from hf_icl.history.record import RunRecord
+from hf_icl.history.record import RunRecord, begins_pretrained
 from hf_icl.reading import MOST_BYTES, parse_json, read_bounded, read_json, read_yaml
 
 CONFIG_FILE = "config.yaml"
@@ -50,6 +50,7 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         n_sequences=about["n_sequences"],
         bank=about.get("bank", {}),  # runs made before it was kept
         circuits=read_circuits(folder / CIRCUITS),
+        begins_pretrained=begins_pretrained(about["config"]),
     )
 
 

@@ -83,7 +83,14 @@ def stack_hits(
 
 
 def bootstrap_curve(
-    steps: np.ndarray, hits: np.ndarray, chance: float, metric: str, *, floor: float = 0.0, seed: int = 0
+    steps: np.ndarray,
+    hits: np.ndarray,
+    chance: float,
+    metric: str,
+    *,
+    floor: float = 0.0,
+    pretrained: bool = False,
+    seed: int = 0,
 ) -> Intervals | None:
     """Return 95 % intervals of a curve's measures over its evaluation sequences.
 
@@ -97,6 +104,7 @@ def bootstrap_curve(
         chance: Chance level of the mean of a row, in [0, 1].
         metric: Name, which decides on the measures.
         floor: What the mean must top to count as emerged; see `find_floor`.
+        pretrained: Whether the first row is of a model that was trained before.
         seed: Seed of the resampling.
 
     Returns:
@@ -114,13 +122,14 @@ def bootstrap_curve(
         return None
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK_ITEMS // max(n_evaluations, n_sequences))
-    measures = {name: [] for name in measures_of(metric)}
+    known = measures_of(metric, pretrained=pretrained)
+    measures = {name: [] for name in known}
     verdicts, means = [], []
     peak_index = hits.mean(axis=1).argmax()
     for start in range(0, N_RESAMPLES, block):
         counts = draw_counts(rng, min(block, N_RESAMPLES - start), n_sequences)
-        curves = Curves(steps, _weigh(counts, hits), chance, floor)
-        for name, one in measures_of(metric).items():
+        curves = Curves(steps, _weigh(counts, hits), chance, floor, pretrained)
+        for name, one in known.items():
             measures[name].append(curves.values[:, peak_index] if name == "peak" else one.find(curves))
         verdicts.append(judge(curves))
         means.append(curves.values)

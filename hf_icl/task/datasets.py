@@ -139,7 +139,7 @@ class SequenceRows(torch.utils.data.IterableDataset):
 
     >>> from hf_icl.task import Task
     >>> {name: tuple(value.shape) for name, value in next(iter(Task().stream())).items()}
-    {'exemplars': (5, 64), 'context_labels': (4,), 'labels': ()}
+    {'exemplars': (5, 64), 'context_answers': (4,), 'labels': ()}
     """
 
     def __init__(self, task: Drawable, start: int = 0) -> None:

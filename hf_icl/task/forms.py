@@ -49,21 +49,21 @@ class VectorForm:
     """Exemplars as vectors, images or ids, labels as ids of their own: what `ICLModel` takes."""
 
     def encode(self, bank: Bank, batch: SequenceBatch) -> dict[str, Tensor]:
-        """Return `exemplars`, `context_labels` and the query's `labels`."""
+        """Return `exemplars`, `context_answers` and the query's `labels`."""
         return {
             "exemplars": look_up(bank, batch),
-            "context_labels": batch.labels[:, :-1],
+            "context_answers": batch.labels[:, :-1],
             "labels": batch.labels[:, -1],
         }
 
     def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
         """Return them as ids of labels."""
-        context, right = inputs.get("context_labels"), inputs.get("labels")
+        context, right = inputs.get("context_answers"), inputs.get("labels")
         return None if context is None or right is None else (context, right)
 
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the model's own label head."""
-        return model(exemplars=look_up(bank, batch), context_labels=batch.labels[:, :-1]).logits
+        return model(exemplars=look_up(bank, batch), context_answers=batch.labels[:, :-1]).logits
 
     def check_model(self, bank: Bank, model: nn.Module, n_context: int) -> None:
         """Refuse a model that says how many labels its head has, and has too few;

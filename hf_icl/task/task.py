@@ -123,7 +123,7 @@ class Task:
     >>> task = Task(TaskConfig(bank={"kind": "gaussian", "n_classes": 16, "dim": 8, "n_labels": 4}))
     >>> batch = task.sampler().draw(start=0, count=3)
     >>> {name: tuple(value.shape) for name, value in task.encode(batch).items()}
-    {'exemplars': (3, 5, 8), 'context_labels': (3, 4), 'labels': (3,)}
+    {'exemplars': (3, 5, 8), 'context_answers': (3, 4), 'labels': (3,)}
     """
 
     def __init__(
@@ -355,9 +355,8 @@ class Task:
     def dataset(self, n_sequences: int) -> SequenceDataset:
         """Return the first `n_sequences` training sequences as a torch dataset, for a stock `Trainer`.
 
-        As `eval_dataset` beside a `compute_metrics` of your own, for an `ICLModel`, set
-        `TrainingArguments(label_names=["labels"])`: a `Trainer` takes every input called so for a target, and
-        `context_labels` is none.
+        Also for `eval_dataset`, beside a `compute_metrics` of your own: of vectors it gets logits
+        (n, n_labels) and the query's labels (n,).
         """
         return SequenceDataset(self, n_sequences)
 

@@ -62,6 +62,8 @@ class TransienceCallback(TrainerCallback):
         batch_size: Sequences per forward pass.
         on_divergence: What to do once a loss is not a number: go_on, or stop without a further checkpoint.
             Either way a warning says so, and the history's rows say since which step.
+        pretrained: Whether the model comes trained, so that what it can do already may be lost, kept or
+            grown: summary and report then count from the row of step 0.
         name: Tells several callbacks of one trainer apart: the file is then `history-NAME.jsonl`, and what is
             logged is called `NAME/icl/accuracy`.
 
@@ -87,6 +89,7 @@ class TransienceCallback(TrainerCallback):
         instruments: Sequence[Instrument | str] = (),
         batch_size: int = EVALUATION_BATCH,
         on_divergence: OnDivergence = "go_on",
+        pretrained: bool = False,
         name: str = "",
     ) -> None:
         if not re.fullmatch("[A-Za-z0-9_-]*", name):
@@ -97,6 +100,7 @@ class TransienceCallback(TrainerCallback):
         self.history = history
         self.instruments, self.batch_size = find_instruments(instruments), batch_size
         self.on_divergence = on_divergence
+        self.pretrained = pretrained
         self.diverged_step: int | None = None
         self.find_divergence: Callable[[], int | None] | None = None  # asks a trainer that watches its loss
         self.name = name
@@ -334,7 +338,7 @@ class TransienceCallback(TrainerCallback):
             RunError: If nothing has been measured yet.
         """
         record = self.record()
-        return summarize_history(record.rows, record.chance)
+        return summarize_history(record.rows, record.chance, pretrained=record.begins_pretrained)
 
     def plot(self) -> Figure:
         """Return the report's figure of what has been measured so far; notebooks show it.
@@ -383,6 +387,7 @@ class TransienceCallback(TrainerCallback):
             chance=self.task.chance,
             n_sequences={key: len(evaluator.batch) for key, evaluator in self.task.evaluators.items()},
             bank=describe_bank(self.task.bank),
+            begins_pretrained=self.pretrained,
         )
 
     def _open(self, args: TrainingArguments, state: TrainerState) -> None:

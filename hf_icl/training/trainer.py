@@ -51,6 +51,7 @@ class TransienceTrainer(Trainer):
         history: A `History` to write instead of `history.jsonl` in the output folder.
         instruments: What else to measure; see `TransienceCallback`.
         interventions: What is done to the model while it learns; see `hf_icl.training.interventions`.
+        pretrained: Whether the model comes trained; see `TransienceCallback`.
         on_divergence: stop once a loss is not a number, without a further checkpoint; or go_on.
         callbacks: As for `Trainer`; they run after the measuring.
         processing_class: The tokenizer of a pretrained model, saved with it.
@@ -67,6 +68,7 @@ class TransienceTrainer(Trainer):
         history: History | None = None,
         instruments: Sequence[Instrument | str] = (),
         interventions: Sequence[Intervention] = (),
+        pretrained: bool = False,
         on_divergence: OnDivergence = "stop",
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
@@ -89,6 +91,7 @@ class TransienceTrainer(Trainer):
             log=self.log,
             history=history,
             instruments=instruments,
+            pretrained=pretrained,
             on_divergence=on_divergence,
         )
         self.watch = LossWatch(device=self.args.device)

@@ -20,7 +20,7 @@ MAX_FUSED_PLACES = 8  # up to here products and sums beat many tiny matrix produ
 
 
 def forward(
-    config: ICLConfig, weights: Weights, exemplars: Tensor, context_labels_RBC: Tensor, scale_R: Tensor
+    config: ICLConfig, weights: Weights, exemplars: Tensor, context_answers_RBC: Tensor, scale_R: Tensor
 ) -> Tensor:
     """Return the label logits at the query of R replicas, each with its own sequences.
 
@@ -28,14 +28,14 @@ def forward(
         config: Of every replica's `ICLModel`, over the native backbone.
         weights: Parameter name, as `ICLModel.named_parameters` gives it, to values of shape (R, *shape).
         exemplars: float (R, B, n_context + 1, *exemplar_shape), or int64 ids (R, B, n_context + 1).
-        context_labels_RBC: int64, shape (R, B, n_context).
+        context_answers_RBC: int64, shape (R, B, n_context).
         scale_R: Each replica's `exemplar_scale`, shape (R,).
 
     Returns:
         float32, shape (R, B, L), what `ICLModel` gives each replica up to rounding.
     """
     backbone = config.backbone
-    x = _embed(config, weights, exemplars, context_labels_RBC, scale_R)
+    x = _embed(config, weights, exemplars, context_answers_RBC, scale_R)
     n_places = x.shape[2]
     turns = None
     if backbone.positions == "learned":

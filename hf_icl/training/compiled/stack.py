@@ -26,7 +26,7 @@ from hf_icl.training.trainer import TransienceTrainer
 OPTIMIZER_FILE, SCHEDULER_FILE, STATE_FILE = "optimizer.pt", "scheduler.pt", "trainer_state.json"
 # Floats of residual stream and logits in one call; more no longer fits a CPU's caches, and is slower.
 CACHED_STREAM, CACHED_LOGITS = 81_920, 262_144
-INPUTS = ("exemplars", "context_labels", "labels")
+INPUTS = ("exemplars", "context_answers", "labels")
 Tensors = dict[str, Tensor]
 
 
@@ -131,8 +131,8 @@ class Stack:
     ) -> tuple[Tensor, Tensor]:
         """Return the sum of some replicas' losses, whose gradients are each one's own, and the losses,
         shape (R,)."""
-        exemplars, context_labels, labels = inputs
-        logits = network.forward(self.config, weights, exemplars, context_labels, scale_R)
+        exemplars, context_answers, labels = inputs
+        logits = network.forward(self.config, weights, exemplars, context_answers, scale_R)
         losses = network.mean_losses(logits, labels)
         for name, strength_R in l2.items():
             losses = losses + weights[name].square().flatten(1).sum(1) * strength_R
