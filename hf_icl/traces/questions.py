@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from hf_icl.banks.kinds import take_from_model
 from hf_icl.config import Config, merge, nest, parse_overrides, suggest
 from hf_icl.errors import ConfigError
 from hf_icl.runs.config import EvaluateConfig, RunConfig
@@ -70,9 +71,8 @@ def ask_of_model(
     tree = read_source(source or LANGUAGE_TASK)
     dtype = (tree.get("model") or {}).get("dtype", "float32")
     tree = lay({"dtype": dtype} | tree, read_words(overrides))
-    bank = (tree.get("task") or {}).get("bank") or {}
-    if bank.get("kind") == "vocabulary" and bank.get("source") is None:
-        tree = merge(tree, {"task": {"bank": {"source": model, "revision": revision}}})
+    if isinstance(bank := (tree.get("task") or {}).get("bank"), Mapping):
+        tree = merge(tree, {"task": {"bank": take_from_model(bank, model, revision)}})
     return _build(tree)
 
 
