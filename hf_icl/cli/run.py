@@ -59,7 +59,8 @@ def run(
 
     source, overrides = sort_words(source, overrides)
     config = load_config(source, overrides)
-    command = shlex.join(["hf-icl", "run", source, *overrides])
+    name = Path(source).name if Path(source).is_file() else source
+    command = shlex.join(["hf-icl", "run", name, *overrides])
     target = push and publishing.make_target(
         push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb,
         space=space, dataset=dataset, wait=push_wait, config=config,
