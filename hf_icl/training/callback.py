@@ -419,7 +419,8 @@ class TransienceCallback(TrainerCallback):
         kept = {row["step"]: row for row in self.history.rows}
         per_step = _count_before(args, state, self.name) / max(state.global_step, 1)
         logged = rows_from_log(state, self.task.specs, self._prefix, per_step)
-        rows = [kept.get(row["step"], row) for row in logged]
+        known = {row["step"]: row for row in logged} | kept  # the log may begin late
+        rows = [known[step] for step in sorted(known)]
         if len(rows) < expected:
             raise RunError(
                 f"{self.history.path}: rows are lost, and the checkpoint's log knows {len(rows)} of its "

@@ -17,6 +17,7 @@ from hf_icl.wording import shorten
 STATE_KEY = "hf_icl"  # no class name: transformers would make such a callback anew, from JSON alone
 OLD_STATE_KEY = "TransienceCallback"  # of version 0.1.0
 SEQUENCES = "sequences"  # in an entry of the trainer's log
+MOST_LOGGED = 10_000  # entries of either kind that a trainer's state keeps, some megabytes
 
 
 def note(state: TrainerState, name: str, *, n_rows: int, sequences: int) -> None:
@@ -68,6 +69,31 @@ def name_in_log(metric: str, prefix: str = "") -> str:
     if evaluator == TRAIN_SPLIT:
         evaluator = EVALUATORS[TRAIN_SPLIT].split
     return prefix + evaluator + slash + measure
+
+
+def bound_log(
+    log: list[dict[str, Any]], needed: Iterable[Mapping[str, Any]] = (), most: int = MOST_LOGGED
+) -> None:
+    """Drop what was logged long ago, in place, now and then: once there is twice as much as is kept.
+
+    The newest entries stay: so many of those that hold a row of the history, and so many of the others.
+
+    Args:
+        log: A trainer's `state.log_history`.
+        needed: Entries of it that stay in any case.
+        most: How many of either kind stay.
+
+    >>> log = [{"step": step, **({"sequences": 8 * step} if step % 2 else {})} for step in range(8)]
+    >>> bound_log(log, needed=[log[2]], most=2)
+    >>> [entry["step"] for entry in log]
+    [2, 4, 5, 6, 7]
+    """
+    if len(log) < 4 * most:
+        return
+    kept = {id(entry) for entry in needed}
+    for is_row in (True, False):
+        kept.update([id(entry) for entry in log if (SEQUENCES in entry) == is_row][-most:])
+    log[:] = [entry for entry in log if id(entry) in kept]
 
 
 def rows_from_log(state: TrainerState, evaluators: Iterable[str], prefix: str, per_step: float) -> list[Row]:

@@ -29,6 +29,7 @@ from hf_icl.training.checkpoints import ManifestCallback
 from hf_icl.training.divergence import LossWatch
 from hf_icl.training.interventions.base import Intervention
 from hf_icl.training.interventions.callback import InterventionCallback
+from hf_icl.training.progress import bound_log
 from hf_icl.training.regularization import Regularization
 from hf_icl.training.schedule import Schedule
 
@@ -131,6 +132,17 @@ class TransienceTrainer(Trainer):
         """As `Trainer.train`; how an earlier training ended is forgotten."""
         self.watch = LossWatch(device=self.args.device)
         return super().train(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `Trainer.log`; the state, which goes into every checkpoint, keeps the newest entries alone, and
+        those that interventions go by. All that was measured is in the history.
+
+        Args:
+            logs: What to log, under which names.
+            start_time: As for `Trainer.log`.
+        """
+        bound_log(self.state.log_history, self.interventions.find_needed(self.state.log_history))
+        super().log(logs, start_time)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """Remember the first step whose loss is not a number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -38,28 +39,38 @@ class Trigger(Config):
 
 
 class Watch:
-    """Finds the step after which something begins, in a log that grows.
+    """Finds the step after which something begins, in a log that grows at its end.
 
     Args:
         start: Not before this step.
         trigger: What must have happened; None: nothing.
+
+    Attributes:
+        needed: Entries of what it has read from which another one would find the same: the peak's, and the
+            one at which it began.
     """
 
     def __init__(self, start: int, trigger: Trigger | None) -> None:
         self._start, self._trigger = start, trigger
-        self._n_read, self._peak = 0, -math.inf
+        self._last, self._peak = None, -math.inf
         self._first = start if trigger is None else None
+        self.needed: list[Mapping[str, Any]] = []
 
     def find(self, log: Log) -> int | None:
         """Return the step, None as long as it has not come. Of a log only what is new is read."""
-        while self._first is None and self._n_read < len(log):
-            entry = log[self._n_read]
-            self._n_read += 1
-            names = (self._trigger.metric, name_in_log(self._trigger.metric, ""))
-            if (value := next((entry[name] for name in names if name in entry), None)) is not None:
-                self._peak = max(self._peak, value)
-                if entry["step"] >= self._start and value <= self._peak - self._trigger.falls_by:
-                    self._first = entry["step"]
+        if self._first is not None or not log:
+            return self._first
+        fresh = list(itertools.takewhile(lambda entry: entry is not self._last, reversed(log)))
+        self._last = log[-1]
+        names = (self._trigger.metric, name_in_log(self._trigger.metric, ""))
+        for entry in reversed(fresh):
+            if (value := next((entry[name] for name in names if name in entry), None)) is None:
+                continue
+            if value > self._peak:
+                self._peak, self.needed = value, [entry]
+            if entry["step"] >= self._start and value <= self._peak - self._trigger.falls_by:
+                self._first, self.needed = entry["step"], [*self.needed, entry]
+                break
         return self._first
 
 
