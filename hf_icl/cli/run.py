@@ -108,7 +108,7 @@ def report(
 
     records = [read_record(folder) for folder in folders]
     target = output or (folders[0] / "report" if len(folders) == 1 else Path("runs/report"))
-    _write_and_show(records, target)
+    write_and_show(records, target)
 
 
 @app.command()
@@ -199,7 +199,7 @@ def _train_and_report(made) -> None:
             diverged = error
         leave()
         if is_main():
-            _write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
+            write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
             if publisher:
                 publishing.finish(publisher)
         if diverged is not None:
@@ -220,7 +220,7 @@ def _publisher(made):
     return Publisher(made, plan)
 
 
-def _write_and_show(records: list, folder: Path, card: Path | None = None) -> None:
+def write_and_show(records: list, folder: Path, card: Path | None = None) -> None:
     """Write a report, then say in the terminal what it says: numbers first, so that the verdict stays in
     view."""
     from hf_icl.report.words import describe_group, describe_run
