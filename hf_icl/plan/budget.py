@@ -22,6 +22,7 @@ from hf_icl.runs.config import RunConfig
 from hf_icl.task.measuring import EVALUATION_BATCH
 from hf_icl.task.task import Task
 from hf_icl.training.config import TrainingConfig
+from hf_icl.training.trainer import keep_answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +227,10 @@ def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
             if share.checkpointing:
                 _recompute_activations(model)
             cost = measure_step(
-                model, lambda: task.encode(batch), accumulation=share.accumulation, dtype=share.dtype
+                model,
+                lambda: keep_answers(model, task.encode(batch)),
+                accumulation=share.accumulation,
+                dtype=share.dtype,
             )
             answers = {
                 length: measure_forward(

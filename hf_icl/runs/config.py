@@ -8,6 +8,7 @@ from typing import Any
 
 import pydantic
 
+from hf_icl.circuits.held import HeldText
 from hf_icl.config import Config, nest, parse_overrides
 from hf_icl.errors import ConfigError
 from hf_icl.models.config import ModelConfig
@@ -26,10 +27,22 @@ class EvaluateConfig(Schedule):
         default=False, description="Measure every attention head too: whether it looks at the right label."
     )
 
+    repeats: bool = pydantic.Field(
+        default=False,
+        description="Of a language model, measure what it makes of random tokens given twice: ICL score and "
+        "prefix matching.",
+    )
+    text: HeldText | None = pydantic.Field(
+        default=None,
+        description="Of a language model, measure the loss on a held text: a file or a data set, as in "
+        "{source: held.txt}.",
+    )
+
     @property
-    def instruments(self) -> tuple[str, ...]:
-        """What is measured beside the evaluators, by name."""
-        return (INSTRUMENT,) if self.heads else ()
+    def instruments(self) -> tuple[str | HeldText, ...]:
+        """What is measured beside the evaluators: by name, or the text that is read."""
+        named = {INSTRUMENT: self.heads, "repeats": self.repeats}
+        return (*(name for name, wanted in named.items() if wanted), *([self.text] if self.text else []))
 
 
 class RunConfig(Config):

@@ -18,6 +18,8 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.circuits.attention import check_heads
+from hf_icl.circuits.instrument import find_instruments
+from hf_icl.circuits.language import RepeatInstrument, TextInstrument
 from hf_icl.config import name_part
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
 from hf_icl.errors import ConfigError, DivergedError, RunError
@@ -115,6 +117,9 @@ class Run:
         if config.evaluate.heads:
             with name_part("evaluate.heads"):
                 check_heads(model)
+        for instrument in find_instruments(config.evaluate.instruments):
+            if isinstance(instrument, RepeatInstrument | TextInstrument):
+                instrument.check(task, model)
         shown, paths = hide_paths(config.to_dict())
         about = {
             "schema": RUN_SCHEMA,
