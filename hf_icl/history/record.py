@@ -28,6 +28,8 @@ class RunRecord:
         bank: What is known of the exemplars, see `hf_icl.banks.facts`; empty where it was not kept.
         circuits: What was measured of checkpoints by `hf-icl circuits`: rows of `heads`, `effects` and
             `attention`, JSON types only; empty where nothing was.
+        sample: The sequences whose answers the rows hold, by evaluator, see `hf_icl.task.sample`; JSON types
+            only; empty where none were kept.
     """
 
     name: str
@@ -38,6 +40,7 @@ class RunRecord:
     n_sequences: Mapping[str, int]
     bank: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     circuits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sample: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def columns(self) -> Columns:

@@ -22,6 +22,7 @@ from hf_icl.history.history import History
 from hf_icl.report.card import render_card
 from hf_icl.report.write import write_report
 from hf_icl.task.datasets import SequenceStream
+from hf_icl.task.sample import N_ANSWERS
 from hf_icl.task.task import Instrument, Task
 from hf_icl.training.callback import OnDivergence, TransienceCallback
 from hf_icl.training.checkpoints import ManifestCallback
@@ -52,6 +53,7 @@ class TransienceTrainer(Trainer):
         instruments: What else to measure; see `TransienceCallback`.
         interventions: What is done to the model while it learns; see `hf_icl.training.interventions`.
         on_divergence: stop once a loss is not a number, without a further checkpoint; or go_on.
+        answers: How many answers to each evaluator are kept; see `TransienceCallback`.
         callbacks: As for `Trainer`; they run after the measuring.
         processing_class: The tokenizer of a pretrained model, saved with it.
     """
@@ -68,6 +70,7 @@ class TransienceTrainer(Trainer):
         instruments: Sequence[Instrument | str] = (),
         interventions: Sequence[Intervention] = (),
         on_divergence: OnDivergence = "stop",
+        answers: int = N_ANSWERS,
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class TransienceTrainer(Trainer):
             history=history,
             instruments=instruments,
             on_divergence=on_divergence,
+            answers=answers,
         )
         self.watch = LossWatch(device=self.args.device)
         self.transience.find_divergence = lambda: self.watch.find()
