@@ -30,7 +30,9 @@ from hf_icl.summary.summary import summarize_history
 from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL
 from tests.report_histories import LAST_STEP, make_run
 
-FILES = {"transience.json", "history.parquet", "transience.png", "transience.svg", "index.html"}
+FILES = {
+    "transience.json", "history.parquet", "answers.parquet", "transience.png", "transience.svg", "index.html"
+}  # fmt: skip
 HOSTILE = "_$\\frac$</script><img src=x onerror=alert(1)>|`字"
 
 
@@ -87,6 +89,7 @@ SCHEMA_1 = {
     "bootstrap": {"level": float, "n_resamples": int, "seed": int, "max_evaluations": int},
     "thresholds": {str: float},
     "definitions": [{"name": str, "words": str, "formula": str}],
+    "verdicts": [{"name": str, "words": str}],
     "runs": [
         {
             "name": str,
@@ -94,6 +97,7 @@ SCHEMA_1 = {
             "diverged_step": (int, type(None)),
             "verdict_shares": {str: float},
             "loss_falls": bool,
+            "begins_pretrained": bool,
             "n_evaluations": int,
             "first_step": int,
             "last_step": int,

@@ -23,7 +23,7 @@ ORDER = (
     {"training"},
     {"runs"},
     {"hub", "sweeps", "plan"},
-    {"data", "experiments"},
+    {"data", "experiments", "traces"},
     {"metrics"},
     {"cli"},
 )

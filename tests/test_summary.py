@@ -184,13 +184,16 @@ def test_measures_do_not_depend_on_the_unit_of_steps():
                 assert b == pytest.approx(a * (64 if name.endswith("_step") else 1))
 
 
-def loop_measures(steps, v, c, f):
+def loop_measures(steps, v, chance, f, pretrained):
     """The measures once more, as plain loops over one curve: the twin of the vectorised ones."""
-    p = max(v)
+    p, c = max(v), max(chance, f) if pretrained else chance
+    had = pretrained and v[0] - c >= 0.2 * (1 - c) and v[0] > max(c, f)
     k = next(i for i, x in enumerate(v) if x == p)
     fine = np.linspace(steps[-1] - 0.1 * (steps[-1] - steps[0]), steps[-1], 20_001)
     late = float(np.interp((fine[1:] + fine[:-1]) / 2, steps, v).mean())
-    out = dict.fromkeys(measures_of(FLIP_SHARE))
+    out = dict.fromkeys(measures_of(FLIP_SHARE, pretrained=pretrained))
+    if pretrained:
+        out |= {"start": v[0], "retention": (late - c) / (v[0] - c) if had else None}
     out |= {"peak": p, "peak_step": steps[k], "final": v[-1], "late": late}
     if p <= c or p - c < 0.2 * (1 - c) or p <= f:
         return out, "never emerged"
@@ -201,7 +204,7 @@ def loop_measures(steps, v, c, f):
 
     from_floor = max(c, f) + (p - max(c, f)) / 2
     i = next(i for i, x in enumerate(v) if x >= from_floor)
-    out["onset_step"] = meet(i, from_floor) if i else steps[0]
+    out["onset_step"] = None if had else meet(i, from_floor) if i else steps[0]
     later = [i for i in range(k + 1, len(v)) if v[i] < h]
     out["half_decay_step"] = meet(later[0], h) if later else None
     out["persistence"] = (v[-1] - c) / (p - c)
@@ -214,11 +217,14 @@ def loop_measures(steps, v, c, f):
         out["area_lost"] = lost / (p - c) / (steps[-1] - steps[k])
     falls = [i for i in range(1, len(v)) if v[i - 1] >= 0.5 > v[i]]
     out["crossover_step"] = meet(falls[-1], 0.5) if falls and v[-1] < 0.5 else None
+    if had:
+        left = out["retention"]
+        return out, "lost" if left < 0.5 else "fading" if left < 0.8 else "kept" if left < 1.5 else "grown"
     edge = steps[-1] - 0.1 * (steps[-1] - steps[0])
     gain = p - max(x for s, x in zip(steps, v, strict=True) if s < edge)
     if gain >= 0.02 * (1 - c) and out["persistence"] >= 0.5:
         return out, "still rising"
-    if out["late_persistence"] < 0.5:
+    if out["late_persistence"] < 0.5 or late <= f > chance:
         return out, "transient"
     return out, "fading" if out["late_persistence"] < 0.8 or later else "persistent"
 
@@ -231,12 +237,13 @@ def test_vectorised_measures_agree_with_loops():
         values = np.clip(
             chance + rng.choice([0.1, 0.5, 1]) * rng.normal(0.2, 0.3, (4, steps.size)), 0, 1
         ).round(1 + trial % 2)  # coarse values, for ties and exact hits of a level
-        floor = [0.0, 0.3][trial % 2]
-        batch = Curves(steps, values, chance, floor)
-        found = {name: one.find(batch) for name, one in measures_of(FLIP_SHARE).items()}
+        floor, pretrained = [0.0, 0.3][trial % 2], trial % 5 == 0 and len(steps) > 3
+        batch = Curves(steps, values, chance, floor, pretrained)
+        known = measures_of(FLIP_SHARE, pretrained=pretrained)
+        found = {name: one.find(batch) for name, one in known.items()}
         verdicts = judge(batch)
         for row, curve in enumerate(values.tolist()):
-            expected, verdict = loop_measures(steps.tolist(), curve, chance, floor)
+            expected, verdict = loop_measures(steps.tolist(), curve, chance, floor, pretrained)
             assert VERDICTS[verdicts[row]] == verdict
             for name, value in expected.items():
                 assert found[name][row] == pytest.approx(

@@ -56,6 +56,24 @@ def load_bank(config: BankConfigBase | Mapping[str, Any], *, seed: int = 0, prog
     return config.load(seed=seed if config.seed is None else config.seed, progress=progress)
 
 
+def take_from_model(bank: Mapping[str, Any], model: str, revision: str | None = None) -> dict[str, Any]:
+    """Return a bank's settings, with a model that its tokens come from where they need one and name none.
+
+    Args:
+        bank: Settings as in `TaskConfig(bank={"kind": "vocabulary", …})`.
+        model: A folder, or a name on the Hub.
+        revision: Branch, tag or commit on the Hub.
+
+    >>> take_from_model({"kind": "vocabulary", "n_classes": 8}, "me/model")
+    {'kind': 'vocabulary', 'n_classes': 8, 'source': 'me/model', 'revision': None}
+    >>> take_from_model({"kind": "gaussian"}, "me/model")
+    {'kind': 'gaussian'}
+    """
+    if KINDS.get(bank.get("kind", "")) is not VocabularyConfig or bank.get("source") is not None:
+        return dict(bank)
+    return {**bank, "source": model, "revision": revision}
+
+
 def outline_bank(config: BankConfigBase, *, seed: int = 0) -> Bank:
     """Return a bank as large as the one that a config describes, its exemplars on torch's `meta` device.
 

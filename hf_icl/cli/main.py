@@ -17,6 +17,7 @@ from hf_icl.files import find_way_out
 # Each adds its commands to the app; this is their order in --help.
 # isort: off
 import hf_icl.cli.run  # noqa: F401
+import hf_icl.cli.trace  # noqa: F401
 import hf_icl.cli.circuits  # noqa: F401
 import hf_icl.cli.hub  # noqa: F401
 import hf_icl.cli.sweep  # noqa: F401

@@ -27,7 +27,7 @@ from hf_icl.cli.app import (
     say,
     sort_words,
 )
-from hf_icl.errors import ConfigError, DivergedError
+from hf_icl.errors import DivergedError
 
 MAX_COLUMNS = 3  # of numbers, beside their names, in a terminal of 80
 
@@ -107,62 +107,6 @@ def report(
     records = [read_record(folder) for folder in folders]
     target = output or (folders[0] / "report" if len(folders) == 1 else Path("runs/report"))
     _write_and_show(records, target)
-
-
-@app.command()
-def evaluate(
-    model: Annotated[
-        Path,
-        typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, a saved model, or USER/REPO on the Hub."),
-    ],
-    task: Annotated[
-        str | None, typer.Option(help="Preset or file whose task to use; needed for a model.")
-    ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A checkpoint of the run, as checkpoint-2000.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the task, for a model; a run has its own.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    all_revisions: Annotated[
-        bool, typer.Option(help="Measure every published revision of USER/REPO again, against its history.")
-    ] = False,
-) -> None:
-    """Measure ICL against IWL in a trained model.
-
-    Example: `hf-icl evaluate runs/default-seed0 --checkpoint checkpoint-4000`
-
-    Example: `hf-icl evaluate me/transience --all-revisions`
-    """
-    if all_revisions:
-        return publishing.evaluate_revisions(str(model))
-    from hf_icl.models.build import load_model
-    from hf_icl.runs.config import load_config
-    from hf_icl.runs.folder import RUN_FILE
-    from hf_icl.runs.run import Run, build_task
-
-    quiet_transformers()
-    with publishing.fetched(model) as folder:
-        is_run = (folder / RUN_FILE).exists()
-        if task is None and not is_run and (folder / "config.json").exists():
-            rule = f"{model} is a model, not a run: it does not know its task"
-            raise ConfigError("--task", None, rule, "Name a preset.")
-        if is_run or task is None:
-            opened = Run.open(folder)
-            net, config = opened.load_model(checkpoint), opened.config
-        else:
-            net, config = load_model(folder), load_config(task, [f"seed={seed}"])
-    built = build_task(config)
-    means, _ = built.measure(net)
-    if as_json:
-        console.print_json(
-            json.dumps({name: {"value": v, "chance": built.chance.get(name)} for name, v in means.items()})
-        )
-        return
-    table = Table("metric", "value", "chance", title=str(model))
-    for name, value in means.items():
-        chance = built.chance.get(name)
-        table.add_row(name, f"{value:.4f}", "" if chance is None else f"{chance:.4f}")
-    console.print(table)
 
 
 @app.command()

@@ -48,7 +48,7 @@ def check_measure(metric: str, measure: str) -> None:
         ...
     hf_icl.errors.ConfigError: measure = 'persistance': icl/accuracy has no such measure. Did you mean ...
     """
-    known = list(OF_LOSS if metric == TRAIN_LOSS else measures_of(metric))
+    known = list(OF_LOSS if metric == TRAIN_LOSS else measures_of(metric, pretrained=True))
     if metric != TRAIN_LOSS:
         if measure.startswith(IS):
             for verdict in split_verdicts(measure):
@@ -103,7 +103,9 @@ class Measured:
     def summary(self) -> Summary:
         """What the run's history says."""
         if self._summary is None:
-            self._summary = summarize_history(self.record.rows, self.record.chance)
+            self._summary = summarize_history(
+                self.record.rows, self.record.chance, pretrained=self.record.begins_pretrained
+            )
         return self._summary
 
     def find(self, metric: str, measure: str) -> Number:

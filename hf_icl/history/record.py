@@ -30,6 +30,8 @@ class RunRecord:
             `attention`, JSON types only; empty where nothing was.
         sample: The sequences whose answers the rows hold, by evaluator, see `hf_icl.task.sample`; JSON types
             only; empty where none were kept.
+        begins_pretrained: Whether the first row is of a model that was trained before, so that curves may
+            begin high.
     """
 
     name: str
@@ -41,6 +43,7 @@ class RunRecord:
     bank: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     circuits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sample: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    begins_pretrained: bool = False
 
     @cached_property
     def columns(self) -> Columns:
@@ -55,10 +58,29 @@ class RunRecord:
     @property
     def reads_tokens(self) -> bool:
         """Whether the model is a causal language model that reads tokens."""
-        task = self.config.get("task", {})
-        bank = task.get("bank", {})
-        own = "tokens" if bank.get("kind") == "vocabulary" and not bank.get("vectors") else "vectors"
-        return (task.get("form") or own) == "tokens"
+        return reads_tokens(self.config)
+
+
+def reads_tokens(config: Mapping[str, Any]) -> bool:
+    """Return whether the model of a run's config is a causal language model that reads tokens."""
+    task = config.get("task", {})
+    bank = task.get("bank", {})
+    own = "tokens" if bank.get("kind") == "vocabulary" and not bank.get("vectors") else "vectors"
+    return (task.get("form") or own) == "tokens"
+
+
+def begins_pretrained(config: Mapping[str, Any]) -> bool:
+    """Return whether a run's config fine-tunes a language model as it is.
+
+    A pretrained backbone in vectors form does not count: labels and head are fresh, so its curves begin at
+    chance.
+
+    >>> begins_pretrained({"model": {"pretrained": "gpt2"}, "task": {"form": "tokens"}})
+    True
+    >>> begins_pretrained({"model": {"pretrained": "gpt2"}, "task": {"form": "vectors"}})
+    False
+    """
+    return bool((config.get("model") or {}).get("pretrained")) and reads_tokens(config)
 
 
 def group_replicas(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
 
-from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
 
 from hf_icl.errors import HfIclError, HubError
 
@@ -96,6 +101,8 @@ def describe_failure(error: Exception) -> str:
         return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it."
     if isinstance(cause, RevisionNotFoundError):
         return "there is no such revision of it."
+    if isinstance(cause, GatedRepoError):
+        return "it is gated. Ask for access on its page on the Hub, then log in with: hf auth login"
     if response is not None:
         return _describe_answer(response.status_code, getattr(cause, "server_message", None) or "")
     first = (str(cause).strip().splitlines() or [""])[0][:LONGEST_SAID]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFolder
 
 from hf_icl.errors import HubError
@@ -92,7 +92,8 @@ class Remote:
                 info = self.api.repo_info(**self._where, revision=revision)
                 commit, private = info.sha, info.private
         except FailedRequestError as error:
-            if isinstance(error.__cause__, RepositoryNotFoundError):  # no other 404, nor silence
+            cause = error.__cause__  # a gated one is there; and no other 404, nor silence, means it is not
+            if isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError):
                 return None
             raise
         if type(private) is not bool:
@@ -129,10 +130,21 @@ class Remote:
 
     def list_tags(self) -> dict[str, str]:
         """Return the tags, and the commit of each."""
-        refs = self._collect(lambda: self.api.list_repo_refs(**self._where).tags)
+        return self._read_refs(self._collect(lambda: self.api.list_repo_refs(**self._where).tags))
+
+    def list_refs(self) -> dict[str, str]:
+        """Return branches and tags, and the commit of each; of one name the tag, as the Hub takes it."""
+
+        def ask() -> list[Any]:
+            found = self.api.list_repo_refs(**self._where)
+            return [*found.branches, *found.tags]
+
+        return self._read_refs(self._collect(ask))
+
+    def _read_refs(self, refs: Iterable[Any]) -> dict[str, str]:
         for ref in refs:
             if not isinstance(ref.name, str):
-                raise self._misshapen("tag", ref.name)
+                raise self._misshapen("ref", ref.name)
         return {ref.name: self._check_commit(ref.target_commit) for ref in refs}
 
     def list_commits(self) -> list[tuple[str, str]]:
@@ -193,14 +205,23 @@ class Remote:
         if there != commit:
             raise self.conflict(name, there)
 
-    def download(self, path: str, file: RemoteFile, commit: str) -> Path:
-        """Fetch one file into the client's cache, and return where it is, if it is what was listed."""
+    def download(self, path: str, file: RemoteFile, commit: str, folder: Path | None = None) -> Path:
+        """Fetch one file, and return where it is, if it is what was listed.
+
+        Args:
+            path: Which.
+            file: As the commit lists it.
+            commit: Of the repository.
+            folder: Where to; None: the client's cache.
+        """
+        where = self._where | {"filename": path, "revision": commit, "local_dir": folder}
         with self._asking(file.n_bytes + MOST_ANSWER_BYTES):
-            found = Path(self.api.hf_hub_download(**self._where, filename=path, revision=commit))
+            found = Path(self.api.hf_hub_download(**where))
         if not file.holds(found):
+            place = "there" if folder is not None else "from the client's cache"
             raise HubError(
-                f"{self.repo_id}: {shorten(path)} did not come as it is listed. Delete it from the client's "
-                f"cache ({found}), then try again."
+                f"{self.repo_id}: {shorten(path)} did not come as it is listed. Delete it {place} ({found}), "
+                "then try again."
             )
         return found
 

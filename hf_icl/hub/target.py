@@ -55,7 +55,7 @@ class Selection(Config):
         if not available:
             return []
         if self.steps == "geometric":
-            return _space_geometrically(available, self.max_revisions)
+            return space_geometrically(available, self.max_revisions)
         if self.steps == "landmarks":
             return _surround_landmarks(available, summary or {}, self.max_revisions)
         if self.steps == "all":
@@ -142,7 +142,7 @@ def read_tag(tag: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _space_geometrically(available: list[int], count: int) -> list[int]:
+def space_geometrically(available: list[int], count: int) -> list[int]:
     """Return about `count` of the steps, from the first to the last, ever further apart."""
     first, last = max(1, available[0]), available[-1]
     if count == 1 or len(available) == 1:

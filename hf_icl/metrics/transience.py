@@ -18,12 +18,15 @@ Args:
     chance: Value of a model that knows nothing, in [0, 1].
     floor: Value of a model that names any label of the context without matching exemplars; a curve that never
         tops it has not emerged. 0, the default, if there is no such strategy.
+    pretrained: Whether the first evaluation is of a model that was trained before: the rise is then counted
+        from the floor, and what was there already is lost, fading, kept or grown.
 
 Returns:
     n_evaluations: Evaluations that counted.
     chance: As given.
-    verdict: 'never emerged', 'transient', 'fading', 'still rising' or 'persistent'; None with fewer than
-        two evaluations.
+    verdict: 'never emerged', 'transient', 'fading', 'still rising' or 'persistent', of what a pretrained
+        model had 'lost', 'fading', 'kept' or 'grown'; None with fewer than two evaluations, of a pretrained
+        start fewer than four.
 """ + "".join(
     f"    {measure['name']}: {measure['words']}\n"
     for measure in describe_measures()
@@ -54,5 +57,5 @@ class Transience(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2311.08360"],
         )
 
-    def _compute(self, steps, values, chance, floor=0.0):
-        return dataclasses.asdict(summarize(steps, values, chance, floor))
+    def _compute(self, steps, values, chance, floor=0.0, pretrained=False):
+        return dataclasses.asdict(summarize(steps, values, chance, floor, pretrained=pretrained))

@@ -36,7 +36,13 @@ MAX_RESAMPLED = 1000  # evaluations; of more, so many evenly spaced ones give th
 POINTS_PER_CURVE = 2000  # that charts draw
 THRESHOLDS = {
     curves: ("EMERGED_RISE", "LATE_WINDOW"),
-    verdicts: ("TRANSIENT_PERSISTENCE", "FADING_PERSISTENCE", "RISING_WINDOW", "RISING_GAIN"),
+    verdicts: (
+        "TRANSIENT_PERSISTENCE",
+        "FADING_PERSISTENCE",
+        "GROWN_RETENTION",
+        "RISING_WINDOW",
+        "RISING_GAIN",
+    ),
 }
 Mean = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -88,7 +94,8 @@ def analyse(runs: Sequence[RunRecord]) -> Analysis:
         "hf_icl_version": metadata.version("hf-icl"),
         "bootstrap": bootstrap,
         "thresholds": {name.lower(): value for name, value in thresholds.items()},
-        "definitions": measures.describe_measures(),
+        "definitions": measures.describe_measures(pretrained=any(run.begins_pretrained for run in runs)),
+        "verdicts": verdicts.describe_verdicts(),
         "runs": list(analysed.values()),
         "groups": [_analyse_group(group, analysed) for group in groups if len(group) > 1],
     }
@@ -111,7 +118,7 @@ def find_divergence(run: RunRecord) -> int | None:
 
 def _is_early(measure: str) -> bool:
     """Return whether a measure says something of a run that has no end, as it has diverged."""
-    return MEASURES[measure].is_step or measure == "peak"
+    return MEASURES[measure].is_step or measure in ("peak", "start")
 
 
 def cut_at_divergence(run: RunRecord) -> RunRecord:
@@ -124,7 +131,7 @@ def cut_at_divergence(run: RunRecord) -> RunRecord:
 
 def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, str], Band]) -> dict[str, Any]:
     """Return a run's entry in the document; its bands are added to those given."""
-    summary = summarize_history(run.rows, run.chance)
+    summary = summarize_history(run.rows, run.chance, pretrained=run.begins_pretrained)
     rows = _choose_rows(run, summary)
     found: dict[str, dict[str, Any]] = {}
     icl_intervals = None
@@ -136,7 +143,7 @@ def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, st
         ends = intervals.measures if intervals else {}
         if intervals:
             bands[run.name, metric] = intervals.band
-        found[metric] = _list_measures(metric, curve, ends, ended=diverged is None)
+        found[metric] = _list_measures(run, metric, curve, ends, ended=diverged is None)
     if summary.loss_at_end is not None and diverged is None:
         loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
         found[TRAIN_LOSS] = {name: {"value": value, "interval": None} for name, value in loss.items()}
@@ -147,6 +154,7 @@ def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, st
         "diverged_step": diverged,
         "verdict_shares": icl_intervals.verdicts if icl_intervals and diverged is None else None,
         "loss_falls": summary.loss_falls,
+        "begins_pretrained": run.begins_pretrained,
         "n_evaluations": 1 + int((np.diff(steps) > 0).sum()) if len(steps) else 0,
         "first_step": int(steps[0]) if len(steps) else None,
         "last_step": int(steps[-1]) if len(steps) else None,
@@ -161,10 +169,10 @@ def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, st
 
 
 def _list_measures(
-    metric: str, curve: CurveSummary, ends: Mapping[str, Any], *, ended: bool
+    run: RunRecord, metric: str, curve: CurveSummary, ends: Mapping[str, Any], *, ended: bool
 ) -> dict[str, dict[str, Any]]:
     found = {}
-    for name, one in measures_of(metric).items():
+    for name, one in measures_of(metric, pretrained=run.begins_pretrained).items():
         value = getattr(curve, name) if ended or _is_early(name) else None
         found[name] = {"value": value, "interval": None if value is None else ends.get(name)}
         if ended and one.of_shares and value is None and (why := tell_crossover(curve.verdict)):
@@ -190,7 +198,9 @@ def _bootstrap(run: RunRecord, rows: Sequence[Mapping[str, Any]], metric: str) -
     n_sequences = run.n_sequences.get(metric.rpartition("/")[0], 0)
     steps, hits = stack_hits(rows, metric, n_sequences)
     floor = find_floor(metric, run.chance)
-    return bootstrap_curve(steps, hits, run.chance[metric], metric, floor=floor, seed=SEED)
+    return bootstrap_curve(
+        steps, hits, run.chance[metric], metric, floor=floor, pretrained=run.begins_pretrained, seed=SEED
+    )
 
 
 def _analyse_group(group: Sequence[RunRecord], analysed: Mapping[str, Any]) -> dict[str, Any]:

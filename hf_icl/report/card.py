@@ -54,6 +54,8 @@ def render_card(
             {"heading": escape_markdown(title_metric(row.metric)), "title": row.title, "cells": row.cells}
             for row in list_table(columns)
         ],
+        pretrained=(pretrained := any(run.begins_pretrained for run in runs)),
+        base="what naming gives" if pretrained else "chance",
         commands=[_find_command(run) for run in runs],
         origin=_list_origin(runs),
         dataset=dataset,

@@ -89,7 +89,7 @@ def describe_heads(run: Mapping[str, Any]) -> str:
     )
     ended = heads["peak_step"] == heads["last_step"]
     text += "." if ended else f", {write_gap(heads['at_end'])} at the end."
-    if heads["own_head"] is None or run["verdict"] != "transient":
+    if heads["own_head"] is None or run["verdict"] not in ("transient", "lost"):
         return text
     lowest = write_gap(heads["own_at_end"])
     if heads["own_at_end"] > -LOOKS_AWAY:

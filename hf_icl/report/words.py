@@ -11,6 +11,7 @@ from hf_icl.config import flatten
 from hf_icl.report.heads import describe_heads
 from hf_icl.summary.measures import MEASURES, Measure, measures_of
 from hf_icl.summary.summary import find_floor
+from hf_icl.summary.verdicts import FEWEST_OF_PRETRAINED
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, TRAIN_LOSS
 
 LOSS_MEASURES = {"at_icl_peak": "at ICL's peak", "final": MEASURES["final"].title}
@@ -54,7 +55,10 @@ def _list_shown(metric: str) -> tuple[str, ...]:
         return OTHERS
     if metric != kind.metric:
         return ()
-    return tuple(measures_of(metric)) if kind.table is None else kind.table
+    measures = measures_of(metric, pretrained=True)
+    if kind.table is None:
+        return tuple(measures)
+    return (*(name for name, one in measures.items() if one.of_pretrained), *kind.table)
 
 
 def list_table(columns: list[Mapping[str, Any]]) -> list[TableRow]:
@@ -68,9 +72,18 @@ def list_table(columns: list[Mapping[str, Any]]) -> list[TableRow]:
     rows = []
     for metric, names in (shown | others).items():
         for name in names if metric in found else ():
+            if not _is_asked(columns, metric, name):
+                continue
             cells = tuple(format_measure(column, metric, name) for column in columns)
             rows.append(TableRow(metric, name, title_measure(name), cells))
     return rows
+
+
+def _is_asked(columns: list[Mapping[str, Any]], metric: str, name: str) -> bool:
+    """Return whether a measure has a line: those of pretrained starts only where one is among the columns."""
+    if name not in MEASURES or not MEASURES[name].of_pretrained:
+        return True
+    return any(name in column["measures"].get(metric, ()) for column in columns)
 
 
 def format_measure(column: Mapping[str, Any], metric: str, name: str, *, interval: bool = True) -> str:
@@ -139,16 +152,33 @@ def describe_run(run: Mapping[str, Any]) -> str:
     if run["verdict"] is None:
         if not run["n_evaluations"]:
             return "Nothing has been measured yet."
-        return "No verdict: it takes two evaluations of ICL accuracy or more."
-    chance = format_value(run["chance"][ICL])
+        return _ask_for_more(run)
+    chance = f"chance {format_value(run['chance'][ICL])}"
+    copying = find_floor(ICL, run["chance"])
+    floor = f"; naming either label of the context gives {format_value(copying)}" if copying else ""
     if run["verdict"] == "never emerged":
         best, step = format_measure(run, ICL, "peak"), format_measure(run, ICL, "peak_step", interval=False)
-        copying = find_floor(ICL, run["chance"])
-        floor = f"; naming either label of the context gives {format_value(copying)}" if copying else ""
-        return f"ICL never emerged: its best accuracy was {best} at step {step} (chance {chance}{floor})."
+        return f"ICL never emerged: its best accuracy was {best} at step {step} ({chance}{floor})."
     heads = describe_heads(run)
-    course = _describe_course(run, "ICL", f"(chance {chance})") + _describe_loss(run)
-    return f"{course} {heads}".rstrip()
+    if had_it(run):
+        course = _describe_change(run, "ICL was there before training:", f"({chance}{floor})")
+    else:
+        course = _describe_course(run, "ICL", f"({chance})")
+    return f"{course}{_describe_loss(run)} {heads}".rstrip()
+
+
+def had_it(entry: Mapping[str, Any]) -> bool:
+    """Return whether ICL was there before training in a run, or in any of a group's."""
+    kept = entry["measures"].get(ICL, {}).get("retention")
+    return kept is not None and kept["value"] is not None
+
+
+def _ask_for_more(run: Mapping[str, Any]) -> str:
+    """Return why there is no verdict, and what was measured so far."""
+    if run.get("begins_pretrained"):
+        rule = f"it takes {FEWEST_OF_PRETRAINED} evaluations of ICL accuracy or more to say what training did"
+        return f"No verdict: {rule} to a pretrained model."
+    return "No verdict: it takes two evaluations of ICL accuracy or more."
 
 
 def describe_group(group: Mapping[str, Any]) -> str:
@@ -156,9 +186,14 @@ def describe_group(group: Mapping[str, Any]) -> str:
     total = len(group["runs"])
     counts = ", ".join(f"{verdict} in {count}" for verdict, count in group["verdicts"].items())
     text = f"ICL emerged in {group['n_emerged']} of {total} replicas; it is {counts}. "
+    if had := group["measures"].get(ICL, {}).get("retention", {}).get("n"):
+        text = f"ICL was there before training in {had} of {total} replicas; it is {counts}. "
     if ICL not in group["measures"]:
         return text.strip()
-    text += _describe_course(group, "On average, ICL", "")
+    if had_it(group):
+        text += _describe_change(group, "On average, ICL began at", "")
+    else:
+        text += _describe_course(group, "On average, ICL", "")
     if known := group["n_loss_known"]:
         text += f" The training loss fell on from ICL's peak to the end in {group['n_loss_falls']} of {known}"
         text += "." if known == total else " in which ICL peaked before the end."
@@ -181,6 +216,23 @@ def _describe_course(entry: Mapping[str, Any], start: str, chance: str) -> str:
             text += f" ({late} over the last tenth)"
         left = entry["measures"][ICL]["persistence"]["value"]
         text += "." if left is None else f": {_tell_share(left)} of the rise was left."
+    return text + _describe_crossover(entry)
+
+
+def _describe_change(entry: Mapping[str, Any], start: str, levels: str) -> str:
+    """Return what training did to ICL that the pretrained model had."""
+
+    def say(name: str, interval: bool = True) -> str:
+        return format_measure(entry, ICL, name, interval=interval)
+
+    text = f"{start} {say('start')} {levels}".rstrip()
+    text += f"; it peaked at {say('peak')} at step {say('peak_step', False)}"
+    text += f" and ended at {say('final')} ({say('late', False)} over the last tenth): "
+    kept = entry["measures"][ICL]["retention"]["value"]
+    if kept < 1:
+        text += f"{_tell_share(kept)} of what was there above the naming of labels is left."
+    else:
+        text += f"none of it was lost, there is {kept:.1f} times as much above the naming of labels."
     return text + _describe_crossover(entry)
 
 

@@ -14,7 +14,7 @@ import yaml
 from hf_icl.config import list_differences
 from hf_icl.errors import RunError
 from hf_icl.history.history import HISTORY_FILE, History
-from hf_icl.history.record import RunRecord
+from hf_icl.history.record import RunRecord, begins_pretrained
 from hf_icl.reading import MOST_BYTES, parse_json, read_bounded, read_json, read_yaml
 
 CONFIG_FILE, RUN_FILE, CARD_FILE = "config.yaml", "run.json", "README.md"
@@ -52,6 +52,7 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         bank=about.get("bank", {}),  # runs made before it was kept
         circuits=read_circuits(folder / CIRCUITS),
         sample=about.get("sample") or {},
+        begins_pretrained=begins_pretrained(about["config"]),
     )
 
 

@@ -22,7 +22,7 @@ from hf_icl.errors import ConfigError, DivergedError, RunError
 from hf_icl.files import explain, fill_whole, is_unused, remove_drafts
 from hf_icl.history.history import HISTORY_FILE, History, read_last_row
 from hf_icl.history.origin import describe_origin
-from hf_icl.history.record import RunRecord
+from hf_icl.history.record import RunRecord, begins_pretrained
 from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.runs.config import RunConfig
@@ -280,6 +280,7 @@ class Run:
             regularization=training.regularization,
             history=history,
             interventions=training.interventions,
+            pretrained=begins_pretrained(self.about["config"]),
             on_divergence=training.on_divergence,
             answers=self.config.evaluate.answers if "sample" in self.about else 0,  # none in 0.1.0
             callbacks=list(callbacks),

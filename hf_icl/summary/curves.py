@@ -10,7 +10,7 @@ import numpy as np
 from hf_icl.history.columns import Numbers, clean_points
 
 EMERGED_RISE = 0.2
-"""A curve has emerged when its peak covers this share of the way from chance to 1, and tops the floor."""
+"""A curve has emerged when its peak covers this share of the way from its base to 1, and tops the floor."""
 LATE_WINDOW = 0.1
 """The last share of training, over which single evaluations are averaged."""
 
@@ -26,15 +26,26 @@ class Curves:
         floor: Value of a model that names any label of the context without matching exemplars; a curve that
             never tops it has not emerged, however far above chance. The chance level where there is no such
             strategy.
+        pretrained: Whether the first evaluation is of a model that was trained before, so that curves may
+            begin high: what they gain and lose is then counted from the floor.
     """
 
     steps: np.ndarray
     values: np.ndarray
     chance: float
     floor: float = 0.0
+    pretrained: bool = False
 
     @classmethod
-    def clean(cls, steps: Numbers, values: Numbers, chance: float, floor: float = 0.0) -> Curves | None:
+    def clean(
+        cls,
+        steps: Numbers,
+        values: Numbers,
+        chance: float,
+        floor: float = 0.0,
+        *,
+        pretrained: bool = False,
+    ) -> Curves | None:
         """Return a batch of one curve: finite points only, by rising step, the last of equal steps;
         None if none is left.
 
@@ -42,7 +53,17 @@ class Curves:
         [[0.1, 0.5]]
         """
         steps, values = clean_points(steps, values)
-        return cls(steps, values[None], float(chance), float(floor)) if steps.size else None
+        return cls(steps, values[None], float(chance), float(floor), pretrained) if steps.size else None
+
+    @property
+    def base(self) -> float:
+        """What the rise is counted from: chance; of a pretrained start the floor, where that is higher.
+
+        A trained language model names labels of the context from the first step, so that there is nothing
+        of in-context learning in the way from chance to the floor. Weights that start from scratch know
+        nothing of copying either: what they lose goes to in-weights learning, below the floor.
+        """
+        return max(self.chance, self.floor) if self.pretrained else self.chance
 
     @cached_property
     def peak_index(self) -> np.ndarray:
@@ -54,12 +75,12 @@ class Curves:
 
     @cached_property
     def rise(self) -> np.ndarray:
-        """From chance to the peak; not-a-number where the curve never emerged."""
-        return np.where(self.emerged, self.peak - self.chance, np.nan)
+        """From base to peak; not-a-number where the curve never emerged."""
+        return np.where(self.emerged, self.peak - self.base, np.nan)
 
     @cached_property
     def half_level(self) -> np.ndarray:
-        return self.chance + (self.peak - self.chance) / 2
+        return self.base + (self.peak - self.base) / 2
 
     @cached_property
     def onset_level(self) -> np.ndarray:
@@ -69,8 +90,16 @@ class Curves:
 
     @cached_property
     def emerged(self) -> np.ndarray:
-        rise = self.peak - self.chance
-        return (rise > 0) & (rise >= EMERGED_RISE * (1 - self.chance)) & (self.peak > self.floor)
+        return self._is_clear(self.peak)
+
+    @cached_property
+    def begins_high(self) -> np.ndarray:
+        """Whether what the curve measures was there before training, by the rule for peaks."""
+        return self._is_clear(self.values[:, 0]) & self.pretrained
+
+    def _is_clear(self, values: np.ndarray) -> np.ndarray:
+        rise = values - self.base
+        return (rise > 0) & (rise >= EMERGED_RISE * (1 - self.base)) & (values > self.floor)
 
     @cached_property
     def after_peak(self) -> np.ndarray:

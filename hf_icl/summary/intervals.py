@@ -83,7 +83,14 @@ def stack_hits(
 
 
 def bootstrap_curve(
-    steps: np.ndarray, hits: np.ndarray, chance: float, metric: str, *, floor: float = 0.0, seed: int = 0
+    steps: np.ndarray,
+    hits: np.ndarray,
+    chance: float,
+    metric: str,
+    *,
+    floor: float = 0.0,
+    pretrained: bool = False,
+    seed: int = 0,
 ) -> Intervals | None:
     """Return 95 % intervals of a curve's measures over its evaluation sequences.
 
@@ -97,6 +104,7 @@ def bootstrap_curve(
         chance: Chance level of the mean of a row, in [0, 1].
         metric: Name, which decides on the measures.
         floor: What the mean must top to count as emerged; see `find_floor`.
+        pretrained: Whether the first row is of a model that was trained before.
         seed: Seed of the resampling.
 
     Returns:
@@ -114,13 +122,14 @@ def bootstrap_curve(
         return None
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK_ITEMS // max(n_evaluations, n_sequences))
-    measures = {name: [] for name in measures_of(metric)}
+    known = measures_of(metric, pretrained=pretrained)
+    measures = {name: [] for name in known}
     verdicts, means = [], []
     peak_index = hits.mean(axis=1).argmax()
     for start in range(0, N_RESAMPLES, block):
         counts = draw_counts(rng, min(block, N_RESAMPLES - start), n_sequences)
-        curves = Curves(steps, _weigh(counts, hits), chance, floor)
-        for name, one in measures_of(metric).items():
+        curves = Curves(steps, _weigh(counts, hits), chance, floor, pretrained)
+        for name, one in known.items():
             measures[name].append(curves.values[:, peak_index] if name == "peak" else one.find(curves))
         verdicts.append(judge(curves))
         means.append(curves.values)
@@ -199,6 +208,17 @@ def bootstrap_band(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np
     """
     counts = draw_counts(np.random.default_rng(seed), N_RESAMPLES, len(values)).astype(float)
     return _find_ends(counts @ values / len(values))
+
+
+def bootstrap_hits(hits: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of the mean of one evaluation's outcomes, bool (n_sequences,).
+
+    >>> low, high = bootstrap_hits(np.arange(400) < 100)
+    >>> 0.2 < low < 0.22 and 0.28 < high < 0.3
+    True
+    """
+    low, high = bootstrap_band(hits[:, None].astype(float), seed=seed)
+    return low.item(), high.item()
 
 
 def _find_ends(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,8 @@ Pure: arrays in, numbers out. Each measure is one function whose docstring defin
 (the report shows the same text) and shows it at work; `measure` enters it into `MEASURES`, which everything
 else reads. All of them take a batch of curves, so that a summary and its bootstrap share one definition. In
 the formulas v(s) is the curve over training steps s, linear between evaluations, c its chance level, f its
-floor (chance, or more where naming any label of the context gives more), p its peak, reached at step sp, and
-e the last evaluated step.
+floor (chance, or more where naming any label of the context gives more), b its base (c; of a pretrained
+start f), p its peak, reached at step sp, s0 the first evaluated step and e the last.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Measure:
         find: From `Curves` to a float64 array (n_curves,), not-a-number where the measure does not exist.
         marker: How charts mark it on its curve; None: not at all.
         of_shares: Whether only in-context shares have it, not accuracies.
+        of_pretrained: Whether only curves that begin with a pretrained model have it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Measure:
     find: Callable[[Curves], np.ndarray]
     marker: Literal["up", "star", "down", "cross"] | None = None
     of_shares: bool = False
+    of_pretrained: bool = False
 
     @property
     def is_step(self) -> bool:
@@ -61,31 +63,72 @@ MEASURES: dict[str, Measure] = {}
 Find = Callable[[Curves], np.ndarray]
 
 
-def measure(title: str, *, marker: str | None = None, of_shares: bool = False) -> Callable[[Find], Find]:
+def measure(
+    title: str, *, marker: str | None = None, of_shares: bool = False, of_pretrained: bool = False
+) -> Callable[[Find], Find]:
     """Enter `measure_<name>` into `MEASURES` under its name; the arguments are those of `Measure`."""
 
     def register(find: Find) -> Find:
         name = find.__name__.removeprefix("measure_")
-        MEASURES[name] = Measure(name, title, find, marker, of_shares)
+        MEASURES[name] = Measure(name, title, find, marker, of_shares, of_pretrained)
         return find
 
     return register
 
 
-def measures_of(metric: str) -> dict[str, Measure]:
+def measures_of(metric: str, *, pretrained: bool = False) -> dict[str, Measure]:
     """Return the measures that a metric has, by name.
+
+    Args:
+        metric: Its name.
+        pretrained: Whether its curve begins with a pretrained model.
 
     >>> set(measures_of("flip/context_accuracy")) - set(measures_of("icl/accuracy"))
     {'crossover_step'}
+    >>> list(measures_of("icl/accuracy", pretrained=True))[:2]
+    ['start', 'retention']
     """
     is_share = metric.endswith("/context_accuracy") or metric == PREFERENCE
-    return {name: one for name, one in MEASURES.items() if is_share or not one.of_shares}
+    return {
+        name: one
+        for name, one in MEASURES.items()
+        if (is_share or not one.of_shares) and (pretrained or not one.of_pretrained)
+    }
+
+
+@measure("before training", of_pretrained=True)
+def measure_start(curves: Curves) -> np.ndarray:
+    """Value at the first evaluation, which is of the pretrained model.
+
+    Formula: v(s0)
+
+    >>> measure_start(Curves.clean([0, 30, 100], [0.66, 0.78, 0.58], chance=1 / 32, pretrained=True)).item()
+    0.66
+    """
+    return curves.values[:, 0]
+
+
+@measure("kept of what was there", of_pretrained=True)
+def measure_retention(curves: Curves) -> np.ndarray:
+    """What the last tenth of training has above the base, as a share of what the pretrained model had there:
+    1 if training changed nothing, 0 at the base, above 1 if it added to it. Missing if the pretrained model
+    did not have it, by the rule for curves that emerged.
+
+    Formula: (late − b) / (v(s0) − b), given v(s0) − b ≥ (1 − b) / 5 and v(s0) > f
+
+    >>> curves = Curves.clean([0, 50, 90, 100], [0.9, 0.9, 0.7, 0.5], chance=0, floor=0.5, pretrained=True)
+    >>> measure_retention(curves).round(3).item()
+    0.25
+    """
+    had = np.where(curves.begins_high, curves.values[:, 0] - curves.base, np.nan)
+    return (measure_late(curves) - curves.base) / had
 
 
 @measure("onset, step", marker="up")
 def measure_onset_step(curves: Curves) -> np.ndarray:
     """First step at which the curve has half of its rise from floor to peak. Linear between evaluations; the
-    first evaluated step if the curve is there already. Missing if the curve never emerged.
+    first evaluated step if the curve is there already. Missing if the curve never emerged, or began with a
+    pretrained model that had it.
 
     Formula: min { s : v(s) ≥ f + (p − f) / 2 }
 
@@ -97,7 +140,7 @@ def measure_onset_step(curves: Curves) -> np.ndarray:
     """
     index = (curves.values >= curves.onset_level[:, None]).argmax(axis=1)
     step = np.where(index > 0, curves.crossing(index, curves.onset_level), curves.steps[0])
-    return np.where(curves.emerged, step, np.nan)
+    return np.where(curves.emerged & ~curves.begins_high, step, np.nan)
 
 
 @measure("peak")
@@ -129,7 +172,7 @@ def measure_half_decay_step(curves: Curves) -> np.ndarray:
     """First step after the peak at which the curve has lost half of its rise. Linear between evaluations.
     Missing if the curve never emerged, or never falls so far.
 
-    Formula: min { s > sp : v(s) < c + (p − c) / 2 }
+    Formula: min { s > sp : v(s) < b + (p − b) / 2 }
 
     >>> measure_half_decay_step(Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)).item()
     250.0
@@ -165,16 +208,20 @@ def measure_late(curves: Curves) -> np.ndarray:
 
 @measure("persistence")
 def measure_persistence(curves: Curves) -> np.ndarray:
-    """Share of the rise from chance to peak that is left at the end: 1 if nothing was lost, 0 at chance,
-    negative below chance. Missing if the curve never emerged.
+    """Share of the rise from base to peak that is left at the end: 1 if nothing was lost, 0 at the base,
+    negative below it. The base is chance; of a pretrained start it is the floor, where that is higher.
+    Missing if the curve never emerged.
 
-    Formula: (v(e) − c) / (p − c)
+    Formula: (v(e) − b) / (p − b)
 
     >>> curves = Curves.clean([0, 100, 200, 300, 400], [0.5, 0.9, 0.8, 0.7, 0.6], chance=0.5)
     >>> measure_persistence(curves).round(3).item()
     0.25
+    >>> curves = Curves.clean([0, 30, 300], [0.66, 0.78, 0.56], chance=1 / 32, floor=0.5, pretrained=True)
+    >>> measure_persistence(curves).round(3).item()
+    0.214
     """
-    return (curves.values[:, -1] - curves.chance) / curves.rise
+    return (curves.values[:, -1] - curves.base) / curves.rise
 
 
 @measure("persistence, late")
@@ -182,21 +229,21 @@ def measure_late_persistence(curves: Curves) -> np.ndarray:
     """The same of the late value: the share of the rise that is left over the last tenth of training.
     Missing if the curve never emerged.
 
-    Formula: (late − c) / (p − c)
+    Formula: (late − b) / (p − b)
 
     >>> curves = Curves.clean([0, 50, 90, 100], [0.5, 0.9, 0.7, 0.5], chance=0.5)
     >>> measure_late_persistence(curves).round(3).item()
     0.25
     """
-    return (measure_late(curves) - curves.chance) / curves.rise
+    return (measure_late(curves) - curves.base) / curves.rise
 
 
 @measure("area lost after the peak")
 def measure_area_lost(curves: Curves) -> np.ndarray:
     """Mean share of the rise that was missing between the peak and the end: 0 if the curve stays at its peak,
-    1 if it is at chance all that time. Missing if the curve never emerged, or peaks at the last evaluation.
+    1 if it is at its base all that time. Missing if the curve never emerged, or peaks at the last evaluation.
 
-    Formula: ∫ (p − v(s)) ds over [sp, e], divided by (p − c) · (e − sp)
+    Formula: ∫ (p − v(s)) ds over [sp, e], divided by (p − b) · (e − sp)
 
     >>> curves = Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)
     >>> measure_area_lost(curves).round(3).item()
@@ -205,7 +252,7 @@ def measure_area_lost(curves: Curves) -> np.ndarray:
     lost = curves.peak[:, None] - curves.values
     trapezoids = (lost[:, 1:] + lost[:, :-1]) / 2 * np.diff(curves.steps)
     after_peak = curves.after_peak[:, 1:]
-    whole = (curves.peak - curves.chance) * (curves.steps[-1] - curves.steps[curves.peak_index])
+    whole = (curves.peak - curves.base) * (curves.steps[-1] - curves.steps[curves.peak_index])
     whole = np.where(curves.emerged & (whole > 0), whole, np.nan)
     return np.where(after_peak, trapezoids, 0).sum(axis=1) / whole
 
@@ -213,10 +260,10 @@ def measure_area_lost(curves: Curves) -> np.ndarray:
 @measure("re-emergence")
 def measure_reemergence(curves: Curves) -> np.ndarray:
     """Share of the rise that came back late, after the lowest evaluation since the peak: near 0 if the curve
-    only falls or stays, 1 if it is back at its peak from chance. Missing if the curve never emerged, or peaks
-    at the last evaluation.
+    only falls or stays, 1 if it is back at its peak from its base. Missing if the curve never emerged, or
+    peaks at the last evaluation.
 
-    Formula: max(0, late − min { v(s) : s > sp }) / (p − c)
+    Formula: max(0, late − min { v(s) : s > sp }) / (p − b)
 
     >>> curves = Curves.clean([0, 100, 200, 250, 300], [0, 0.8, 0.2, 0.6, 0.6], chance=0)
     >>> measure_reemergence(curves).round(3).item()
@@ -270,11 +317,14 @@ def measure_crossover_step(curves: Curves) -> np.ndarray:
 class CurveSummary:
     """The measures of one curve; None where a measure does not exist. Never NaN, so safe for JSON.
 
-    One field for each of `MEASURES`; `crossover_step` is for in-context shares alone.
+    One field for each of `MEASURES`; `crossover_step` is for in-context shares alone, `start` and `retention`
+    for curves that begin with a pretrained model.
     """
 
     n_evaluations: int = 0
     chance: float | None = None
+    start: float | None = None
+    retention: float | None = None
     onset_step: float | None = None
     peak: float | None = None
     peak_step: float | None = None
@@ -290,6 +340,10 @@ class CurveSummary:
     verdict: str | None = None
 
 
-def describe_measures() -> list[dict[str, str]]:
-    """Return the definition of every measure: its `name`, in `words` and as `formula`."""
-    return [one.describe() for one in MEASURES.values()]
+def describe_measures(*, pretrained: bool = True) -> list[dict[str, str]]:
+    """Return the definition of every measure: its `name`, in `words` and as `formula`.
+
+    Args:
+        pretrained: Whether those that only curves of pretrained starts have are among them.
+    """
+    return [one.describe() for one in MEASURES.values() if pretrained or not one.of_pretrained]

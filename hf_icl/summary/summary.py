@@ -23,6 +23,7 @@ def summarize(
     floor: float = 0.0,
     *,
     metric: str = "",
+    pretrained: bool = False,
 ) -> CurveSummary:
     """Return the measures of one curve.
 
@@ -32,14 +33,20 @@ def summarize(
         chance: Value of a model that knows nothing, in [0, 1].
         floor: Value that the curve must top to count as emerged; see `find_floor`.
         metric: Its name, where it decides on the measures: see `measures_of`.
+        pretrained: Whether the first evaluation is of a model that was trained before. Its curves may begin
+            high: verdicts on those are lost, fading, kept and grown, and the rise is counted from the floor.
 
     >>> summary = summarize([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)
     >>> summary.peak, summary.onset_step, summary.half_decay_step, summary.verdict
     (0.8, 50.0, 250.0, 'transient')
     >>> summarize([0, 100, 200], [0, 0.4, 0.1], chance=0, floor=0.5).verdict
     'never emerged'
+    >>> steps, values = [0, 30, 100, 200, 300], [0.66, 0.78, 0.58, 0.53, 0.56]
+    >>> summary = summarize(steps, values, chance=1 / 32, floor=0.5, pretrained=True)
+    >>> summary.start, summary.onset_step, round(summary.persistence, 2), summary.verdict
+    (0.66, None, 0.21, 'lost')
     """
-    curves = Curves.clean(steps, values, chance, floor)
+    curves = Curves.clean(steps, values, chance, floor, pretrained=pretrained)
     if curves is None:
         return CurveSummary(chance=float(chance))
     verdict = judge(curves).item()
@@ -47,7 +54,10 @@ def summarize(
         n_evaluations=curves.steps.size,
         chance=curves.chance,
         verdict=VERDICTS[verdict] if verdict >= 0 else None,
-        **{name: _none_if_nan(one.find(curves)) for name, one in measures_of(metric).items()},
+        **{
+            name: _none_if_nan(one.find(curves))
+            for name, one in measures_of(metric, pretrained=pretrained).items()
+        },
     )
 
 
@@ -76,20 +86,23 @@ class Summary:
         return f"Summary({self.verdict or 'nothing measured'}{peak}{late}; {len(self.curves)} curves)"
 
     def _repr_html_(self) -> str:
-        names = ("chance", "onset_step", "peak", "peak_step", "half_decay_step", "late", "verdict")
+        names = ("chance", "start", "onset_step", "peak", "peak_step", "half_decay_step", "late", "verdict")
         rows = [
             [name, *(_write(getattr(curve, field)) for field in names)] for name, curve in self.curves.items()
         ]
         return render_table(["metric", *(name.replace("_", " ") for name in names)], rows, str(self))
 
 
-def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, float]) -> Summary:
+def summarize_history(
+    rows: Iterable[Mapping[str, Any]], chance: Mapping[str, float], *, pretrained: bool = False
+) -> Summary:
     """Return the summary of one history.
 
     Args:
         rows: Rows with `step` and `metrics`, in any order (docs/architecture.md, History).
         chance: Chance level by metric name. Every `<evaluator>/accuracy` found here, and every evaluator's
             primary metric, is summarised; others have no part in it.
+        pretrained: Whether the first row is of a model that was trained before; see `summarize`.
 
     >>> rows = [{"step": s, "metrics": {"icl/accuracy": v}} for s, v in [(0, 0.0), (10, 1.0), (20, 0.0)]]
     >>> summarize_history(rows, {"icl/accuracy": 0.0}).verdict
@@ -99,11 +112,18 @@ def summarize_history(rows: Iterable[Mapping[str, Any]], chance: Mapping[str, fl
     shown = {kind.metric for kind in EVALUATORS.values()}
     names = [name for name in chance if name.endswith("/accuracy") or name in shown]
     curves = {
-        name: summarize(*columns.curve(name), chance[name], find_floor(name, chance), metric=name)
+        name: summarize(
+            *columns.curve(name),
+            chance[name],
+            find_floor(name, chance),
+            metric=name,
+            pretrained=pretrained,
+        )
         for name in names
     }
     if ICL in curves and IWL in curves:
-        curves[PREFERENCE] = summarize(*prefer_context(columns), 0.5, metric=PREFERENCE)
+        about = {"metric": PREFERENCE, "pretrained": pretrained}
+        curves[PREFERENCE] = summarize(*prefer_context(columns), 0.5, **about)
     icl, iwl, flip = (curves.get(name, CurveSummary()) for name in (ICL, IWL, FLIP_SHARE))
     steps, loss = clean_points(*columns.curve(TRAIN_LOSS))
     known = steps.size > 0 and icl.peak_step is not None

@@ -66,6 +66,8 @@ class TransienceCallback(TrainerCallback):
             Either way a warning says so, and the history's rows say since which step.
         answers: How many sequences of each evaluator have their answers kept, evaluation by evaluation: the
             history's rows hold them, a report shows some and writes all as `answers.parquet`.
+        pretrained: Whether the model comes trained, so that what it can do already may be lost, kept or
+            grown: summary and report then count from the row of step 0.
         name: Tells several callbacks of one trainer apart: the file is then `history-NAME.jsonl`, and what is
             logged is called `NAME/icl/accuracy`.
 
@@ -92,6 +94,7 @@ class TransienceCallback(TrainerCallback):
         batch_size: int = EVALUATION_BATCH,
         on_divergence: OnDivergence = "go_on",
         answers: int = N_ANSWERS,
+        pretrained: bool = False,
         name: str = "",
     ) -> None:
         if not re.fullmatch("[A-Za-z0-9_-]*", name):
@@ -102,6 +105,7 @@ class TransienceCallback(TrainerCallback):
         self.history = history
         self.instruments, self.batch_size = find_instruments(instruments), batch_size
         self.on_divergence, self.answers = on_divergence, answers
+        self.pretrained = pretrained
         self.diverged_step: int | None = None
         self.find_divergence: Callable[[], int | None] | None = None  # asks a trainer that watches its loss
         self.name = name
@@ -348,7 +352,7 @@ class TransienceCallback(TrainerCallback):
             RunError: If nothing has been measured yet.
         """
         record = self.record()
-        return summarize_history(record.rows, record.chance)
+        return summarize_history(record.rows, record.chance, pretrained=record.begins_pretrained)
 
     def plot(self) -> Figure:
         """Return the report's figure of what has been measured so far; notebooks show it.
@@ -398,6 +402,7 @@ class TransienceCallback(TrainerCallback):
             n_sequences={key: len(evaluator.batch) for key, evaluator in self.task.evaluators.items()},
             bank=describe_bank(self.task.bank),
             sample=describe_sample(self.task, self.answers),
+            begins_pretrained=self.pretrained,
         )
 
     def _open(self, args: TrainingArguments, state: TrainerState) -> None:

@@ -52,6 +52,7 @@ class TransienceTrainer(Trainer):
         history: A `History` to write instead of `history.jsonl` in the output folder.
         instruments: What else to measure; see `TransienceCallback`.
         interventions: What is done to the model while it learns; see `hf_icl.training.interventions`.
+        pretrained: Whether the model comes trained; see `TransienceCallback`.
         on_divergence: stop once a loss is not a number, without a further checkpoint; or go_on.
         answers: How many answers to each evaluator are kept; see `TransienceCallback`.
         callbacks: As for `Trainer`; they run after the measuring.
@@ -69,6 +70,7 @@ class TransienceTrainer(Trainer):
         history: History | None = None,
         instruments: Sequence[Instrument | str] = (),
         interventions: Sequence[Intervention] = (),
+        pretrained: bool = False,
         on_divergence: OnDivergence = "stop",
         answers: int = N_ANSWERS,
         callbacks: list[TrainerCallback] | None = None,
@@ -92,6 +94,7 @@ class TransienceTrainer(Trainer):
             log=self.log,
             history=history,
             instruments=instruments,
+            pretrained=pretrained,
             on_divergence=on_divergence,
             answers=answers,
         )
