@@ -21,8 +21,8 @@ CLAIM = {
     "id": "fall", "title": "A fall", "statement": "It falls.", "source": "ours", "verdict": "holds",
     "leaning": None, "why": "every criterion holds", "criteria": [CRITERION], "fixed": "2026-01-01",
     "digest": "d" * 64, "evidence": {"began": "2026-01-02", "fixed_at": None}, "n_runs": 3,
-    "run_commits": ["c" * 40], "seeds": [0, 1, 2], "emerged": {"base": "3 of 3"}, "base": "fast", "differs": "",
-    "settings": {"base": {}, "wide": {"a.b": 2}},
+    "run_commits": ["c" * 40], "seeds": [0, 1, 2], "emerged": {"base": "3 of 3"}, "base": "fast",
+    "differs": "", "settings": {"base": {}, "wide": {"a.b": 2}},
 }  # fmt: skip
 
 
