@@ -59,7 +59,8 @@ def run(
 
     source, overrides = sort_words(source, overrides)
     config = load_config(source, overrides)
-    command = shlex.join(["hf-icl", "run", source, *overrides])
+    name = Path(source).name if Path(source).is_file() else source
+    command = shlex.join(["hf-icl", "run", name, *overrides])
     target = push and publishing.make_target(
         push, public=public, revisions=revisions, max_revisions=max_revisions, max_gigabytes=max_gb,
         space=space, dataset=dataset, wait=push_wait, config=config,
@@ -106,7 +107,7 @@ def report(
 
     records = [read_record(folder) for folder in folders]
     target = output or (folders[0] / "report" if len(folders) == 1 else Path("runs/report"))
-    _write_and_show(records, target)
+    write_and_show(records, target)
 
 
 @app.command()
@@ -192,7 +193,7 @@ def _train_and_report(made) -> None:
             diverged = error
         leave()
         if is_main():
-            _write_and_show([made.record()], made.folder / "report", card=made.folder / CARD_FILE)
+            write_and_show([made.record()], made.folder / "report", card=made.folder / CARD_FILE)
             if publisher:
                 publishing.finish(publisher)
         if diverged is not None:
@@ -213,7 +214,7 @@ def _publisher(made):
     return Publisher(made, plan)
 
 
-def _write_and_show(records: list, folder: Path, card: Path | None = None) -> None:
+def write_and_show(records: list, folder: Path, card: Path | None = None) -> None:
     """Write a report, then say in the terminal what it says: numbers first, so that the verdict stays in
     view."""
     from hf_icl.report.words import describe_group, describe_run

@@ -35,7 +35,10 @@ def extend(run: Run, steps: int) -> Run:
     config = run.config.replace(training=run.config.training.replace(steps=steps))
     origin = describe_origin(config.seed)
     earlier = [*run.about.get("extended", []), {"steps": before, "commit": origin["commit"]}]
-    about = run.about | {"config": config.to_dict(), "extended": earlier}
+    about = run.about | {
+        "config": run.about["config"] | {"training": config.training.to_dict()},
+        "extended": earlier,
+    }
     with hold(run.folder):
         for name in (MANIFEST_FILE, CARD_FILE):  # first: it is no longer finished, whatever comes
             (run.folder / name).unlink(missing_ok=True)

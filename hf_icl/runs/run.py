@@ -23,6 +23,7 @@ from hf_icl.files import explain, fill_whole, is_unused, remove_drafts
 from hf_icl.history.history import HISTORY_FILE, History, read_last_row
 from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord, begins_pretrained
+from hf_icl.local import hide_paths, hide_words, show_paths, write_paths
 from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.runs.config import RunConfig
@@ -121,10 +122,11 @@ class Run:
         if config.evaluate.heads:
             with name_part("evaluate.heads"):
                 check_heads(model)
+        shown, paths = hide_paths(config.to_dict())
         about = {
             "schema": RUN_SCHEMA,
-            "config": config.to_dict(),
-            "provenance": describe_origin(config.seed, command),
+            "config": shown,
+            "provenance": describe_origin(config.seed, hide_words(command, paths.values())),
             "model_bytes": count_saved_bytes(model),
             "chance": task.chance,
             "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
@@ -133,6 +135,7 @@ class Run:
         }
         with fill_whole(folder, last=RUN_FILE, way_out="Choose another --output.") as draft:
             write_about(draft, about)
+            write_paths(draft, paths)
         made = cls(folder, config, about)
         made._built = task, model
         return made
@@ -145,7 +148,7 @@ class Run:
             RunError: If it is no run folder, cannot be read, comes from another version, or was edited.
         """
         about = read_about(folder)
-        return cls(Path(folder), RunConfig(**about["config"]), about)
+        return cls(Path(folder), RunConfig(**show_paths(about["config"], Path(folder))), about)
 
     @property
     def is_finished(self) -> bool:

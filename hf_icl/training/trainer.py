@@ -19,6 +19,7 @@ from hf_icl.distributed import check_joined
 from hf_icl.errors import ConfigError
 from hf_icl.files import write_whole
 from hf_icl.history.history import History
+from hf_icl.local import hide_path
 from hf_icl.report.card import render_card
 from hf_icl.report.write import write_report
 from hf_icl.task.datasets import SequenceStream
@@ -218,7 +219,7 @@ def _list(value: str | list[str] | None) -> list[str]:
 def _describe_model(model: torch.nn.Module) -> dict[str, Any]:
     """Return what a card says of where a model comes from."""
     base = getattr(getattr(model, "config", None), "_name_or_path", None)
-    return {"pretrained": base or None, "lora": hasattr(model, "peft_config") or None}
+    return {"pretrained": hide_path(base) if base else None, "lora": hasattr(model, "peft_config") or None}
 
 
 def _sum_squares(weights: Iterable[torch.Tensor]) -> torch.Tensor:
