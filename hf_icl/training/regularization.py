@@ -7,9 +7,9 @@ from typing import Literal, Self
 import pydantic
 from torch import nn
 
-from hf_icl.config import MOST, Config
+from hf_icl.config import MOST, Config, name_part
 from hf_icl.errors import ConfigError
-from hf_icl.models.groups import parameter_groups
+from hf_icl.models.groups import find_parameters
 
 
 class Regularization(Config):
@@ -55,10 +55,5 @@ class Regularization(Config):
         Raises:
             ConfigError: If a named group has no parameters in this model.
         """
-        groups = parameter_groups(model)
-        for group in self.groups or ():
-            if not groups.get(group):
-                raise ConfigError(
-                    "regularization.groups", group, "this model has no such parameters", "Leave it out."
-                )
-        return [name for group in self.groups or groups for name in groups[group]]
+        with name_part("regularization"):
+            return find_parameters(model, self.groups)

@@ -24,6 +24,7 @@ from hf_icl.report.card import render_card
 from hf_icl.report.write import write_report
 from hf_icl.task.datasets import SequenceStream
 from hf_icl.task.forms import IGNORED
+from hf_icl.task.sample import N_ANSWERS
 from hf_icl.task.task import Instrument, Task
 from hf_icl.task.wrapped import list_parameters, see_through
 from hf_icl.training.callback import OnDivergence, TransienceCallback
@@ -56,6 +57,7 @@ class TransienceTrainer(Trainer):
         interventions: What is done to the model while it learns; see `hf_icl.training.interventions`.
         pretrained: Whether the model comes trained; see `TransienceCallback`.
         on_divergence: stop once a loss is not a number, without a further checkpoint; or go_on.
+        answers: How many answers to each evaluator are kept; see `TransienceCallback`.
         callbacks: As for `Trainer`; they run after the measuring.
         processing_class: The tokenizer of a pretrained model, saved with it.
     """
@@ -73,6 +75,7 @@ class TransienceTrainer(Trainer):
         interventions: Sequence[Intervention] = (),
         pretrained: bool = False,
         on_divergence: OnDivergence = "stop",
+        answers: int = N_ANSWERS,
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
@@ -97,6 +100,7 @@ class TransienceTrainer(Trainer):
             instruments=instruments,
             pretrained=pretrained,
             on_divergence=on_divergence,
+            answers=answers,
         )
         self.watch = LossWatch(device=self.args.device)
         self.transience.find_divergence = lambda: self.watch.find()
