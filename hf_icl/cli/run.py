@@ -185,6 +185,7 @@ def _join(config) -> None:
 
 def _train_and_report(made) -> None:
     from hf_icl.distributed import is_main, leave
+    from hf_icl.runs.folder import CARD_FILE
 
     quiet_transformers()
     say(f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})")
@@ -199,7 +200,7 @@ def _train_and_report(made) -> None:
             diverged = error
         leave()
         if is_main():
-            write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
+            write_and_show([made.record()], made.folder / "report", card=made.folder / CARD_FILE)
             if publisher:
                 publishing.finish(publisher)
         if diverged is not None:

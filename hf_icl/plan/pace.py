@@ -14,6 +14,7 @@ from hf_icl.models.build import build_model
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import build_task, use_threads
 from hf_icl.task.task import Task
+from hf_icl.training.trainer import keep_answers
 
 N_STEPS, N_WARMING = 3, 1
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,7 +78,7 @@ def _time_steps(config: RunConfig, task: Task, model: nn.Module) -> float:
         for part in range(n_parts):
             batch = task.train_sampler.draw((number * n_parts + part) * size, size).to(model.device)
             with torch.autocast(model.device.type, dtype=half[0] if half else None, enabled=bool(half)):
-                loss = model(**task.encode(batch)).loss
+                loss = model(**keep_answers(model, task.encode(batch))).loss
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -42,7 +42,8 @@ class InterventionCallback(TrainerCallback):
     def __init__(self, task: Task, interventions: Sequence[Intervention]) -> None:
         self.task, self.interventions = task, tuple(interventions)
         self._actions: list[Action] = []
-        self._watches = self._watch()
+        self._watches: list[Watch] = []
+        self._stops: list[Watch] = []
         self._in_force: list[bool] = []
         self._open = contextlib.ExitStack()  # visits to the model's attention
         self.stopped_step: int | None = None
@@ -61,7 +62,8 @@ class InterventionCallback(TrainerCallback):
             )
         self._open.close()
         self._actions = bind(self.interventions, self.task, model)
-        self._watches = self._watch()
+        self._watches = [one.watch() for one in self.interventions]
+        self._stops = watch_stops(self.interventions)
         self._in_force = [False] * len(self._actions)
         self.stopped_step = None
 
@@ -96,7 +98,7 @@ class InterventionCallback(TrainerCallback):
     ) -> None:
         """End the training, with a checkpoint, once a `Stop` says so."""
         if self.stopped_step is None:
-            self.stopped_step = find_stop(self.interventions, state.log_history, self._watches)
+            self.stopped_step = find_first(self._stops, state.log_history)
         if self.stopped_step is not None:
             if not control.should_training_stop:  # else it ends anyhow, and what is saved then is settled
                 control.should_save = args.save_strategy != "no"
@@ -113,9 +115,6 @@ class InterventionCallback(TrainerCallback):
     ) -> None:
         """Let go of the model."""
         self._open.close()
-
-    def _watch(self) -> list[Watch]:
-        return [one.watch() for one in self.interventions]
 
     def find_needed(self, log: Log) -> list[Mapping[str, Any]]:
         """Return the entries of a trainer's log without which a resumed training would go another way."""
@@ -173,19 +172,20 @@ def bind(interventions: Sequence[Intervention], task: Task, model: nn.Module) ->
     return found
 
 
-def find_stop(
-    interventions: Sequence[Intervention], log: Log, watches: Sequence[Watch] | None = None
-) -> int | None:
-    """Return the step after which a `Stop` among some interventions ends the training, by its log.
+def find_stop(interventions: Sequence[Intervention], log: Log) -> int | None:
+    """Return the step after which a `Stop` among some interventions ends the training, by its log."""
+    return find_first(watch_stops(interventions), log)
 
-    Args:
-        interventions: Those of the training.
-        log: What its trainer has logged so far.
-        watches: Each one's, which may have read the beginning of the log; None: new ones.
-    """
-    watches = [one.watch() for one in interventions] if watches is None else watches
-    stops = [watch for one, watch in zip(interventions, watches, strict=True) if isinstance(one, Stop)]
-    return min((step for watch in stops if (step := watch.find(log)) is not None), default=None)
+
+def watch_stops(interventions: Sequence[Intervention]) -> list[Watch]:
+    """Return what finds the steps after which each `Stop` ends the training."""
+    return [one.watch() for one in interventions if isinstance(one, Stop)]
+
+
+def find_first(watches: Sequence[Watch], log: Log) -> int | None:
+    """Return the first step that any of some watches finds, None as long as there is none."""
+    found = [watch.find(log) for watch in watches]
+    return min((step for step in found if step is not None), default=None)
 
 
 @contextlib.contextmanager
