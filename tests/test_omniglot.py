@@ -487,6 +487,7 @@ def test_no_server_and_no_file(server):
 # The true archives
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not REAL.exists(), reason="the Omniglot archives are not beside the project")
 def test_the_true_archives(decoded):
     config = OmniglotConfig(source=str(REAL), size=28, augment=True, n_classes=12_800, n_holdout_classes=184)
