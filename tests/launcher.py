@@ -44,8 +44,8 @@ FIRST = (
     "multiprocess", "safetensors.torch", "tokenizers", "pytest",
 )  # fmt: skip
 REST = (
-    "transformers.trainer", "datasets", "hf_icl.runs.run", "hf_icl.hub.revisions", "hf_icl.report.write",
-    "hf_icl.sweeps.train",
+    "transformers.trainer", "datasets", "hf_icl.runs.run", "hf_icl.traces.published", "hf_icl.report.write",
+    "hf_icl.traces.tracing", "hf_icl.sweeps.train",
 )  # fmt: skip
 NUMBER = struct.Struct("i")
 

@@ -425,5 +425,3 @@ def test_of_a_pretrained_checkpoint_only_the_config_is_read(tmp_path):
     words = ["task.form=tokens", "task.bank={kind: symbolic, n_labels: 8}", f"model.pretrained={tmp_path}"]
     full = estimate(load_config("default", words))
     assert full.trainable == full.parameters > 1000 * 32
-    with pytest.raises(ConfigError, match="a plan knows full fine-tuning alone"):
-        estimate(load_config("default", [*words, "model.lora={rank: 4}"]))

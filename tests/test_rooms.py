@@ -12,7 +12,7 @@ from tests.rooms import PACKAGE, Import, list_imports, list_modules, room_of
 ORDER = (
     {"wording"},
     {"errors", "reading"},
-    {"config", "files", "lazy", "philox", "distributed", "memory"},
+    {"config", "files", "lazy", "local", "philox", "distributed", "memory"},
     {"locks"},
     {"banks", "history"},
     {"sequences"},

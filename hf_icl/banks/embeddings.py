@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from hf_icl.banks.bank import track
+from hf_icl.banks.gguf import unpack
 from hf_icl.errors import BankError
 from hf_icl.reading import parse_json, read_json
 
@@ -168,16 +169,16 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     HF_HUB_OFFLINE).
 
     Args:
-        source: A folder, or a name on the Hub.
+        source: A folder, a GGUF file or a folder with one, or a name on the Hub.
         revision: Branch, tag or commit on the Hub; None: main.
 
     Raises:
-        BankError: If there is no such checkpoint, or it cannot be reached.
+        BankError: If there is no such checkpoint, or it cannot be reached or unpacked.
     """
-    folder = Path(source).expanduser()
+    folder = Path(unpack(source)).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise BankError(f"{source}: a folder, which has no revision {revision!r}. Leave revision out.")
+            raise BankError(f"{source}: is on disk, and has no revision {revision!r}. Leave revision out.")
         checkpoint = Checkpoint(source, folder)
     else:
         try:
@@ -196,7 +197,7 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     if not (checkpoint.folder / "config.json").exists():
         raise BankError(
             f"{source}: no config.json, so not a transformers checkpoint. Merge an adapter into its model "
-            "first."
+            "first; of a repository of GGUF files, fetch one and name it."
         )
     return checkpoint
 

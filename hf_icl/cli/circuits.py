@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,17 +82,19 @@ def _opened(run: Path) -> Iterator[tuple]:
             yield opened, list_checkpoints(opened)
             return
         from hf_icl.hub.remote import Remote
-        from hf_icl.hub.revisions import find_revisions, load_revision
+        from hf_icl.traces.loading import load_whole
+        from hf_icl.traces.published import find_revisions
+        from hf_icl.traces.sources import HubSource
 
-        remote = Remote(run.as_posix())
+        source = HubSource(Remote(run.as_posix()))
 
-        def load(tag: str, commit: str):
+        def load(one):
             with quiet_hub():
-                return load_revision(remote, tag, commit)
+                return load_whole(source.fetch(one.name, one.commit, Path(scratch)))
 
-        with quiet_hub():
-            found = find_revisions(remote)
-        yield opened, [Checkpoint(step, lambda at=at: load(*at)) for step, at in found.items()]
+        with quiet_hub(), tempfile.TemporaryDirectory() as scratch:
+            found = find_revisions(source)
+            yield opened, [Checkpoint(one.mark.step, lambda one=one: load(one)) for one in found]
 
 
 def _choose(checkpoints: list, steps: str | None) -> list:

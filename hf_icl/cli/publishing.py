@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from hf_icl.cli.app import console, quiet_hub, say
-from hf_icl.errors import ConfigError, HubError, RunError
+from hf_icl.errors import ConfigError, HubError
 
 if TYPE_CHECKING:
     from hf_icl.hub.target import Target
@@ -99,25 +98,3 @@ def fetched(model: Path) -> Iterator[Path]:
         with quiet_hub(), console.status(f"Pulling {model.as_posix()} …"):
             run = pull_run(model.as_posix(), Path(scratch) / "run")
         yield run.folder
-
-
-def evaluate_revisions(repo: str) -> None:
-    """Measure every published revision again and print it beside what was published;
-    exit with 1 where they differ."""
-    from hf_icl.hub.revisions import measure_revisions
-    from hf_icl.task.evaluators import ICL, IWL
-
-    table = Table("revision", "ICL", "IWL", "largest difference from the published history", title=repo)
-    worst = 0.0
-    with quiet_hub(), console.status("Measuring revisions …") as status:
-        for found in measure_revisions(repo):
-            status.update(f"Measured {found.tag} …")
-            worst = max(worst, found.difference or 0.0)
-            cells = (f"{found.metrics[name]:.4f}" if name in found.metrics else "–" for name in (ICL, IWL))
-            gap = "not measured then" if found.difference is None else f"{found.difference:.2g}"
-            table.add_row(found.tag, *cells, gap)
-    console.print(table)
-    if worst > 1e-4:
-        raise RunError(
-            f"{repo}: what was measured now differs from the published history by up to {worst:.2g}."
-        )

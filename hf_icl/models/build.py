@@ -20,8 +20,10 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from hf_icl.banks.gguf import unpack
 from hf_icl.config import name_part
 from hf_icl.errors import ConfigError, RunError
+from hf_icl.local import find_path
 from hf_icl.memory import ask_for_memory
 from hf_icl.models.config import LearnerFields, LoraSettings, ModelConfig, NetworkFields
 from hf_icl.models.icl import ICLModel
@@ -128,20 +130,13 @@ def _refuse(settings: ModelConfig, error: Exception) -> ConfigError:
 
 
 def _load_pretrained(auto_class: type, settings: ModelConfig, weights: bool) -> PreTrainedModel:
+    hint = "Give a folder, a GGUF file, or the id of a model on the Hub that needs no code of its own."
+    source, options = unpack(settings.pretrained), {"revision": settings.revision, "trust_remote_code": False}
     try:
         if not weights:
-            config = AutoConfig.from_pretrained(
-                settings.pretrained, revision=settings.revision, trust_remote_code=False
-            )
-            return auto_class.from_config(config)
-        return auto_class.from_pretrained(
-            settings.pretrained,
-            revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
-            trust_remote_code=False,
-        )
+            return auto_class.from_config(AutoConfig.from_pretrained(source, **options))
+        return auto_class.from_pretrained(source, dtype=getattr(torch, settings.dtype), **options)
     except (OSError, ValueError) as error:
-        hint = "Give a folder, or the id of a model on the Hub that needs no code of its own."
         raise ConfigError("pretrained", settings.pretrained, f"cannot be loaded ({error})", hint) from error
 
 
@@ -180,7 +175,7 @@ def load_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase | None:
         return None
     try:
         return AutoTokenizer.from_pretrained(
-            settings.pretrained, revision=settings.revision, trust_remote_code=False
+            unpack(settings.pretrained), revision=settings.revision, trust_remote_code=False
         )
     except (OSError, ValueError, TypeError):  # how transformers says that a checkpoint comes without one
         return None
@@ -201,6 +196,7 @@ def load_model(folder: str | Path) -> PreTrainedModel:
             import peft
 
             base = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
+            base = unpack(find_path(base, folder, folder.resolve().parent))
             below = AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False)
             return peft.PeftModel.from_pretrained(below, folder)
         is_ours = isinstance(AutoConfig.from_pretrained(folder, trust_remote_code=False), ICLConfig)

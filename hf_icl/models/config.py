@@ -98,8 +98,8 @@ class ModelConfig(NetworkFields, LearnerFields):
     )
     pretrained: str | None = pydantic.Field(
         default=None,
-        description="A checkpoint to fine-tune instead, a folder or an id on the Hub; it keeps its "
-        "tokenizer.",
+        description="A checkpoint to fine-tune instead: a folder, a GGUF file or an id on the Hub; it keeps "
+        "its tokenizer.",
     )
     revision: str | None = pydantic.Field(
         default=None, description="Branch, tag or commit of that checkpoint."

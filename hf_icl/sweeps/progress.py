@@ -12,7 +12,7 @@ from rich.table import Table
 
 from hf_icl.sweeps.engines import Work
 from hf_icl.sweeps.sweep import RunSet
-from hf_icl.training.display import LiveView, format_duration
+from hf_icl.training.display import LiveView, format_duration, format_speed
 
 REFRESH_S = 1.0
 PRINT_S = 60.0  # between lines, where there is no terminal
@@ -64,7 +64,7 @@ class SweepProgress(LiveView):
         gained = sum(len(work.job.names) * (step - work.job.start) for work, step in pairs)
         speed = self._measure_speed(gained)
         told = (
-            f"{speed:,.0f} steps/s · {format_duration((total - done) / speed)}" if speed else "? steps/s · ?"
+            f"{format_speed(speed)} · {format_duration((total - done) / speed)}" if speed else "? steps/s · ?"
         )
         return f"{done:,} of {total:,} steps, all runs together · {told} left"
 

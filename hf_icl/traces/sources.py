@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from huggingface_hub import HfApi
 
@@ -27,6 +27,7 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
 WHOLE = "model.safetensors"  # beside which shards are the same again
 PICKLED = ("*.bin", "*.pt", "*.pth")
+Found = TypeVar("Found")
 SPARE_BYTES = 50_000_000  # that stay free on a disk
 
 
@@ -136,14 +137,13 @@ class HubSource:
 
     def list_names(self) -> dict[str, str | None]:
         """Return its branches and tags."""
-        return dict(self._wait(self.remote.list_refs))
+        return dict(self.wait_for(self.remote.list_refs))
 
     def identify(self, name: str, commit: str | None) -> str:
-        """Return the hashes that the Hub lists of its weights."""
-        files = self.list_needed(commit)
-        return " ".join(
-            f"{path}:{file.sha256 or file.oid}" for path, file in sorted(files.items()) if is_weights(path)
-        )
+        """Return a hash of the hashes that the Hub lists of its weights."""
+        files = sorted(self.list_needed(commit).items())
+        listed = [f"{path}:{file.sha256 or file.oid}" for path, file in files if is_weights(path)]
+        return hashlib.sha256(" ".join(listed).encode()).hexdigest()
 
     def list_needed(self, commit: str) -> dict[str, RemoteFile]:
         """Return the files of a commit that make its model, and no others.
@@ -152,7 +152,7 @@ class HubSource:
             UnusableError: If there is no model among them.
         """
         if commit not in self._listed:
-            self._listed[commit] = self._wait(partial(self.remote.list_files, commit))
+            self._listed[commit] = self.wait_for(partial(self.remote.list_files, commit))
         files = self._listed[commit]
         return {path: files[path] for path in choose_files(files)}
 
@@ -179,10 +179,15 @@ class HubSource:
             for path, file in sorted(files.items()):
                 self.remote.download(path, file, commit, folder)
 
-        self._wait(download)
+        self.wait_for(download)
         return folder
 
-    def _wait(self, what):
+    def wait_for(self, what: Callable[[], Found]) -> Found:
+        """Return what a function returns that asks the Hub, if it does so in time.
+
+        Raises:
+            HubError: If it takes longer.
+        """
         late = f"{self.place}: {self.max_seconds:g} seconds were not enough. Allow more, or try again."
         return finish_within(self.max_seconds, what, late)
 

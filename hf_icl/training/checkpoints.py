@@ -19,12 +19,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hf_icl.distributed import wait_for_all
 from hf_icl.errors import FileError, RunError
 from hf_icl.files import find_way_out, name_draft, write_whole
+from hf_icl.local import hide_path, read_paths
 from hf_icl.reading import read_json
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "complete.json"
 STATE_FILE = "trainer_state.json"
+ADAPTER_FILE = "adapter_config.json"
 MOST_STATE_BYTES = 1 << 32  # the log in it grows with every evaluation
 DAMAGED = "damaged-"
 SMALLEST_FREE_BYTES = 1 << 16
@@ -59,7 +61,21 @@ class ManifestCallback(TrainerCallback):
                     f"{folder}: its {part} is missing though it has just been saved. Does something else "
                     "write or delete there? Earlier checkpoints are whole: resume the run alone."
                 )
+        hide_base(folder, Path(args.output_dir))
         mark_whole(folder, folder.glob("**/[!.]*"))
+
+
+def hide_base(checkpoint: Path, run: Path) -> None:
+    """Name an adapter's base without its path, where it is one that the run folder knows to find."""
+    settings = checkpoint / ADAPTER_FILE
+    known = {hide_path(path) for path in read_paths(run).values()}
+    if not known or not settings.exists():
+        return
+    base = read_json(settings)["base_model_name_or_path"]
+    if (hidden := hide_path(base)) in known:
+        for path in (settings, checkpoint / "README.md"):
+            if path.exists():
+                write_whole(path, path.read_bytes().replace(base.encode(), hidden.encode()))
 
 
 def mark_whole(folder: Path, paths: Iterable[Path]) -> None:
@@ -247,7 +263,7 @@ def _find_obstacle(folder: Path) -> OSError | None:
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]:
-    """Say in one sentence what torch and safetensors say in errors of their own kinds.
+    """Say in one sentence what torch and safetensors say in errors of their own kinds, and how to go on.
 
     Args:
         folder: Where a run is written.
@@ -259,7 +275,7 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, FileError) as error:
         if shutil.disk_usage(folder).free >= SMALLEST_FREE_BYTES:
             if (reason := _find_obstacle(folder)) is not None:
                 way_out = f"{find_way_out(reason)} History and earlier checkpoints are whole."

@@ -22,6 +22,7 @@ COLOURS = ("cyan", "blue", "magenta", "bright_red", "yellow", "green")
 BLOCKS = "▁▂▃▄▅▆▇█"
 REFRESH_S = 0.2
 PATIENCE = 20  # drawing takes a twentieth of the time at most
+QUIET_S, MOST_QUIET_S = 60.0, 600.0  # without a terminal: silence before the first word, and later at most
 LABEL_COLUMNS, MAX_COLUMNS = 24, 72
 
 
@@ -59,7 +60,8 @@ class LiveView:
 
 
 class LiveDisplay(LiveView, TrainerCallback):
-    """Draws the run while it trains; where there is no terminal, prints one line per evaluation.
+    """Draws the run while it trains; where there is no terminal, prints one line per evaluation, and now and
+    then how far it is and how long it will take.
 
     Args:
         console: Where to draw.
@@ -73,12 +75,14 @@ class LiveDisplay(LiveView, TrainerCallback):
         self.started = self.drawn = 0.0
         self.pause = REFRESH_S
         self.first_step = 0
+        self.told, self.quiet = 0.0, QUIET_S
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
         """Start the clock."""
         self.started, self.first_step = time.monotonic(), state.global_step
+        self.told, self.quiet = self.started, QUIET_S
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
@@ -94,14 +98,19 @@ class LiveDisplay(LiveView, TrainerCallback):
             self.pause = max(REFRESH_S, PATIENCE * (time.monotonic() - now))
         elif len(self.history.rows) > self.n_printed:
             self.n_printed = len(self.history.rows)
-            line = self.line(self.history.rows[-1], state.max_steps, speed)
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._print(self.line(self.history.rows[-1], state.max_steps, speed), now)
+        elif now - self.told >= self.quiet:
+            self.quiet = min(2 * self.quiet, MOST_QUIET_S)
+            self._print(describe_pace(state.global_step, state.max_steps, speed), now)
+
+    def _print(self, line: str, now: float) -> None:
+        self.told = now
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def render(self, step: int, n_steps: int, speed: float) -> Table:
         """Return the view: step, speed and time left, a bar,
         and a sparkline per curve (the loss on a log scale)."""
         width = max(10, min(self.console.width - LABEL_COLUMNS, MAX_COLUMNS))
-        left = format_duration((n_steps - step) / speed) if speed else "?"
         table = Table.grid(padding=(0, 2))
         for label, name, colour in list_curves():
             values = self.history.rows.columns.curve(name)[1]
@@ -109,9 +118,12 @@ class LiveDisplay(LiveView, TrainerCallback):
             if drawn:
                 line = sparkline(spread_log(drawn) if name.endswith("loss") else drawn, width=width)
                 table.add_row(f"{label:<12}", f"[{colour}]{values[-1]:6.3f}", f"[{colour}]{line}")
-        head = f"step {step:,} / {n_steps:,} · {speed:.0f} steps/s · {left} left"
         view = Table.grid()
-        for part in (head, ProgressBar(total=n_steps, completed=step, width=width + LABEL_COLUMNS), table):
+        for part in (
+            describe_pace(step, n_steps, speed),
+            ProgressBar(total=n_steps, completed=step, width=width + LABEL_COLUMNS),
+            table,
+        ):
             view.add_row(part)
         return view
 
@@ -122,7 +134,33 @@ class LiveDisplay(LiveView, TrainerCallback):
             for label, name, _ in list_curves()
             if name in row["metrics"]
         ]
-        return f"step {row['step']:>7,} / {n_steps:,}  {speed:5.0f} steps/s  " + "  ".join(shown)
+        return describe_pace(row["step"], n_steps, speed) + "  " + "  ".join(shown)
+
+
+def describe_pace(step: int, n_steps: int, speed: float) -> str:
+    """Return how far a training is, how fast, and how long it will take at that speed.
+
+    >>> describe_pace(500, 32_000, 78.4)
+    'step     500 / 32,000 · 78 steps/s · 6:42 left'
+    >>> describe_pace(10, 300, 0.31), describe_pace(0, 300, 0.0)
+    ('step      10 / 300 · 3.2 s/step · 15:35 left', 'step       0 / 300')
+    """
+    text = f"step {step:>7,} / {n_steps:,}"
+    if not speed:
+        return text
+    left = format_duration((n_steps - step) / speed)
+    return f"{text} · {format_speed(speed)} · {left} left"
+
+
+def format_speed(speed: float) -> str:
+    """Write steps per second, or seconds per step where one takes longer.
+
+    >>> format_speed(78.4), format_speed(2.34), format_speed(0.31)
+    ('78 steps/s', '2.3 steps/s', '3.2 s/step')
+    """
+    if speed < 1:
+        return f"{1 / speed:.1f} s/step"
+    return f"{speed:,.0f} steps/s" if speed >= 10 else f"{speed:.1f} steps/s"
 
 
 def sparkline(values: list[float], *, width: int) -> str:
