@@ -19,10 +19,11 @@ from hf_icl.models.groups import parameter_groups
 from hf_icl.plan.memory import Memory, ModelBytes, replicated, sharded, size_model
 from hf_icl.plan.meter import StepCost, leave_meta, measure_forward, measure_step, without_memory
 from hf_icl.runs.config import RunConfig
+from hf_icl.task.forms import TokenForm
 from hf_icl.task.measuring import EVALUATION_BATCH
 from hf_icl.task.task import Task
 from hf_icl.training.config import TrainingConfig
-from hf_icl.training.trainer import keep_answers
+from hf_icl.training.trainer import count_answer_places, keep_answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +217,9 @@ def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
     asked = {name: task.sampler(name).draw(0, min(n_asked, EVALUATION_BATCH)) for name in task.specs}
     asked = {questions.labels.shape[1]: questions for questions in asked.values()}  # one of each length
     bank_bytes = task.bank.nbytes
+    n_places = None
+    if isinstance(task.form, TokenForm):
+        n_places = count_answer_places(task.encode(batch)["labels"])
     model = _outline_adapted(config, task) if config.model.lora is not None else None
     with without_memory():
         task.bank = _empty(task.bank)
@@ -228,7 +232,7 @@ def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
                 _recompute_activations(model)
             cost = measure_step(
                 model,
-                lambda: keep_answers(model, task.encode(batch)),
+                lambda: keep_answers(model, task.encode(batch), n_places),
                 accumulation=share.accumulation,
                 dtype=share.dtype,
             )

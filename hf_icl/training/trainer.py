@@ -239,11 +239,29 @@ class TransienceTrainer(Trainer):
         write_whole(folder / "README.md", str(card).encode())
 
 
-def keep_answers(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+def count_answer_places(labels: torch.Tensor) -> int:
+    """Return how many of the last places it takes to be asked for every label that counts: (n, places).
+
+    >>> count_answer_places(torch.tensor([[-100, -100, -100, 5]]))
+    2
+    """
+    known = (labels != IGNORED).any(0).nonzero()
+    first = int(known[0]) if len(known) else labels.shape[1]
+    return labels.shape[1] - max(first - 1, 0)
+
+
+def keep_answers(
+    model: torch.nn.Module, inputs: dict[str, Any], n_places: int | None = None
+) -> dict[str, Any]:
     """Return inputs by which a causal language model computes logits from the place before the first label
     on, and no others: the loss is the same, and the head's work and memory are those of few places.
 
     Models that do not know how, and inputs without labels, are left as they are.
+
+    Args:
+        model: What the inputs go into.
+        inputs: Arguments of its forward.
+        n_places: How many of the last places; None: as `count_answer_places` finds in the labels.
 
     >>> from transformers import GPT2Config, GPT2LMHeadModel
     >>> model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=9))
@@ -256,10 +274,7 @@ def keep_answers(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, An
         return inputs
     if "logits_to_keep" not in list_parameters(see_through(model)):
         return inputs
-    known = (labels != IGNORED).any(0).nonzero()
-    if not len(known):
-        return inputs
-    n_places = labels.shape[1] - max(int(known[0]) - 1, 0)
+    n_places = count_answer_places(labels) if n_places is None else n_places
     return {**inputs, "labels": labels[:, -n_places:], "logits_to_keep": n_places}
 
 
