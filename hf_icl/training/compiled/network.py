@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_icl.models import ICLConfig
 from hf_icl.models.transformer import ROTARY_BASE, make_sinusoidal_table, rotate
-from hf_icl.training.compiled.products import project
+from hf_icl.training.compiled.products import look_up, project
 
 Weights = Mapping[str, Tensor]
 MAX_FUSED_PLACES = 8  # up to here products and sums beat many tiny matrix products
@@ -68,22 +68,15 @@ def _embed(
     """Return what the blocks see, shape (R, B, P, D), positions not yet added."""
     n_replicas, batch = exemplars.shape[:2]
     if config.encoder == "embedding":
-        vectors = _look_up(weights["exemplar_encoder.weight"], exemplars)
+        vectors = look_up(weights["exemplar_encoder.weight"], exemplars)
     else:
         scaled = exemplars.flatten(3) * scale_R[:, None, None, None]
         vectors = _linear(weights, "exemplar_encoder", scaled)
-    labels = _look_up(weights["label_embedding.weight"], labels_RBC)
+    labels = look_up(weights["label_embedding.weight"], labels_RBC)
     if config.places == "paired":
         return vectors + F.pad(labels, (0, 0, 0, 1))
     pairs = torch.stack([vectors[:, :, :-1], labels], dim=3).view(n_replicas, batch, -1, vectors.shape[-1])
     return torch.cat([pairs, vectors[:, :, -1:]], dim=2)
-
-
-def _look_up(tables: Tensor, ids: Tensor) -> Tensor:
-    """Return rows of each replica's own table (R, n, D) at ids (R, …)."""
-    n_replicas, n_rows = tables.shape[:2]
-    offsets = torch.arange(n_replicas, device=ids.device) * n_rows
-    return F.embedding(ids + offsets.view(-1, *[1] * (ids.ndim - 1)), tables.flatten(0, 1))
 
 
 def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Matrix products of R replicas at once, each with its own weights,
-by the library that is faster on this machine.
+"""Matrix products and table look-ups of R replicas at once, each with its own weights: products by the
+library that is faster on this machine, look-ups with gradients that are the same from run to run.
 
 On x86, torch multiplies float32 matrices with Intel's MKL, which on AMD's processors leaves the wider half of
 their vector units idle; the oneDNN that torch ships too does not. On Intel's own, MKL is faster. Measured:
@@ -12,6 +12,7 @@ import platform
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MIN_FLOPS = 12_000_000  # per replica; below, oneDNN's slower start costs more than it gains
@@ -50,6 +51,38 @@ class _Project(torch.autograd.Function):
         return dx, torch.ops.hf_icl.gradient(g, x), g.sum(1)
 
 
+def look_up(tables: Tensor, ids: Tensor) -> Tensor:
+    """Return rows of each replica's own table (R, n, D) at ids (R, …), shape (R, …, D).
+
+    >>> look_up(torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), torch.tensor([[1, 1], [0, 1]])).squeeze(-1)
+    tensor([[2., 2.],
+            [3., 4.]])
+    """
+    n_replicas, n_rows = tables.shape[:2]
+    offsets = torch.arange(n_replicas, device=ids.device) * n_rows
+    rows = ids + offsets.view(-1, *[1] * (ids.ndim - 1))
+    return _LookUp.apply(tables.flatten(0, 1), rows).view(*ids.shape, -1)
+
+
+class _LookUp(torch.autograd.Function):
+    """Rows of a table (n, D) at ids. A compiler would add to the table's gradient from all threads at once,
+    in the order in which they come; torch's own operator gives each thread rows of its own."""
+
+    @staticmethod
+    def forward(table: Tensor, ids: Tensor) -> Tensor:
+        return F.embedding(ids, table)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.n_rows = len(inputs[0])
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        return torch.ops.hf_icl.add_up(g.contiguous(), ids, ctx.n_rows), None
+
+
 def _prefers_onednn(x: Tensor, weight: Tensor) -> bool:
     flops = 2 * x.shape[1] * weight.shape[1] * weight.shape[2]
     return (
@@ -84,14 +117,26 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-# As operators of our own, since a compiler takes the library's only with weights that never change.
+def _add_up(g: Tensor, ids: Tensor, n_rows: int) -> Tensor:
+    """Return the sum of the vectors (…, D) at each id, shape (n_rows, D)."""
+    return torch.ops.aten.embedding_dense_backward(g, ids, n_rows, -1, False)
+
+
+# As operators of our own, since a compiler takes the library's products only with weights that never change,
+# and writes sums at ids itself.
 _library = torch.library.Library("hf_icl", "DEF")
 _library.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 _library.define("gradient(Tensor g, Tensor x) -> Tensor")
-for _name, _function in (("linear", _linear), ("gradient", _gradient)):
-    _library.impl(_name, _function, "CPU")
-    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")  # `_Project` is their derivative
+_library.define("add_up(Tensor g, Tensor ids, int n_rows) -> Tensor")
+for _name, _function, _device in (
+    ("linear", _linear, "CPU"),
+    ("gradient", _gradient, "CPU"),
+    ("add_up", _add_up, "CompositeExplicitAutograd"),
+):
+    _library.impl(_name, _function, _device)
+    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")  # they are derivatives themselves
 torch.library.register_fake("hf_icl::linear")(
     lambda x, weight, bias: x.new_empty(*x.shape[:2], weight.shape[1])
 )
 torch.library.register_fake("hf_icl::gradient")(lambda g, x: g.new_empty(len(g), g.shape[2], x.shape[2]))
+torch.library.register_fake("hf_icl::add_up")(lambda g, ids, n_rows: g.new_empty(n_rows, g.shape[-1]))
