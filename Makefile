@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 WORKERS := -n 2 --dist worksteal
 
-.PHONY: run test test-slow test-floor test-newest lint docs format bench help
+.PHONY: run test test-slow test-floor test-newest test-reporters lint docs format bench help
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,3 +64,13 @@ $(NEWEST)/.ready: setup.cfg
 test-newest: $(NEWEST)/.ready  ## The unit suite on the newest versions that setup.cfg allows
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(NEWEST)/bin/python -m pytest $(WORKERS) -q -W default::DeprecationWarning -W default::FutureWarning
+
+# trackio and wandb, in an environment of their own: trackio holds back what others may be newer of, such as pillow.
+REPORTERS := .venv-reporters
+$(REPORTERS)/.ready: setup.cfg
+	test -x $(REPORTERS)/bin/python || $(PYTHON) -m venv $(REPORTERS)
+	$(REPORTERS)/bin/python -m pip install --quiet --editable '.[test,reporters]'
+	touch $@
+
+test-reporters: $(REPORTERS)/.ready  ## What trackio and wandb write of a run
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(REPORTERS)/bin/python -m pytest -q -m "slow or not slow" tests/test_reporters.py

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar
@@ -61,6 +62,12 @@ def count_processes() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes and speaks."""
     return (dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))) == 0
+
+
+def count_cores() -> int:
+    """Return how many CPU cores this process may use; where the system cannot tell, how many there are."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 def count_devices(*, cpu: bool = False) -> int:
@@ -184,13 +191,14 @@ def explain_loss(way_on: str) -> Iterator[None]:
     if count_processes() == 1:
         yield
         return
+    takes_signals = threading.current_thread() is threading.main_thread()  # no other thread may
 
     def told_to_stop(*_) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # said once; the launcher waits for us to end
         raise LostProcessError(sentence)
 
     sentence = f"A process of this run has ended, or the launcher has stopped it. {way_on}"
-    before = signal.signal(signal.SIGTERM, told_to_stop)
+    before = signal.signal(signal.SIGTERM, told_to_stop) if takes_signals else None
     try:
         yield
     except RuntimeError as error:
@@ -199,7 +207,8 @@ def explain_loss(way_on: str) -> Iterator[None]:
         before = signal.SIG_IGN
         raise LostProcessError(sentence) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if takes_signals:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _from_backend(error: RuntimeError) -> bool:

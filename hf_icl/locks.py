@@ -31,7 +31,8 @@ def hold(folder: Path) -> Iterator[None]:
 
     The system takes the lock back from a process that dies. On a disk that several machines share, where a
     lock may not reach from one to another, the holder touches a file as long as it lives, and one that has
-    not for two minutes counts as dead.
+    not for two minutes counts as dead. Where there are no locks at all, a warning says so, and the lock's
+    file stands in for one, which a killed process may leave behind.
 
     Raises:
         RunError: If another process holds it; the error says which.
@@ -48,6 +49,8 @@ def hold(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise _refuse(folder, _read(holder)) from error
+        except NotImplementedError as error:  # of a filelock that does not stand in for them itself
+            raise RunError(f"{folder}: this disk has no locks. Choose a folder on another one.") from error
     try:
         if _is_alive_elsewhere(holder, folder / LOCK_FILE):
             raise _refuse(folder, _read(holder))
@@ -93,8 +96,9 @@ def _beat(holder: Path, stop: threading.Event) -> None:
 
 
 def _refuse(folder: Path, found: dict[str, Any]) -> RunError:
-    who = "another process"
+    who, way_out = "another process", f"Wait for it, or stop it; if there is none, delete {LOCK_FILE} there."
     if found:
+        way_out = "Wait for it, or stop it."
         who = f"process {found.get('pid')} on {found['host']}"
         who += f", since {found.get('since')} ({found.get('command')}),"
-    return RunError(f"{folder}: {who} is at work here. Wait for it, or stop it.")
+    return RunError(f"{folder}: {who} is at work here. {way_out}")

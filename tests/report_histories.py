@@ -4,6 +4,7 @@ import base64
 
 import numpy as np
 
+from hf_icl.history.history import ANSWER_TYPE
 from hf_icl.history.record import RunRecord
 
 CHANCE = {
@@ -17,6 +18,28 @@ CHANCE = {
     "flip/context_accuracy": 0.5,
 }
 LAST_STEP = 32_000
+
+
+SAMPLE = {
+    "label_names": None,
+    "sequences": {
+        name: [
+            {"index": n, "classes": [n + 40, n, n, n + 40, n], "exemplars": [0, 1, 2, 3, 4], "labels": labels}
+            for n in range(4)
+        ]
+        for name, labels in {"icl": [1, 0, 0, 1, 0], "iwl": [30, 31, 29, 28, 17]}.items()
+    },
+}
+
+
+def answer(hits, name):
+    """Return the packed answers that go with an evaluator's hits."""
+    hit = hits[f"{name}/accuracy"][:4]
+    right = SAMPLE["sequences"][name][0]["labels"][-1]
+    packed = np.array(
+        [(right if is_right else 12, 0.9 if is_right else 0.1) for is_right in hit], ANSWER_TYPE
+    )
+    return base64.b64encode(packed.tobytes()).decode()
 
 
 def rise(steps, at, width):
@@ -60,6 +83,7 @@ def make_run(name="synthetic", *, seed=0, fades=True, n_rows=80, n_sequences=512
                 "sequences": step * 64,
                 "metrics": metrics,
                 "hits": {m: base64.b64encode(np.packbits(hit)).decode() for m, hit in hits.items()},
+                "answers": {name: answer(hits, name) for name in SAMPLE["sequences"]},
             }
         )
     return RunRecord(
@@ -71,5 +95,6 @@ def make_run(name="synthetic", *, seed=0, fades=True, n_rows=80, n_sequences=512
         },
         rows=rows,
         chance=CHANCE,
+        sample=SAMPLE,
         n_sequences=dict.fromkeys(("train", "icl", "icl_holdout", "iwl", "ciwl", "flip"), n_sequences),
     )  # fmt: skip

@@ -41,7 +41,7 @@ PLACES, DIM, LABELS, POSITIONS = 5, 64, 32, 64
 QUICK = ["task.n_eval_sequences=40", "task.bank.n_classes=24", "task.bank.n_holdout_classes=4"]
 
 
-ON_THE_HUB = {"finetune", "transience-llama-tokens"}  # whose exemplars are tokens of a checkpoint there
+ON_THE_HUB = {"finetune", "finetune-smollm2", "transience-llama-tokens"}  # tokens of a checkpoint there
 LONG = [
     pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2-24x1024", "gpt2-36x1280", "gpt2-48x1600")
 ]
@@ -421,5 +421,3 @@ def test_of_a_pretrained_checkpoint_only_the_config_is_read(tmp_path):
     words = ["task.form=tokens", "task.bank={kind: symbolic, n_labels: 8}", f"model.pretrained={tmp_path}"]
     full = estimate(load_config("default", words))
     assert full.trainable == full.parameters > 1000 * 32
-    with pytest.raises(ConfigError, match="a plan knows full fine-tuning alone"):
-        estimate(load_config("default", [*words, "model.lora={rank: 4}"]))

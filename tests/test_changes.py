@@ -191,6 +191,7 @@ def test_commands_stand_in_the_order_in_which_they_are_needed():
         "data export",
         "data push",
         "claims push",
+        "claims write",
         "claims show",
         "metrics push",
     ]

@@ -19,16 +19,9 @@ import hf_icl.data as data
 from hf_icl.data import export, parse_arguments
 from hf_icl.errors import ConfigError, FileError
 from hf_icl.task.task import Task
+from tests.test_data import SMALL
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "dataset_scripts" / "hf_icl_sequences"
-SMALL = {
-    "n_classes": 24,
-    "n_holdout_classes": 6,
-    "n_exemplars": 3,
-    "dim": 4,
-    "n_labels": 8,
-    "n_eval_sequences": 20,
-}
 SPLITS = ["train", "train_eval", "icl", "icl_holdout", "iwl", "ciwl", "flip"]
 # What a user runs who has `datasets` only; the package is made impossible to import.
 STRANGER = """

@@ -20,7 +20,6 @@ from hf_icl.banks.omniglot_archive import open_drawings
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.task.show import draw_exemplar, render_sequences
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "omniglot"
 CHARACTERS = {"images_background": {"Azure": 4, "Beige": 3}, "images_evaluation": {"Coral": 5}}
 N_DRAWINGS, SIZE = 3, 6
 
@@ -487,9 +486,9 @@ def test_no_server_and_no_file(server):
 # The true archives
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the Omniglot archives are not beside the project")
-def test_the_true_archives(decoded):
-    config = OmniglotConfig(source=str(REAL), size=28, augment=True, n_classes=12_800, n_holdout_classes=184)
+def test_the_true_archives(decoded, omniglot_folder):
+    counts = dict(n_classes=12_800, n_holdout_classes=184)
+    config = OmniglotConfig(source=str(omniglot_folder), size=28, augment=True, **counts)
     bank = load_bank(config, seed=0)
     assert (bank.n_classes, bank.n_exemplars, bank.shape) == (12_984, 20, (28, 28))
     assert bank.data.shape == (32_460, 28, 28) and len({name.split()[0] for name in bank.class_names}) == 1623

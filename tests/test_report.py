@@ -30,7 +30,9 @@ from hf_icl.summary.summary import summarize_history
 from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL
 from tests.report_histories import LAST_STEP, make_run
 
-FILES = {"transience.json", "history.parquet", "transience.png", "transience.svg", "index.html"}
+FILES = {
+    "transience.json", "history.parquet", "answers.parquet", "transience.png", "transience.svg", "index.html"
+}  # fmt: skip
 HOSTILE = "_$\\frac$</script><img src=x onerror=alert(1)>|`字"
 
 

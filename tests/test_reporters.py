@@ -1,16 +1,28 @@
-"""What reporters are told: real TensorBoard files, and what trackio and wandb would send."""
+"""What reporters are told: what TensorBoard, trackio and wandb have written."""
+
+import contextlib
+import importlib.util
+import json
+import sqlite3
+import struct
+import subprocess
+import sys
 
 import pytest
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
+from hf_icl.history.history import History
 from hf_icl.task.task import Task, TaskConfig
+from tests.programs import ROOT, environment
 from tests.test_callback import BANK, add, build
 
 LOOKED_AT = {
     "icl/accuracy", "icl_holdout/accuracy", "iwl/accuracy", "ciwl/accuracy", "flip/context_accuracy",
     "train_eval/accuracy", "train_eval/loss",
 }  # fmt: skip
+
+BLOCK, WHOLE, LAST = 32_768, 1, 4  # of LevelDB's logs
 
 
 @pytest.fixture(scope="module")
@@ -71,25 +83,62 @@ def test_no_name_is_given_twice_at_a_step(tmp_path, task):
     assert len(told) == len(set(told)) and ("train/icl/accuracy", 3) in told
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("reporter", ["trackio", "wandb"])
-def test_the_others_get_the_same_names_at_the_same_steps(tmp_path, task, monkeypatch, reporter):
-    """Their own callbacks, with the function that sends replaced: what they would send."""
-    module = pytest.importorskip(reporter, reason=f"to try it: pip install {reporter}")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    sent, owner = [], module.Run if reporter == "wandb" else module
-    log = owner.log
+PROGRAM = """
+import sys
+from pathlib import Path
+from hf_icl.task.task import Task, TaskConfig
+from tests.test_callback import BANK, add, build
+folder, reporter = Path(sys.argv[1]), sys.argv[2]
+task = Task(TaskConfig(bank=BANK, n_eval_sequences=20))
+trainer = build(folder / "run", task, report_to=reporter, project="test", logging_steps=4)
+add(trainer, task)
+trainer.train()
+"""
 
-    def note(*words, **more):
-        sent.append(dict(next(word for word in words if isinstance(word, dict))))
-        return log(*words, **more)
 
-    monkeypatch.setattr(owner, "log", note)
-    trainer = build(tmp_path / "run", task, report_to=reporter, project="test", logging_steps=4)
-    add(trainer, task)
-    trainer.train()
-    steps = {name: [one["train/global_step"] for one in sent if name in one] for name in sent[0]}
-    assert all(steps[f"train/{name}"] == [0, 3, 6, 9, 12] for name in LOOKED_AT)
-    assert not any("train/train/loss" in one for one in sent)
+def read_trackio(folder):
+    """Return what its database holds: the values of each call of `log`."""
+    (path,) = (folder / "trackio").rglob("*.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return [json.loads(row) for (row,) in database.execute("SELECT metrics FROM metrics ORDER BY id")]
+
+
+def read_wandb(folder):
+    """Return what an offline run's file holds: records framed as in LevelDB's logs, after seven bytes."""
+    messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    content, at, found, whole = path.read_bytes(), 7, [], b""
+    while at + 7 <= len(content):
+        if (left := BLOCK - at % BLOCK) < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", content, at)
+        whole += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (WHOLE, LAST):
+            record = messages.Record.FromString(whole)
+            items = record.history.item
+            found.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items})
+            whole = b""
+    return [values for values in found if values]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reporter, read", [("trackio", read_trackio), ("wandb", read_wandb)])
+def test_the_others_have_the_same_names_at_the_same_steps(tmp_path, reporter, read):
+    """What lies on disk afterwards: trackio's database, the file of an offline run of wandb."""
+    if importlib.util.find_spec(reporter) is None:
+        pytest.skip(f"{reporter} is not installed: make test-reporters")
+    where = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "TRACKIO_DIR": str(tmp_path / "trackio")}
+    program = [sys.executable, "-c", PROGRAM, str(tmp_path), reporter]
+    subprocess.run(program, env=environment(**where), cwd=ROOT, check=True, capture_output=True)
+    stored = read(tmp_path)
+    names = dict.fromkeys(name for one in stored for name in one)
+    steps = {name: [one["train/global_step"] for one in stored if name in one] for name in names}
+    assert {name for name, at in steps.items() if at == [0, 3, 6, 9, 12]} == {f"train/{n}" for n in LOOKED_AT}
+    assert steps["train/loss"] == [4, 8, 12] and "train/train/loss" not in steps
+    rows = History(tmp_path / "run/history.jsonl").rows
+    for name in LOOKED_AT:
+        values = [one[f"train/{name}"] for one in stored if f"train/{name}" in one]
+        metric = name.replace("train_eval", "train")
+        assert values == pytest.approx([row["metrics"][metric] for row in rows])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from hf_icl.circuits.attention import Visitor, visit
 from hf_icl.circuits.heads import Layout, lay_out, score_heads
+from hf_icl.circuits.held import HeldText
+from hf_icl.circuits.language import REPEATS, RepeatInstrument, TextInstrument
 from hf_icl.config import suggest
 from hf_icl.distributed import map_spread
 from hf_icl.errors import ConfigError
@@ -185,12 +187,12 @@ def _stack(layers: Iterable[Tensor]) -> Tensor:
     return torch.stack([pad(v, (0, most - v.shape[1]), value=torch.nan) for v in layers], dim=1)
 
 
-INSTRUMENTS: dict[str, Instrument] = {INSTRUMENT: HeadInstrument()}
+INSTRUMENTS: dict[str, Instrument] = {INSTRUMENT: HeadInstrument(), REPEATS: RepeatInstrument()}
 """By the names that callbacks and configs know them by."""
 
 
-def find_instruments(instruments: Iterable[Instrument | str]) -> tuple[Instrument, ...]:
-    """Return instruments, of which some are given by name.
+def find_instruments(instruments: Iterable[Instrument | HeldText | str]) -> tuple[Instrument, ...]:
+    """Return instruments, of which some are given by name, or as the held text that one reads.
 
     Raises:
         ConfigError: If a name is unknown.
@@ -204,5 +206,7 @@ def find_instruments(instruments: Iterable[Instrument | str]) -> tuple[Instrumen
             if one not in INSTRUMENTS:
                 raise ConfigError("instruments", one, "no such instrument", suggest(one, INSTRUMENTS))
             one = INSTRUMENTS[one]
+        elif isinstance(one, HeldText):
+            one = TextInstrument(**one.to_dict())
         found.append(one)
     return tuple(found)

@@ -146,6 +146,20 @@ def push(
 
 
 @claims_app.command()
+def write(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where `hf-icl reproduce` wrote.")],
+    page: Annotated[Path, typer.Argument(metavar="PAGE.md", help="What to write; figures go beside it.")],
+) -> None:
+    """Write what came of claims as Markdown, with small figures: for a repository, or a site.
+
+    Example: `hf-icl claims write runs/claims-laptop docs/reproduction.md`
+    """
+    from hf_icl.experiments.markdown import write_markdown
+
+    say(f"Page: {write_markdown(folder, page)}")
+
+
+@claims_app.command()
 def show(claim: Annotated[str, typer.Argument(metavar="ID|FILE.yaml", help="Which.")]) -> None:
     """Explain a claim: its source, its arms, and the criterion that was fixed before its runs.
 

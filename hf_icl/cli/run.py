@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shlex
 import sys
@@ -119,21 +120,27 @@ def plan(
         float | None,
         typer.Option(help="Also say how long at so many TFLOP/s per device, sustained.", min=1e-6),
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also build the model and time a few steps on this machine.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a run will cost before it is made: parameters, FLOPs, memory per device. Nothing is allocated.
 
     Example: `hf-icl plan gpt2-48x1600 training.arguments.bf16=true --devices 8`
     """
-    from hf_icl.plan import estimate, render_budget
+    from hf_icl.plan import estimate, measure_pace, render_budget
     from hf_icl.runs.config import load_config
 
     source, overrides = sort_words(source, overrides)
-    budget = estimate(load_config(source, overrides), devices)
+    config = load_config(source, overrides)
+    budget = estimate(config, devices)
+    pace = measure_pace(config) if measure else None
     if as_json:
-        console.print_json(json.dumps(budget.to_dict()))
+        timed = {} if pace is None else {"pace": dataclasses.asdict(pace)}
+        console.print_json(json.dumps(budget.to_dict() | timed))
         return
-    console.print(render_budget(budget, source, tflops=tflops), highlight=False)
+    console.print(render_budget(budget, source, tflops=tflops, pace=pace), highlight=False)
 
 
 @app.command()
@@ -178,6 +185,7 @@ def _join(config) -> None:
 
 def _train_and_report(made) -> None:
     from hf_icl.distributed import is_main, leave
+    from hf_icl.runs.folder import CARD_FILE
 
     quiet_transformers()
     say(f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})")
@@ -192,7 +200,7 @@ def _train_and_report(made) -> None:
             diverged = error
         leave()
         if is_main():
-            write_and_show([made.record()], made.folder / "report", card=made.folder / "README.md")
+            write_and_show([made.record()], made.folder / "report", card=made.folder / CARD_FILE)
             if publisher:
                 publishing.finish(publisher)
         if diverged is not None:

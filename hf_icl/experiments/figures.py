@@ -14,7 +14,7 @@ from hf_icl.experiments.judging import Finding
 from hf_icl.experiments.measuring import Measured, is_step
 from hf_icl.history.record import RunRecord
 from hf_icl.report.analysis import average_curve, thin
-from hf_icl.report.figures import GROUP_COLOURS, STYLE
+from hf_icl.report.figures import GROUP_COLOURS, STYLE, use_log_scale
 from hf_icl.report.words import format_step
 from hf_icl.task.evaluators import TRAIN_LOSS, title_metric
 
@@ -42,8 +42,7 @@ def draw_claim(claim: Claim, findings: Sequence[Finding], runs: Mapping[tuple[st
             axes.set_title(_fold(title_metric(metric), most=60 // len(claim.figure)), fontsize=8, loc="left")
             axes.set_xlabel("Training step")
             if metric == TRAIN_LOSS:
-                axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(lambda loss, _position: f"{loss:g}")
+                use_log_scale(axes)
             else:
                 axes.set_ylim(0, 1.02)
         handles = [matplotlib.lines.Line2D([], [], color=colours[arm], label=f" {arm}") for arm in arms]
@@ -88,7 +87,7 @@ def _draw_finding(axes: Axes, finding: Finding, most: int) -> None:
     axes.set_xticks([])
     criterion = finding.criterion
     if criterion.over is not None and values:
-        axes.set_yscale("log")
+        use_log_scale(axes)
     elif criterion.trend is None and criterion.minus is None and is_step(criterion.take.measure):
         axes.yaxis.set_major_formatter(lambda step, _position: format_step(step))
     axes.set_title(_fold(criterion.that, most), fontsize=6.5, loc="left")

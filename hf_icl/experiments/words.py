@@ -92,14 +92,24 @@ def tabulate(document: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for claim in document["claims"]:
         why = claim["why"] if claim["verdict"] in ("undecided", "refused") else ""
-        yield _join_cells(f"**{claim['title']}** (`{claim['id']}`)", why, f"**{claim['verdict']}**", "", "")
+        yield join_cells(f"**{claim['title']}** (`{claim['id']}`)", why, f"**{claim['verdict']}**", "", "")
         for one in claim["criteria"]:
-            yield _join_cells(
+            yield join_cells(
                 "", f"{one['that']}: {one['words']}", one["verdict"], one["told"], one["told_seeds"]
             )
 
 
-def _join_cells(*cells: str) -> str:
+def tabulate_claim(claim: Mapping[str, Any]) -> Iterator[str]:
+    """Return what `claims.json` says of one claim's criteria as a table in Markdown, line by line."""
+    yield "| criterion | verdict | mean over seeds | seeds |"
+    yield "|---|---|---|---|"
+    for one in claim["criteria"]:
+        what = f"{one['that']}: {one['words']}"
+        yield join_cells(what, one["verdict"], one["told"], one["told_seeds"])
+
+
+def join_cells(*cells: str) -> str:
+    """Return a row of a table in Markdown."""
     written = " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells)
     return " ".join(f"| {written} |".split())
 

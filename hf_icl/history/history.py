@@ -26,11 +26,21 @@ logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.jsonl"
 BLOCK_BYTES = 1 << 22  # of a file read at once
+LAST_BYTES = 1 << 16  # of a file's end, read for its last row
 N_READERS = 2
 ROWS_AT_ONCE = 1000
 
 
-def make_row(step: int, sequences: int, metrics: Mapping[str, float], hits: Mapping[str, np.ndarray]) -> Row:
+ANSWER_TYPE = np.dtype([("label", "<i4"), ("probability", "<f4")])
+
+
+def make_row(
+    step: int,
+    sequences: int,
+    metrics: Mapping[str, float],
+    hits: Mapping[str, np.ndarray],
+    answers: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Row:
     """Build one row of a history.
 
     A row holds no time of day and no speed, so that a resumed run writes the same bytes.
@@ -40,6 +50,8 @@ def make_row(step: int, sequences: int, metrics: Mapping[str, float], hits: Mapp
         sequences: Training sequences seen.
         metrics: Metric name to mean value.
         hits: Metric name to per-sequence outcome (bool, shape (n_sequences,)), packed eight to a byte.
+        answers: Evaluator name to what the model answered to its first sequences: labels, and the
+            probabilities that it gave the right ones, both of shape (n_answers,); packed in 8 bytes each.
 
     >>> row = make_row(10, 640, {"icl/accuracy": 0.5}, {"icl/accuracy": np.array([True, False])})
     >>> row["hits"]
@@ -48,7 +60,29 @@ def make_row(step: int, sequences: int, metrics: Mapping[str, float], hits: Mapp
     [True, False]
     """
     packed = {name: base64.b64encode(np.packbits(values)).decode() for name, values in hits.items()}
-    return {"step": step, "sequences": sequences, "metrics": dict(metrics), "hits": packed}
+    row = {"step": step, "sequences": sequences, "metrics": dict(metrics), "hits": packed}
+    if answers:
+        row["answers"] = {name: _pack_answers(*pair) for name, pair in answers.items()}
+    return row
+
+
+def _pack_answers(labels: np.ndarray, probabilities: np.ndarray) -> str:
+    packed = np.empty(len(labels), ANSWER_TYPE)
+    packed["label"], packed["probability"] = labels, probabilities
+    return base64.b64encode(packed.tobytes()).decode()
+
+
+def unpack_answers(text: str) -> np.ndarray:
+    """Return the answers that `make_row` packed: fields `label` and `probability`, shape (n_answers,).
+
+    Raises:
+        ValueError: If it is not what `make_row` makes.
+
+    >>> row = make_row(10, 640, {}, {}, {"icl": (np.array([3, -1]), np.array([0.5, np.nan]))})
+    >>> unpack_answers(row["answers"]["icl"])["label"].tolist()
+    [3, -1]
+    """
+    return np.frombuffer(base64.b64decode(text, validate=True), ANSWER_TYPE)
 
 
 def unpack_hits(text: str, n_sequences: int) -> np.ndarray:
@@ -267,6 +301,32 @@ class History:
                     f"{self.path}: a row could not be written ({error.strerror}). The rows before it are "
                     "whole. Free some space, then continue with: hf-icl resume"
                 ) from error
+
+
+def read_last_row(path: Path) -> Row | None:
+    """Return the last whole row of a history's file, None if there is none; reads no more than its end.
+
+    What stands before it is not looked at: `History` checks all.
+
+    Raises:
+        RunError: If it is no row, or the file cannot be read.
+    """
+    if not path.exists():
+        return None
+    with _open(path) as file:
+        size, n_bytes = file.seek(0, os.SEEK_END), LAST_BYTES
+        while True:
+            file.seek(max(0, size - n_bytes))
+            block = file.read()
+            end = block.rfind(b"\n") + 1
+            start = block.rfind(b"\n", 0, max(0, end - 1)) + 1
+            if start or n_bytes >= size:
+                break
+            n_bytes *= 4
+    try:
+        return decode_row(block[start:end]) if end else None
+    except ValueError as error:
+        raise RunError(f"{path}: its last row is damaged. Restore the file, or resume the run.") from error
 
 
 def _write(value: float) -> str:

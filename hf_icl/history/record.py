@@ -28,6 +28,8 @@ class RunRecord:
         bank: What is known of the exemplars, see `hf_icl.banks.facts`; empty where it was not kept.
         circuits: What was measured of checkpoints by `hf-icl circuits`: rows of `heads`, `effects` and
             `attention`, JSON types only; empty where nothing was.
+        sample: The sequences whose answers the rows hold, by evaluator, see `hf_icl.task.sample`; JSON types
+            only; empty where none were kept.
         begins_pretrained: Whether the first row is of a model that was trained before, so that curves may
             begin high.
         axis: What a row's `step` counts: steps, or the tokens seen by then.
@@ -41,6 +43,7 @@ class RunRecord:
     n_sequences: Mapping[str, int]
     bank: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     circuits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sample: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     begins_pretrained: bool = False
     axis: Literal["step", "tokens"] = "step"
 

@@ -16,11 +16,11 @@ from hf_icl.hub.eval_results import EVAL_RESULTS_FILE, render_eval_results
 from hf_icl.hub.outbox import Outbox
 from hf_icl.hub.state import STATE_FILES, write_plain
 from hf_icl.report.card import render_card
-from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE
+from hf_icl.runs.folder import CARD_FILE, CONFIG_FILE, RUN_FILE
 from hf_icl.runs.run import MODEL_FILES, Run, list_model_files
 from hf_icl.training.checkpoints import STATE_FILE, find_checkpoints, find_damage, step_of
 
-CARD_FILE, REPORT_FOLDER, STATE_FOLDER = "README.md", "report", "training_state"
+REPORT_FOLDER, STATE_FOLDER = "report", "training_state"
 RUN_FILES = (CARD_FILE, CONFIG_FILE, RUN_FILE, HISTORY_FILE)
 STATE_SUFFIXES = (".json", ".safetensors")
 MODEL_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")

@@ -138,7 +138,7 @@ def _link(source: Path, copy: Path) -> None:
     copy it."""
     try:
         os.link(source, copy)
-    except OSError:
+    except (OSError, AttributeError):  # the disk, or the system, has no such thing
         shutil.copyfile(source, copy)
 
 

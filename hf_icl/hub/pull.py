@@ -18,12 +18,12 @@ from hf_icl.errors import HfIclError, HubError, RunError
 from hf_icl.files import fill_whole, is_unused
 from hf_icl.history.history import Row
 from hf_icl.hub.bounds import finish_within
-from hf_icl.hub.contents import CARD_FILE, STATE_FOLDER, is_ours
+from hf_icl.hub.contents import STATE_FOLDER, is_ours
 from hf_icl.hub.remote import Remote, RemoteFile
 from hf_icl.hub.repos import check_repo_id
 from hf_icl.hub.state import read_plain
 from hf_icl.report.card import render_card
-from hf_icl.runs.folder import RUN_FILE
+from hf_icl.runs.folder import CARD_FILE, RUN_FILE
 from hf_icl.runs.run import Run, list_model_files
 from hf_icl.training.checkpoints import STATE_FILE, find_checkpoint, mark_whole, read_state
 from hf_icl.training.progress import read_progress
@@ -171,11 +171,11 @@ def _find_unsound(rows: Iterable[Row]) -> Row | None:
 
 
 def _is_sound(row: Row) -> bool:
-    metrics, hits = row.get("metrics"), row.get("hits")
+    metrics, packed = row.get("metrics"), [row.get("hits"), row.get("answers", {})]
     return (
         all(type(row[name]) is int and row[name] >= 0 for name in ("step", "sequences"))
         and isinstance(metrics, dict)
         and all(type(value) in (int, float) for value in metrics.values())
-        and isinstance(hits, dict)
-        and all(isinstance(value, str) for value in hits.values())
+        and all(isinstance(values, dict) for values in packed)
+        and all(isinstance(value, str) for values in packed for value in values.values())
     )

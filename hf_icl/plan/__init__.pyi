@@ -6,4 +6,5 @@ from hf_icl.plan.meter import (
     measure_step as measure_step,
     without_memory as without_memory,
 )
+from hf_icl.plan.pace import Pace as Pace, measure_pace as measure_pace
 from hf_icl.plan.table import render_budget as render_budget

@@ -14,14 +14,16 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from hf_icl.banks.bank import Bank
 from hf_icl.banks.kinds import outline_bank
 from hf_icl.errors import ConfigError
-from hf_icl.models.build import build_model
+from hf_icl.models.build import build_model, count_saved_bytes
 from hf_icl.models.groups import parameter_groups
 from hf_icl.plan.memory import Memory, ModelBytes, replicated, sharded, size_model
-from hf_icl.plan.meter import StepCost, measure_forward, measure_step, without_memory
+from hf_icl.plan.meter import StepCost, leave_meta, measure_forward, measure_step, without_memory
 from hf_icl.runs.config import RunConfig
+from hf_icl.task.forms import TokenForm
 from hf_icl.task.measuring import EVALUATION_BATCH
 from hf_icl.task.task import Task
 from hf_icl.training.config import TrainingConfig
+from hf_icl.training.trainer import count_answer_places, keep_answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Budget:
         evaluation: Most bytes alive at once in an evaluation's forward pass, beside weights and optimizer
             state.
         memory: Bytes per device by part: "single" for one device, else "ddp" and "fsdp".
-        checkpoint: Bytes of one checkpoint: weights and optimizer state.
+        checkpoint: Bytes of one checkpoint: weights (of LoRA the adapters alone) and optimizer state.
+        saved: Bytes of the final model, likewise.
         n_checkpoints: Checkpoints that stay.
     """
 
@@ -75,6 +78,7 @@ class Budget:
     evaluation: int
     memory: Mapping[str, Memory]
     checkpoint: int
+    saved: int
     n_checkpoints: int
 
     @property
@@ -115,7 +119,7 @@ class Budget:
     @property
     def disk(self) -> int:
         """Bytes of the checkpoints that stay and of the final model."""
-        return self.n_checkpoints * self.checkpoint + 4 * self.parameters
+        return self.n_checkpoints * self.checkpoint + self.saved
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, sums included."""
@@ -148,11 +152,6 @@ def estimate(config: RunConfig, n_devices: int = 1) -> Budget:
     >>> budget.parameters, budget.sequences, budget.memory["single"].parameters
     (112480, 2304000, 449920)
     """
-    if config.model.lora is not None:
-        rule = "a plan knows full fine-tuning alone"
-        raise ConfigError(
-            "model.lora", config.model.lora.rank, rule, "Leave it out: that plan is the upper bound."
-        )
     training = config.training
     share = _share(training, n_devices)
     task = Task(config.task, seed=config.seed, bank=outline_bank(config.task.bank, seed=config.seed))
@@ -218,14 +217,24 @@ def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
     asked = {name: task.sampler(name).draw(0, min(n_asked, EVALUATION_BATCH)) for name in task.specs}
     asked = {questions.labels.shape[1]: questions for questions in asked.values()}  # one of each length
     bank_bytes = task.bank.nbytes
+    n_places = None
+    if isinstance(task.form, TokenForm):
+        n_places = count_answer_places(task.encode(batch)["labels"])
+    model = _outline_adapted(config, task) if config.model.lora is not None else None
     with without_memory():
         task.bank = _empty(task.bank)
-        model = build_model(config.model, task, seed=config.seed, weights=False)
+        if model is None:
+            model = build_model(config.model, task, seed=config.seed, weights=False)
+        else:
+            leave_meta(model)
         with _explain_data_dependence(model):
             if share.checkpointing:
                 _recompute_activations(model)
             cost = measure_step(
-                model, lambda: task.encode(batch), accumulation=share.accumulation, dtype=share.dtype
+                model,
+                lambda: keep_answers(model, task.encode(batch), n_places),
+                accumulation=share.accumulation,
+                dtype=share.dtype,
             )
             answers = {
                 length: measure_forward(
@@ -235,6 +244,8 @@ def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
             }
         n_tokens = _count_tokens(model, task.encode(batch))
         sizes = size_model(model, _measure_optimizer(model))
+        saved = count_saved_bytes(model)
+        stored = saved if config.model.lora is not None else sizes.weights
     n_forward = len(next(iter(asked.values()))) if asked else 1
     flops = sum(answers[1 + specs[0].n_context][0] for specs in task.specs.values())
     peak = max((peak for _, peak in answers.values()), default=0)
@@ -249,8 +260,16 @@ def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
         "gradients": sizes.gradients,
         "evaluation": peak,
         "memory": _divide(sizes, cost, peak, bank_bytes, share),
-        "checkpoint": sizes.weights + sizes.optimizer,
+        "checkpoint": stored + sizes.optimizer,
+        "saved": saved,
     }
+
+
+def _outline_adapted(config: RunConfig, task: Task) -> nn.Module:
+    """Return a model with adapters on torch's `meta` device: peft moves them about as it puts them in, which
+    tensors without memory do not bear."""
+    with torch.device("meta"):
+        return build_model(config.model, task, seed=config.seed, weights=False)
 
 
 def _divide(

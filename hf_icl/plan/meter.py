@@ -66,6 +66,22 @@ def without_memory() -> contextlib.AbstractContextManager:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def leave_meta(model: nn.Module) -> None:
+    """Put a model from torch's `meta` device onto the CPU, within `without_memory`; what is tied stays so."""
+    moved: dict[int, Tensor] = {}
+
+    def move(tensor: Tensor) -> Tensor:
+        fresh = torch.empty_like(tensor, device="cpu")
+        is_weight = isinstance(tensor, nn.Parameter)
+        return nn.Parameter(fresh, requires_grad=tensor.requires_grad) if is_weight else fresh
+
+    for module in model.modules():
+        for kept in (module._parameters, module._buffers):
+            for name, tensor in kept.items():
+                if tensor is not None:
+                    kept[name] = moved.setdefault(id(tensor), move(tensor))
+
+
 def measure_step(
     model: nn.Module,
     encode: Callable[[], dict[str, Tensor]],

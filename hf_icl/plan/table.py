@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_icl.plan.budget import Budget
+from hf_icl.plan.pace import Pace
 from hf_icl.task.measuring import EVALUATION_BATCH
+from hf_icl.training.display import format_duration
 
 PARTS = {
     "parameters": "parameters",
@@ -23,34 +25,37 @@ PARTS = {
 COLUMNS = {"single": "1 device", "ddp": "DDP", "fsdp": "FSDP"}
 
 
-def render_budget(budget: Budget, name: str, *, tflops: float | None = None) -> RenderableType:
+def render_budget(
+    budget: Budget, name: str, *, tflops: float | None = None, pace: Pace | None = None
+) -> RenderableType:
     """Return a budget for the terminal, 80 columns wide.
 
     Args:
         budget: What to show.
         name: What it is a budget of.
         tflops: TFLOP/s that each device sustains, for hours; None says nothing of time.
+        pace: What was timed on this machine.
     """
     return Group(
         f"[bold]{escape(name)}[/]: {budget.model}, {format_count(budget.parameters)} parameters",
         "",
-        _render_counts(budget, tflops),
+        _render_counts(budget, tflops, pace),
         "",
         _render_memory(budget),
         *_list_remarks(budget),
     )
 
 
-def _render_counts(budget: Budget, tflops: float | None) -> Table:
+def _render_counts(budget: Budget, tflops: float | None, pace: Pace | None) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    for title, text in _list_counts(budget, tflops):
+    for title, text in _list_counts(budget, tflops, pace):
         table.add_row(title, text)
     return table
 
 
-def _list_counts(budget: Budget, tflops: float | None) -> Iterable[tuple[str, str]]:
+def _list_counts(budget: Budget, tflops: float | None, pace: Pace | None) -> Iterable[tuple[str, str]]:
     groups = sorted(budget.groups.items(), key=lambda item: -item[1])
     trained = "all" if budget.trainable == budget.parameters else f"{budget.trainable:,}"
     yield "parameters", f"{budget.parameters:,}, {trained} trained"
@@ -67,6 +72,10 @@ def _list_counts(budget: Budget, tflops: float | None) -> Iterable[tuple[str, st
     if tflops is not None:
         hours = budget.flops / (tflops * 1e12 * budget.n_devices) / 3600
         yield "time", f"{hours:,.3g} h at {tflops:g} TFLOP/s on each device (arithmetic alone)"
+    if pace is not None:
+        whole = format_duration(pace.tell_seconds(budget.steps, budget.evaluations))
+        each = f"{pace.step_s:.3g} s a step, {pace.evaluation_s:.3g} s an evaluation"
+        yield "time here", f"{whole} on one device of this machine: {each} (measured now)"
     kept = f"{budget.n_checkpoints:,} kept and the final model: {format_bytes(budget.disk)}"
     yield "disk", f"{format_bytes(budget.checkpoint)} per checkpoint; {kept}"
 

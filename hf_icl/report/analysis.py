@@ -13,6 +13,7 @@ import numpy as np
 
 from hf_icl.history.record import RunRecord, group_replicas, label_group
 from hf_icl.report.heads import analyse_circuits
+from hf_icl.report.words import SIDE_MEASURES
 from hf_icl.summary import curves, measures, verdicts
 from hf_icl.summary.intervals import (
     LEVEL,
@@ -147,6 +148,9 @@ def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, st
     if summary.loss_at_end is not None and diverged is None:
         loss = {"at_icl_peak": summary.loss_at_peak, "final": summary.loss_at_end}
         found[TRAIN_LOSS] = {name: {"value": value, "interval": None} for name, value in loss.items()}
+    for metric, side in summary.sides.items() if diverged is None else ():
+        values = {name: getattr(side, name) for name in SIDE_MEASURES}
+        found[metric] = {name: {"value": value, "interval": None} for name, value in values.items()}
     steps = np.sort(run.columns.steps)
     return {
         "name": run.name,

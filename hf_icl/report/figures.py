@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, thin
@@ -44,6 +44,7 @@ DARK = {
 }
 DARK_COLOURS = ("#4ba3e3", "#ff8a4c", "#3fd0a4", "#e79fc9", "#f5be4f", "#a3d4f5", "#b4b4b4")
 WIDTH = 7.2  # inches
+MOST_EVEN = 8  # ends of a range, high to low, up to which a logarithmic scale is marked evenly
 MAX_LINES = 6  # configs whose curves can share a panel; of more, each gets one of its own
 PANELS_PER_ROW = 4
 MAX_BANDS = 3  # runs without replicas, of whose bands one can still be told from another
@@ -267,9 +268,7 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
     axes.set_xlim(left=0)
     if "loss" in title:
         if all(line.get_ydata().min() > 0 for line in axes.lines) and axes.lines:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            use_log_scale(axes)
         return
     axes.set_ylim(0, 1.02)
     for level in sorted({run.chance[metric] for run in runs for metric in metrics if metric in run.chance}):
@@ -278,6 +277,15 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
             "chance", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
             fontsize=6, color="0.45", xytext=(0, 1), textcoords="offset points",
         )  # fmt: skip
+
+
+def use_log_scale(axes: Axes) -> None:
+    """Give a panel of positive values a logarithmic scale, with plain numbers however narrow its range."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > MOST_EVEN * low else MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def format_tick(step: float, _position: int) -> str:

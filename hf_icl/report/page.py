@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from markupsafe import Markup, escape
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, average_points, make_json_safe, thin
+from hf_icl.report.answers import collect_answers
 from hf_icl.report.axis import TITLES, tell_place
 from hf_icl.report.heads import ON_FLIP, ON_ICL, find_heads
 from hf_icl.report.panels import collect_page
@@ -34,10 +36,11 @@ from hf_icl.report.words import (
 from hf_icl.summary.heads import HeadMetric
 from hf_icl.summary.intervals import Band
 from hf_icl.summary.measures import MEASURES
-from hf_icl.task.evaluators import EVALUATORS, TRAIN_LOSS, title_metric
+from hf_icl.task.evaluators import EVALUATORS, ICL, TRAIN_LOSS, title_metric
 
 POINTS_PER_PAGE = 400_000
 MAX_SHOWN = 6  # curves of one measure, before anybody asks for others
+MAX_ANSWERED = 6  # runs whose answers are shown
 MAX_VERDICTS = 6  # that stand open above everything else
 COLUMNS = 5  # of numbers, that fit beside one another
 STRONGEST = "strongest head"  # what its curves go by on the page
@@ -89,6 +92,7 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
             for run, entry in zip(runs, document["runs"], strict=True)
             if (found := collect_page(run, entry))
         ],
+        answers=_collect_answers(analysis),
         glyphs={
             name: (GLYPHS[one.marker], _name_event(one.title)) for name, one in MEASURES.items() if one.marker
         },
@@ -98,6 +102,14 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
         has_bands=bool(analysis.bands),
         percent=lambda share: f"{100 * share:g} %",
     )
+
+
+def _collect_answers(analysis: Analysis) -> list[dict[str, Any]]:
+    """Return what is shown of the answers of the first runs that have some."""
+    entries = zip(analysis.runs, analysis.document["runs"], strict=True)
+    kept = itertools.islice((pair for pair in entries if pair[0].sample), MAX_ANSWERED)
+    peaks = ((run, entry["measures"].get(ICL, {}).get("peak_step", {}).get("value")) for run, entry in kept)
+    return [found for run, peak in peaks if (found := collect_answers(run, peak))]
 
 
 def _make_policy(css: str, js: str) -> str:

@@ -14,9 +14,10 @@ from hf_icl.report.heads import describe_heads
 from hf_icl.summary.measures import MEASURES, Measure, measures_of
 from hf_icl.summary.summary import find_floor
 from hf_icl.summary.verdicts import FEWEST_OF_PRETRAINED
-from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, TRAIN_LOSS
+from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, SIDE_METRICS, TRAIN_LOSS
 
 LOSS_MEASURES = {"at_icl_peak": "at ICL's peak", "final": MEASURES["final"].title}
+SIDE_MEASURES = {"start": "before training", **LOSS_MEASURES}
 OF_PREFERENCE = ("peak", "crossover_step", "late")
 OTHERS = ("peak", "final")  # what the table shows of evaluators that are none of the standard ones
 
@@ -53,6 +54,8 @@ def _list_shown(metric: str) -> tuple[str, ...]:
     kind = EVALUATORS.get(metric.rpartition("/")[0])
     if metric == PREFERENCE:
         return OF_PREFERENCE
+    if metric in SIDE_METRICS:
+        return tuple(SIDE_MEASURES)
     if kind is None:
         return OTHERS
     if metric != kind.metric:

@@ -17,13 +17,14 @@ from hf_icl.files import fill_whole, write_whole
 from hf_icl.history.columns import NO_COUNT, NO_VALUE
 from hf_icl.history.record import RunRecord
 from hf_icl.report.analysis import Analysis, analyse
+from hf_icl.report.answers import write_answers
 from hf_icl.report.card import render_card
 from hf_icl.report.figures import draw_figure, render_figure
 from hf_icl.report.page import render_page
 from hf_icl.report.panels import draw_heads
 from hf_icl.report.sweep import draw_sweep, is_grid, list_sweep, tabulate
 
-HISTORY_TABLE = "history.parquet"
+HISTORY_TABLE, ANSWERS_TABLE = "history.parquet", "answers.parquet"
 ROWS_AT_ONCE = 100_000
 PAGE_DPI = 200
 
@@ -69,8 +70,9 @@ def write_report(
         runs: At least one; names must differ. Runs whose configs differ in seeds alone are averaged as
             replicas.
         folder: Made if need be. Gets `transience.json`, `history.parquet` (a row per run and evaluation),
-            `transience.png`, `transience.svg`, and `index.html`; of one run whose heads were measured also
-            `heads.png` and `heads.svg`.
+            `transience.png`, `transience.svg`, and `index.html`; of runs whose answers were kept also
+            `answers.parquet` (a row per run, evaluation, evaluator and sampled sequence); of one run whose
+            heads were measured also `heads.png` and `heads.svg`.
         card: Also write the model card there, a README.md beside the folder.
         varied: Of a sweep, the dotted keys of the config that vary, to what they are called; seeds left out.
             Adds a table to page and `transience.json`, and the figure `sweep.png` and `sweep.svg`.
@@ -106,6 +108,8 @@ def write_report(
     files[PAGE] = render_page(analysis, shown).encode()
     with fill_whole(folder, last=PAGE, way_out="Make room, or name another place for the report.") as draft:
         _write_history(runs, draft / HISTORY_TABLE)
+        if any(run.sample for run in runs):
+            write_answers(runs, draft / ANSWERS_TABLE)
         for name, content in files.items():
             (draft / name).write_bytes(content)
     if card is not None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pydantic
 
-from hf_icl.config import Config, nest, parse_overrides
+from hf_icl.circuits.held import HeldText
+from hf_icl.config import Config, Seed, nest, parse_overrides
 from hf_icl.errors import ConfigError
 from hf_icl.models.config import ModelConfig
 from hf_icl.runs.layers import lay
 from hf_icl.runs.presets import read_source
 from hf_icl.summary.heads import INSTRUMENT
+from hf_icl.task.sample import MOST_ANSWERS, N_ANSWERS
 from hf_icl.task.task import TaskConfig
 from hf_icl.training.config import TrainingConfig
 from hf_icl.training.schedule import Schedule
@@ -26,18 +28,34 @@ class EvaluateConfig(Schedule):
         default=False, description="Measure every attention head too: whether it looks at the right label."
     )
 
+    repeats: bool = pydantic.Field(
+        default=False,
+        description="Of a language model, measure what it makes of random tokens given twice: ICL score and "
+        "prefix matching.",
+    )
+    text: HeldText | None = pydantic.Field(
+        default=None,
+        description="Of a language model, measure the loss on a held text: a file or a data set, as in "
+        "{source: held.txt}.",
+    )
+    answers: int = pydantic.Field(
+        default=N_ANSWERS,
+        ge=0,
+        le=MOST_ANSWERS,
+        description="How many sequences of each evaluator have their answers kept, for the report.",
+    )
+
     @property
-    def instruments(self) -> tuple[str, ...]:
-        """What is measured beside the evaluators, by name."""
-        return (INSTRUMENT,) if self.heads else ()
+    def instruments(self) -> tuple[str | HeldText, ...]:
+        """What is measured beside the evaluators: by name, or the text that is read."""
+        named = {INSTRUMENT: self.heads, "repeats": self.repeats}
+        return (*(name for name, wanted in named.items() if wanted), *([self.text] if self.text else []))
 
 
 class RunConfig(Config):
     """Everything that decides the numbers of a run."""
 
-    seed: int = pydantic.Field(
-        default=0, ge=0, lt=2**32, description="Seed of weights, sequences and (by default) bank."
-    )
+    seed: Seed = pydantic.Field(default=0, description="Seed of weights, sequences and (by default) bank.")
     task: TaskConfig = pydantic.Field(
         default_factory=TaskConfig, description="What is learned and what is asked."
     )

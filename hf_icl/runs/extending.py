@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
-import yaml
-
 from hf_icl.errors import ConfigError
 from hf_icl.files import fill_whole
 from hf_icl.history.origin import describe_origin
 from hf_icl.locks import hold
-from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE
+from hf_icl.runs.folder import CARD_FILE, CONFIG_FILE, write_about
 from hf_icl.runs.run import Run
 from hf_icl.training.checkpoints import MANIFEST_FILE
-
-CARD_FILE = "README.md"
 
 
 def extend(run: Run, steps: int) -> Run:
@@ -49,6 +43,5 @@ def extend(run: Run, steps: int) -> Run:
         for name in (MANIFEST_FILE, CARD_FILE):  # first: it is no longer finished, whatever comes
             (run.folder / name).unlink(missing_ok=True)
         with fill_whole(run.folder, last=CONFIG_FILE, way_out="The run is as it was; try again.") as draft:
-            (draft / CONFIG_FILE).write_text(yaml.safe_dump(about["config"], sort_keys=False), "utf-8")
-            (draft / RUN_FILE).write_text(json.dumps(about, indent=1), "utf-8")
+            write_about(draft, about)
     return Run(run.folder, config, about)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pydantic
+import yaml
 
 from hf_icl.config import list_differences
 from hf_icl.errors import RunError
@@ -15,8 +17,7 @@ from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.record import RunRecord, begins_pretrained
 from hf_icl.reading import MOST_BYTES, parse_json, read_bounded, read_json, read_yaml
 
-CONFIG_FILE = "config.yaml"
-RUN_FILE = "run.json"
+CONFIG_FILE, RUN_FILE, CARD_FILE = "config.yaml", "run.json", "README.md"
 RUN_SCHEMA = 1
 CIRCUITS, HEADS_FILE, EFFECTS_FILE = "circuits", "heads.jsonl", "effects.jsonl"
 ATTENTION_FILE = "attention.jsonl"
@@ -50,6 +51,7 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         n_sequences=about["n_sequences"],
         bank=about.get("bank", {}),  # runs made before it was kept
         circuits=read_circuits(folder / CIRCUITS),
+        sample=about.get("sample") or {},
         begins_pretrained=begins_pretrained(about["config"]),
     )
 
@@ -73,6 +75,13 @@ def read_circuits(folder: Path) -> dict[str, list[dict[str, Any]]]:
             way_out = f"Measure it again with: hf-icl circuits {folder.parent}"
             raise RunError(f"{path}: cannot be read ({error}). {way_out}") from error
     return found
+
+
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write what `read_about` reads: `run.json`, and the config in it once more as `config.yaml`."""
+    config = yaml.safe_dump(about["config"], sort_keys=False)
+    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+    (folder / RUN_FILE).write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def read_about(folder: str | Path) -> dict[str, Any]:
@@ -129,6 +138,32 @@ def _find_version(about: Mapping[str, Any]) -> str:
     return str(about.get("hf-icl", "?"))
 
 
+class _Sequence(pydantic.BaseModel):
+    """A sampled sequence, as `hf_icl.task.sample` writes it."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid")
+
+    index: int
+    classes: list[int] = pydantic.Field(min_length=2)
+    exemplars: list[int]
+    labels: list[int]
+    names: list[str] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_of_one_length(self) -> Self:
+        columns = (self.exemplars, self.labels, self.names or self.classes)
+        if any(len(column) != len(self.classes) for column in columns):
+            raise ValueError("its columns differ in length")
+        return self
+
+
+class _Sample(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid")
+
+    label_names: list[str] | None
+    sequences: dict[str, list[_Sequence]]
+
+
 class _About(pydantic.BaseModel):
     """What is used of `run.json`; what else stands there is shown."""
 
@@ -141,6 +176,7 @@ class _About(pydantic.BaseModel):
     n_sequences: dict[str, Annotated[int, pydantic.Field(ge=1)]]
     bank: dict[str, Any] = {}
     model_bytes: int | None = None
+    sample: _Sample | None = None
 
 
 def check_counts(

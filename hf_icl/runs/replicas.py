@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from rich.console import Console
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_icl.distributed import count_cores
 from hf_icl.errors import ConfigError, DivergedError
 from hf_icl.history.history import History
 from hf_icl.locks import hold
@@ -68,16 +68,29 @@ def train_replicas(
         return
     check_replicas([run.config for run in runs])
     n_threads = count_threads([run.config for run in runs]) or 1
-    n_processes = min(n_processes or max(1, len(os.sched_getaffinity(0)) // n_threads), len(runs))
+    n_processes = min(n_processes or max(1, count_cores() // n_threads), len(runs))
     shares = [list(runs[start::n_processes]) for start in range(n_processes)]
     if n_processes == 1:
         train_stacked(shares[0], console)
         return
-    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
+    with _open_pool(n_processes) as pool:
         folders = [[run.folder for run in share] for share in shares]
         work = [pool.submit(_train_folders, part, logging.getLogger().level) for part in folders]
         for part in work:
             part.result()
+
+
+def _open_pool(n_processes: int) -> ProcessPoolExecutor:
+    """Return a pool of processes.
+
+    Raises:
+        ConfigError: If the system lacks what they need to speak to each other.
+    """
+    try:
+        return ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn"), _use_one_thread)
+    except (ImportError, NotImplementedError, OSError) as error:  # no semaphores, or no room for more
+        rule = f"this system cannot run several processes together ({error})"
+        raise ConfigError("n_processes", n_processes, rule, "Set it to 1.") from error
 
 
 def _use_one_thread() -> None:

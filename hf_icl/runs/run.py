@@ -4,7 +4,6 @@ It can be killed and resumed."""
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,25 +11,35 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import yaml
 from rich.console import Console
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
 
 from hf_icl.banks.facts import describe_bank
 from hf_icl.circuits.attention import check_heads
+from hf_icl.circuits.instrument import find_instruments
+from hf_icl.circuits.language import RepeatInstrument, TextInstrument
 from hf_icl.config import name_part
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
 from hf_icl.errors import ConfigError, DivergedError, RunError
 from hf_icl.files import explain, fill_whole, is_unused, remove_drafts
-from hf_icl.history.history import HISTORY_FILE, History
+from hf_icl.history.history import HISTORY_FILE, History, read_last_row
 from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import RunRecord, begins_pretrained
 from hf_icl.local import hide_paths, hide_words, show_paths, write_paths
 from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
 from hf_icl.runs.config import RunConfig
-from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, RUN_SCHEMA, check_counts, make_record, read_about
+from hf_icl.runs.folder import (
+    CONFIG_FILE,
+    RUN_FILE,
+    RUN_SCHEMA,
+    check_counts,
+    make_record,
+    read_about,
+    write_about,
+)
 from hf_icl.runs.stackable import MIN_STEPS, is_compiled
+from hf_icl.task.sample import describe_sample
 from hf_icl.task.task import Task
 from hf_icl.training.checkpoints import (
     STATE_FILE,
@@ -115,6 +124,9 @@ class Run:
         if config.evaluate.heads:
             with name_part("evaluate.heads"):
                 check_heads(model)
+        for instrument in find_instruments(config.evaluate.instruments):
+            if isinstance(instrument, RepeatInstrument | TextInstrument):
+                instrument.check(task, model)
         shown, paths = hide_paths(config.to_dict())
         about = {
             "schema": RUN_SCHEMA,
@@ -124,12 +136,10 @@ class Run:
             "chance": task.chance,
             "n_sequences": {name: len(evaluator.batch) for name, evaluator in task.evaluators.items()},
             "bank": describe_bank(task.bank),
+            "sample": describe_sample(task, config.evaluate.answers),
         }
         with fill_whole(folder, last=RUN_FILE, way_out="Choose another --output.") as draft:
-            (draft / CONFIG_FILE).write_text(
-                yaml.safe_dump(about["config"], sort_keys=False), encoding="utf-8"
-            )
-            (draft / RUN_FILE).write_text(json.dumps(about, indent=1), encoding="utf-8")
+            write_about(draft, about)
             write_paths(draft, paths)
         made = cls(folder, config, about)
         made._built = task, model
@@ -153,8 +163,10 @@ class Run:
     @property
     def diverged_step(self) -> int | None:
         """The step at which the loss was no number any more and the run ended; None if it did not."""
-        last = self.history.rows[-1:]
-        return last[0].get("diverged") if last and self.config.training.on_divergence == "stop" else None
+        if self.config.training.on_divergence != "stop":
+            return None
+        last = read_last_row(self.folder / HISTORY_FILE)
+        return last.get("diverged") if last is not None else None
 
     @property
     def history(self) -> History:
@@ -278,6 +290,7 @@ class Run:
             interventions=training.interventions,
             pretrained=begins_pretrained(self.about["config"]),
             on_divergence=training.on_divergence,
+            answers=self.config.evaluate.answers if "sample" in self.about else 0,  # none in 0.1.0
             callbacks=list(callbacks),
             processing_class=load_tokenizer(self.config.model),
         )

@@ -94,6 +94,8 @@ def check_native(config: RunConfig) -> None:
         ("task.bank.kind", config.task.bank.kind, config.task.bank.is_stackable, network),
         ("training.interventions", [one.kind for one in attention], not attention,
          "attention is changed in the stock loop only, so that it cannot be done to what is"),
+        ("training.regularization.towards", training.regularization.towards,
+         training.regularization.towards == "zero", "steps pull to zero alone where they are"),
         ("training.keep_best", training.keep_best, not training.keep_best,
          "no best checkpoint can be kept of what is"),
         ("training.arguments", training.arguments, training.arguments.keys() <= ARGUMENTS,

@@ -12,7 +12,7 @@ from hf_icl.history.columns import Columns, Numbers, clean_points
 from hf_icl.summary.curves import Curves
 from hf_icl.summary.measures import CurveSummary, measures_of
 from hf_icl.summary.verdicts import VERDICTS, judge
-from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, TRAIN_LOSS
+from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, SIDE_METRICS, TRAIN_LOSS
 from hf_icl.wording import render_table
 
 
@@ -62,13 +62,23 @@ def summarize(
 
 
 @dataclasses.dataclass(frozen=True)
+class Side:
+    """A number that has no chance level, such as the loss on a held text: at the first evaluation, at ICL's
+    peak (linear between evaluations; None without ICL), and at the last one."""
+
+    start: float
+    at_icl_peak: float | None
+    final: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """What one history says.
 
     `curves` maps metric names to their measures, with S (`prefer_context`) among them where ICL and IWL were
     measured; `verdict` is that of `icl/accuracy`; `loss_at_peak` is the training loss at ICL's peak step,
     `loss_at_end` the last one, `loss_falls` whether it fell between them, None where the peak is the last
-    step.
+    step; `sides` is what instruments found of the model beside it, by metric.
     """
 
     verdict: str | None
@@ -78,6 +88,7 @@ class Summary:
     loss_at_peak: float | None
     loss_at_end: float | None
     loss_falls: bool | None
+    sides: dict[str, Side] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         icl = self.curves.get(ICL, CurveSummary())
@@ -128,7 +139,9 @@ def summarize_history(
     steps, loss = clean_points(*columns.curve(TRAIN_LOSS))
     known = steps.size > 0 and icl.peak_step is not None
     at_peak = float(np.interp(icl.peak_step, steps, loss)) if known else None
+    sides = {name: _follow(columns, name, icl.peak_step) for name in SIDE_METRICS if name in columns.metrics}
     return Summary(
+        sides={name: side for name, side in sides.items() if side is not None},
         verdict=icl.verdict,
         curves=curves,
         crossover_step=flip.crossover_step,
@@ -137,6 +150,14 @@ def summarize_history(
         loss_at_end=float(loss[-1]) if loss.size else None,
         loss_falls=bool(loss[-1] < at_peak) if known and steps[-1] > icl.peak_step else None,
     )
+
+
+def _follow(columns: Columns, name: str, peak_step: float | None) -> Side | None:
+    steps, values = clean_points(*columns.curve(name))
+    if not steps.size:
+        return None
+    at_peak = None if peak_step is None else float(np.interp(peak_step, steps, values))
+    return Side(float(values[0]), at_peak, float(values[-1]))
 
 
 def prefer_context(columns: Columns) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+from hf_icl.distributed import count_cores
 from hf_icl.errors import ConfigError
 from hf_icl.sweeps.jobs import Job
 from hf_icl.sweeps.sweep import LOGS
@@ -72,7 +73,7 @@ def _log(folder: Path, work: Work) -> Path:
 
 def _start(folder: Path, work: Work, slot: int, n_workers: int) -> subprocess.Popen:
     # a share of the cores, unless the user or the runs say otherwise
-    share = max(1, len(os.sched_getaffinity(0)) // n_workers)
+    share = max(1, count_cores() // n_workers)
     environment = {"OMP_NUM_THREADS": str(share)} | os.environ
     if n_gpus := torch.cuda.device_count():
         own = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
@@ -94,7 +95,16 @@ def _settle(work: Work, code: int, log: Path) -> None:
     work.state = "lost"
     lines = log.read_text(errors="replace").strip().splitlines()
     said = f": {lines[-1]}" if lines and code > 0 else ""
-    work.lost = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}{said}"
+    work.lost = f"killed by {name_signal(-code)}" if code < 0 else f"ended with code {code}{said}"
+
+
+def name_signal(number: int) -> str:
+    """Return what a signal is called, its number where this system has no name for it.
+
+    >>> name_signal(9), name_signal(1000)
+    ('SIGKILL', 'signal 1000')
+    """
+    return {one.value: one.name for one in signal.Signals}.get(number, f"signal {number}")
 
 
 def do_with_ray(folder: Path, jobs: Sequence[Job], address: str | None) -> Iterator[list[Work]]:

@@ -3,12 +3,12 @@ the rest one by one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from hf_icl.distributed import count_cores
 from hf_icl.errors import ConfigError
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.replicas import count_threads
@@ -120,4 +120,4 @@ def count_workers(configs: Mapping[str, RunConfig]) -> int:
     else as many as its cores have threads for."""
     if torch.cuda.is_available():
         return torch.cuda.device_count()
-    return max(1, len(os.sched_getaffinity(0)) // (count_threads(list(configs.values())) or 1))
+    return max(1, count_cores() // (count_threads(list(configs.values())) or 1))

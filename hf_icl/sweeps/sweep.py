@@ -13,11 +13,11 @@ import yaml
 
 from hf_icl.errors import RunError
 from hf_icl.files import write_whole
-from hf_icl.history.history import HISTORY_FILE
-from hf_icl.reading import parse_json
+from hf_icl.history.history import HISTORY_FILE, read_last_row
 from hf_icl.report.write import Report, write_report
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.extending import extend
+from hf_icl.runs.folder import CARD_FILE
 from hf_icl.runs.run import Run
 from hf_icl.sweeps.config import Point, SweepConfig, digest, label_keys, list_points
 from hf_icl.sweeps.jobs import Job, share_out
@@ -165,18 +165,16 @@ def _digest_course(config: RunConfig) -> str:
 
 def is_done(folder: Path) -> bool:
     """Whether a run folder is trained to the end, or diverged, and has its report."""
-    if not (folder / "README.md").exists():
+    if not (folder / CARD_FILE).exists():
         return False
     run = Run.open(folder)
     return run.is_finished or run.diverged_step is not None
 
 
-def read_last_step(history: Path, n_bytes: int = 1 << 16) -> int:
-    """Return the step of the last whole row of a history file, 0 if there is none; reads its end only."""
+def read_last_step(history: Path) -> int:
+    """Return the step of the last whole row of a history file, 0 where there is none to read."""
     try:
-        with open(history, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - n_bytes))
-            lines = file.read().split(b"\n")[:-1]
-        return int(parse_json(lines[-1])["step"]) if lines else 0
-    except (OSError, ValueError, KeyError, TypeError):
+        row = read_last_row(history)
+        return 0 if row is None else int(row["step"])
+    except (RunError, ValueError, KeyError, TypeError):
         return 0

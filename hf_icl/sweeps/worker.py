@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_icl.errors import DivergedError, HfIclError
 from hf_icl.report.write import write_report
+from hf_icl.runs.folder import CARD_FILE
 from hf_icl.runs.replicas import train_replicas
 from hf_icl.runs.run import Run
 from hf_icl.sweeps.sweep import RUNS, is_done
@@ -39,7 +40,7 @@ def train_job(folder: str | Path, names: Sequence[str]) -> None:
             train_replicas(runs, n_processes=1)
     for run in runs:
         if not is_done(run.folder):
-            write_report([run.record()], run.folder / "report", card=run.folder / "README.md")
+            write_report([run.record()], run.folder / "report", card=run.folder / CARD_FILE)
 
 
 def _end_with_parent() -> None:

@@ -18,6 +18,12 @@ TRAIN_LOSS = "train/loss"
 PREFERENCE = "strategy/preference"
 """S = E_IWL / (E_ICL + E_IWL), computed from the errors of two evaluators; see `hf_icl.summary`."""
 TRAIN_SPLIT = "train"
+SIDE_METRICS = {
+    "text/loss": "Loss on the held text, nats per token",
+    "repeats/icl_score": "ICL score on repeated random tokens, nats",
+    "repeats/prefix_matching": "Prefix matching of the best head, repeated random tokens",
+}
+"""What else a language model can do, measured by instruments, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,8 @@ def title_metric(metric: str) -> str:
     """
     if metric == TRAIN_LOSS:
         return "Training loss"
+    if metric in SIDE_METRICS:
+        return SIDE_METRICS[metric]
     if metric == PREFERENCE:
         return "S, IWL's share of the errors of ICL and IWL"
     evaluator, _, measure = metric.rpartition("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -23,17 +23,48 @@ Measure = Callable[[SequenceBatch, Tensor], Tensor]
 CONTEXT_MEASURES = ("context_accuracy", "context_probability", "context_mass")
 
 
-class Reading(NamedTuple):
-    """What an instrument found.
+ANSWER = "answer"  # among an evaluator's results: no number of which there is a mean
+
+
+class Answers(NamedTuple):
+    """What a model answered to an evaluator's sequences, on the CPU.
+
+    Attributes:
+        labels: int64 (n_sequences,), the label with the largest logit, of those that the primary metric lets
+            choose among: the context's for swapped labels, else all; −1 where logits are no numbers.
+        probabilities: float32 (n_sequences,), of the right label among these.
+    """
+
+    labels: Tensor
+    probabilities: Tensor
+
+
+class _Pair(NamedTuple):
+    means: dict[str, float]
+    hits: dict[str, Tensor]
+
+
+class Reading(_Pair):
+    """What an instrument found; it unpacks into means and hits.
 
     Attributes:
         means: Metric name, as in `icl/accuracy`, to a number.
         hits: Metric name to per-sequence outcomes, bool (n_sequences,), from which intervals over sequences
             are computed; only where there are some.
+        answers: Evaluator name to what the model answered.
+
+    >>> means, hits = Reading({"mine/margin": 0.5}, {})
+    >>> means
+    {'mine/margin': 0.5}
     """
 
-    means: dict[str, float]
-    hits: dict[str, Tensor]
+    def __new__(
+        cls, means: dict[str, float], hits: dict[str, Tensor], answers: Mapping[str, Answers] | None = None
+    ) -> Self:
+        """Return what was found."""
+        found = super().__new__(cls, means, hits)
+        found.answers = dict(answers or {})
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,6 +94,11 @@ class Evaluator:
         return f"{self.name}/{choose_measure(self.spec)}"
 
     @property
+    def chooses_in_context(self) -> bool:
+        """Whether its primary metric lets a model choose among the labels of the context alone."""
+        return choose_measure(self.spec) == "context_accuracy"
+
+    @property
     def scores_context(self) -> bool:
         """Whether the right answer always stands in the context,
         so that choosing among its labels makes sense."""
@@ -89,7 +125,8 @@ class Evaluator:
             part: Which sequences.
 
         Returns:
-            Metric name to per-sequence values, each of shape (n_sequences,), on the CPU.
+            Metric name to per-sequence values, each of shape (n_sequences,), on the CPU; and what was
+            answered, as `<evaluator>/answer`.
         """
         batch = self.batch[part]
         logits = predict(batch)
@@ -98,7 +135,10 @@ class Evaluator:
         if self.spec.labels == "swapped":
             own = score(logits, labels[:, :-1], _swapped_away(batch).to(logits.device))
             scores["in_weights_accuracy"] = own["accuracy"]
-        left_out = {"context_chance"} | (set() if self.scores_context else set(CONTEXT_MEASURES))
+        if self.chooses_in_context:
+            scores[ANSWER] = scores["context_answer"]
+        left_out = {"context_chance", "context_answer"}
+        left_out |= set() if self.scores_context else set(CONTEXT_MEASURES)
         scores = {measure: values for measure, values in scores.items() if measure not in left_out}
         for measure, find in self.measures.items():
             scores[measure] = _check_values(find(batch, logits), f"{self.name}/{measure}", len(batch))
@@ -136,8 +176,8 @@ def measure(
             The parts are those of one process, so the results are the same.
 
     Returns:
-        The mean of every metric, and the per-sequence hits (bool) of each evaluator's primary metric, from
-        which intervals over evaluation sequences are computed.
+        The mean of every metric; the per-sequence hits (bool) of each evaluator's primary metric, from which
+        intervals over evaluation sequences are computed; and all answers.
     """
     jobs = [
         (evaluator, slice(start, start + batch_size))
@@ -155,8 +195,16 @@ def measure(
         for name, values in results.items():
             parts.setdefault(name, []).append(values)
     whole = {name: torch.cat(values) for name, values in parts.items()}
+    answers = {name: _take_answers(evaluator, whole) for name, evaluator in evaluators.items()}
     means = {name: values.double().mean().item() for name, values in whole.items()}
     own = {f"{evaluator.name}/{name}" for evaluator in evaluators.values() for name in evaluator.measures}
     wanted = {evaluator.primary for evaluator in evaluators.values()}
     wanted |= {name for name in own if whole[name].dtype == torch.bool}
-    return Reading(means, {name: values for name, values in whole.items() if name in wanted})
+    return Reading(means, {name: values for name, values in whole.items() if name in wanted}, answers)
+
+
+def _take_answers(evaluator: Evaluator, results: dict[str, Tensor]) -> Answers:
+    """Take an evaluator's answers out of what it has found."""
+    share = "context_probability" if evaluator.chooses_in_context else "probability"
+    labels = results.pop(f"{evaluator.name}/{ANSWER}")
+    return Answers(labels, results[f"{evaluator.name}/{share}"].float())

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 MEASURES = (
     "loss", "accuracy", "probability", "context_accuracy", "context_probability", "context_mass",
-    "context_chance", "in_weights_accuracy",
+    "context_chance", "in_weights_accuracy", "answer", "context_answer",
 )  # fmt: skip
+NO_ANSWER = -1  # in place of a label, where logits are no numbers
 
 
 def score(logits_BL: Tensor, context_labels_BC: Tensor, target_B: Tensor) -> dict[str, Tensor]:
@@ -34,6 +35,8 @@ def score(logits_BL: Tensor, context_labels_BC: Tensor, target_B: Tensor) -> dic
           Logits that are not numbers are no answer: neither accuracy holds.
         - `context_mass`: total probability on the labels in context.
         - `context_chance`: one over the number of distinct labels in context.
+        - `answer`, `context_answer`: the label with the largest logit, of all and of those in context
+          (int64); −1 where logits are no numbers.
 
     Source: the measures of Singh et al. 2025 (arXiv 2503.05631).
 
@@ -45,18 +48,22 @@ def score(logits_BL: Tensor, context_labels_BC: Tensor, target_B: Tensor) -> dic
     log_p_target_B = log_p_BL.gather(1, target_B[:, None]).squeeze(1)
     repeats_BC = first_occurrence(context_labels_BC).logical_not()
     log_p_context_BC = log_p_BL.gather(1, context_labels_BC).masked_fill(repeats_BC, -torch.inf)
-    answer_B = context_labels_BC.gather(1, log_p_context_BC.argmax(1, keepdim=True)).squeeze(1)
+    context_answer_B = context_labels_BC.gather(1, log_p_context_BC.argmax(1, keepdim=True)).squeeze(1)
     log_mass_B = log_p_context_BC.logsumexp(1)
-    is_answer_B = log_p_BL.isnan().any(1).logical_not()
+    is_none_B = log_p_BL.isnan().any(1)
+    answer_B = log_p_BL.argmax(1).masked_fill(is_none_B, NO_ANSWER)
+    context_answer_B = context_answer_B.masked_fill(is_none_B, NO_ANSWER)
     in_context_B = (context_labels_BC == target_B[:, None]).any(1)
     return {
         "loss": -log_p_target_B,
-        "accuracy": (log_p_BL.argmax(1) == target_B) & is_answer_B,
+        "accuracy": answer_B == target_B,
         "probability": log_p_target_B.exp(),
-        "context_accuracy": (answer_B == target_B) & is_answer_B,
+        "context_accuracy": context_answer_B == target_B,
         "context_probability": (log_p_target_B - log_mass_B).exp() * in_context_B,
         "context_mass": log_mass_B.exp(),
         "context_chance": 1 / repeats_BC.logical_not().sum(1),
+        "answer": answer_B,
+        "context_answer": context_answer_B,
     }
 
 

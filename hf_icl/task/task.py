@@ -334,8 +334,8 @@ class Task:
                 results.
 
         Returns:
-            Means by metric name, and per-sequence hits of each evaluator's primary metric and of what
-            instruments give.
+            Means by metric name, per-sequence hits of each evaluator's primary metric and of what
+            instruments give, and the answers to each evaluator.
 
         Raises:
             ConfigError: If the model's head has too few labels, or two instruments give one name.
@@ -401,3 +401,4 @@ def _add(found: Reading, more: Reading) -> None:
             raise ConfigError("instruments", name, rule, "Call it otherwise.")
     found.means.update({name: float(value) for name, value in more.means.items()})
     found.hits.update(more.hits)
+    found.answers.update(more.answers)

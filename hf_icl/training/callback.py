@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -27,6 +28,7 @@ from hf_icl.report.write import Report, write_report
 from hf_icl.summary.summary import Summary, summarize_history
 from hf_icl.task.evaluators import TRAIN_LOSS
 from hf_icl.task.measuring import EVALUATION_BATCH, Reading
+from hf_icl.task.sample import N_ANSWERS, describe_sample
 from hf_icl.task.task import Instrument, Task
 from hf_icl.training.counting import SequenceCounter
 from hf_icl.training.divergence import agree
@@ -62,6 +64,8 @@ class TransienceCallback(TrainerCallback):
         batch_size: Sequences per forward pass.
         on_divergence: What to do once a loss is not a number: go_on, or stop without a further checkpoint.
             Either way a warning says so, and the history's rows say since which step.
+        answers: How many sequences of each evaluator have their answers kept, evaluation by evaluation: the
+            history's rows hold them, a report shows some and writes all as `answers.parquet`.
         pretrained: Whether the model comes trained, so that what it can do already may be lost, kept or
             grown: summary and report then count from the row of step 0.
         name: Tells several callbacks of one trainer apart: the file is then `history-NAME.jsonl`, and what is
@@ -89,6 +93,7 @@ class TransienceCallback(TrainerCallback):
         instruments: Sequence[Instrument | str] = (),
         batch_size: int = EVALUATION_BATCH,
         on_divergence: OnDivergence = "go_on",
+        answers: int = N_ANSWERS,
         pretrained: bool = False,
         name: str = "",
     ) -> None:
@@ -99,7 +104,7 @@ class TransienceCallback(TrainerCallback):
         self.log = log
         self.history = history
         self.instruments, self.batch_size = find_instruments(instruments), batch_size
-        self.on_divergence = on_divergence
+        self.on_divergence, self.answers = on_divergence, answers
         self.pretrained = pretrained
         self.diverged_step: int | None = None
         self.find_divergence: Callable[[], int | None] | None = None  # asks a trainer that watches its loss
@@ -282,7 +287,7 @@ class TransienceCallback(TrainerCallback):
         if self._state is not None:
             means = self.measure(args, state, model)["metrics"]
         else:
-            means, _ = self._ask(args, model)
+            means = self._ask(args, model).means
         return {f"eval_{self._prefix}{name}": value for name, value in means.items()}
 
     def measure(self, args: TrainingArguments, state: TrainerState, model: torch.nn.Module) -> Row:
@@ -290,9 +295,9 @@ class TransienceCallback(TrainerCallback):
         if self.history.last_step == state.global_step:
             return self.history.rows[-1]
         self.counter.agree()
-        means, hits = self._ask(args, model)
-        numbers = {name: hit.numpy() for name, hit in hits.items()}
-        row = make_row(state.global_step, self.sequences, means, numbers)
+        found = self._ask(args, model)
+        means, hits = found.means, {name: values.numpy() for name, values in found.hits.items()}
+        row = make_row(state.global_step, self.sequences, means, hits, self._keep_answers(found))
         if self.diverged_step is None and not all(map(math.isfinite, means.values())):
             self._diverge(state.global_step, state)
         if self.diverged_step is not None:
@@ -308,6 +313,15 @@ class TransienceCallback(TrainerCallback):
         return self.task.measure(
             model, instruments=self.instruments, batch_size=self.batch_size, spread=args.world_size > 1
         )
+
+    def _keep_answers(self, found: Reading) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        if not self.answers:
+            return {}
+        kept = slice(self.answers)
+        return {
+            name: (labels[kept].numpy(), probabilities[kept].numpy())
+            for name, (labels, probabilities) in found.answers.items()
+        }
 
     def _tell(self, state: TrainerState, means: Mapping[str, float]) -> None:
         """Log what a person looks at; the state's log gets all there is.
@@ -387,6 +401,7 @@ class TransienceCallback(TrainerCallback):
             chance=self.task.chance,
             n_sequences={key: len(evaluator.batch) for key, evaluator in self.task.evaluators.items()},
             bank=describe_bank(self.task.bank),
+            sample=describe_sample(self.task, self.answers),
             begins_pretrained=self.pretrained,
         )
 
@@ -411,7 +426,7 @@ class TransienceCallback(TrainerCallback):
             return
         logger.warning(
             "%s holds %d rows where the checkpoint knows %d: it is rebuilt from the trainer's log, "
-            "without per-sequence hits, so the rebuilt rows carry no intervals over evaluation sequences",
+            "without per-sequence hits and answers, so the rebuilt rows carry no intervals over sequences",
             self.history.path,
             len(self.history.rows),
             expected,

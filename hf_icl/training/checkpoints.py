@@ -263,7 +263,7 @@ def _find_obstacle(folder: Path) -> OSError | None:
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]:
-    """Say in one sentence what torch and safetensors say in errors of their own kinds.
+    """Say in one sentence what torch and safetensors say in errors of their own kinds, and how to go on.
 
     Args:
         folder: Where a run is written.
@@ -275,7 +275,7 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, FileError) as error:
         if shutil.disk_usage(folder).free >= SMALLEST_FREE_BYTES:
             if (reason := _find_obstacle(folder)) is not None:
                 way_out = f"{find_way_out(reason)} History and earlier checkpoints are whole."

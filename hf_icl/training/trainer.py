@@ -23,7 +23,10 @@ from hf_icl.local import hide_path
 from hf_icl.report.card import render_card
 from hf_icl.report.write import write_report
 from hf_icl.task.datasets import SequenceStream
+from hf_icl.task.forms import IGNORED
+from hf_icl.task.sample import N_ANSWERS
 from hf_icl.task.task import Instrument, Task
+from hf_icl.task.wrapped import list_parameters, see_through
 from hf_icl.training.callback import OnDivergence, TransienceCallback
 from hf_icl.training.checkpoints import ManifestCallback
 from hf_icl.training.divergence import LossWatch
@@ -54,6 +57,7 @@ class TransienceTrainer(Trainer):
         interventions: What is done to the model while it learns; see `hf_icl.training.interventions`.
         pretrained: Whether the model comes trained; see `TransienceCallback`.
         on_divergence: stop once a loss is not a number, without a further checkpoint; or go_on.
+        answers: How many answers to each evaluator are kept; see `TransienceCallback`.
         callbacks: As for `Trainer`; they run after the measuring.
         processing_class: The tokenizer of a pretrained model, saved with it.
     """
@@ -71,6 +75,7 @@ class TransienceTrainer(Trainer):
         interventions: Sequence[Intervention] = (),
         pretrained: bool = False,
         on_divergence: OnDivergence = "stop",
+        answers: int = N_ANSWERS,
         callbacks: list[TrainerCallback] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
@@ -84,6 +89,7 @@ class TransienceTrainer(Trainer):
         self.task = task
         self.regularization = regularization or Regularization()
         self.regularized = set(self.regularization.select(model))
+        self._start = self._remember_start(model)
         # `evaluate` below needs no dataset, but `Trainer` refuses an evaluation strategy without one.
         super().__init__(model, args, eval_dataset=task.dataset(1), processing_class=processing_class)
         self.transience = TransienceCallback(
@@ -94,6 +100,7 @@ class TransienceTrainer(Trainer):
             instruments=instruments,
             pretrained=pretrained,
             on_divergence=on_divergence,
+            answers=answers,
         )
         self.watch = LossWatch(device=self.args.device)
         self.transience.find_divergence = lambda: self.watch.find()
@@ -145,16 +152,40 @@ class TransienceTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Add `strength` times the sum of squares of the chosen weights to the mean loss, once per step."""
+        """Add `strength` times the sum of squares of the chosen weights, or of their way from the start, to
+        the mean loss, once per step. Logits are computed at the answer's places alone."""
+        if not self.interventions.interventions:  # which read the labels of what goes into the model
+            inputs = keep_answers(model, inputs)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.regularization.kind == "l2" and self.regularization.strength:
             named = dict(self.model.named_parameters())  # on several devices `model` is wrapped, names too
-            squares = _sum_squares(named[name] for name in sorted(self.regularized))
+            squares = _sum_squares(self._pull(name, named[name]) for name in sorted(self.regularized))
             added = self.regularization.strength * squares
             if num_items_in_batch is not None:  # else the trainer divides the whole by the number of parts
                 added = added / self.current_gradient_accumulation_steps
             loss = loss + added
         return (loss, outputs) if return_outputs else loss
+
+    def _remember_start(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Return the weights that L2 pulls towards, as the model was handed over: also where training goes on
+        from a checkpoint, which is loaded later."""
+        if self.regularization.towards != "start" or not self.regularization.strength:
+            return {}
+        return {
+            name: weight.detach().clone()
+            for name, weight in model.named_parameters()
+            if name in self.regularized
+        }
+
+    def _pull(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """Return what L2 keeps small: a weight, or its way from where it started."""
+        if name not in self._start:
+            return weight
+        if isinstance(weight, DTensor):
+            rule = "FSDP deals weights out, and their start is whole on every device"
+            raise ConfigError("regularization.towards", "start", rule, "Train without FSDP, or towards zero.")
+        self._start[name] = self._start[name].to(weight.device)
+        return weight - self._start[name]
 
     def get_decay_parameter_names(self, model) -> list[str]:
         """Return the parameters that AdamW's decay applies to: those of the chosen groups,
@@ -206,6 +237,45 @@ class TransienceTrainer(Trainer):
             if value is not None:
                 card.data[field] = value
         write_whole(folder / "README.md", str(card).encode())
+
+
+def count_answer_places(labels: torch.Tensor) -> int:
+    """Return how many of the last places it takes to be asked for every label that counts: (n, places).
+
+    >>> count_answer_places(torch.tensor([[-100, -100, -100, 5]]))
+    2
+    """
+    known = (labels != IGNORED).any(0).nonzero()
+    first = int(known[0]) if len(known) else labels.shape[1]
+    return labels.shape[1] - max(first - 1, 0)
+
+
+def keep_answers(
+    model: torch.nn.Module, inputs: dict[str, Any], n_places: int | None = None
+) -> dict[str, Any]:
+    """Return inputs by which a causal language model computes logits from the place before the first label
+    on, and no others: the loss is the same, and the head's work and memory are those of few places.
+
+    Models that do not know how, and inputs without labels, are left as they are.
+
+    Args:
+        model: What the inputs go into.
+        inputs: Arguments of its forward.
+        n_places: How many of the last places; None: as `count_answer_places` finds in the labels.
+
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=9))
+    >>> inputs = {"input_ids": torch.arange(6)[None], "labels": torch.tensor([[-100] * 5 + [5]])}
+    >>> keep_answers(model, inputs)["logits_to_keep"]
+    2
+    """
+    labels = inputs.get("labels")
+    if labels is None or "input_ids" not in inputs or labels.ndim != 2:
+        return inputs
+    if "logits_to_keep" not in list_parameters(see_through(model)):
+        return inputs
+    n_places = count_answer_places(labels) if n_places is None else n_places
+    return {**inputs, "labels": labels[:, -n_places:], "logits_to_keep": n_places}
 
 
 def _list(value: str | list[str] | None) -> list[str]:

@@ -42,6 +42,7 @@ class InterventionCallback(TrainerCallback):
         self.task, self.interventions = task, tuple(interventions)
         self._actions: list[Action] = []
         self._watches: list[Watch] = []
+        self._stops: list[Watch] = []
         self._in_force: list[bool] = []
         self._open = contextlib.ExitStack()  # visits to the model's attention
         self.stopped_step: int | None = None
@@ -61,6 +62,7 @@ class InterventionCallback(TrainerCallback):
         self._open.close()
         self._actions = bind(self.interventions, self.task, model)
         self._watches = [one.watch() for one in self.interventions]
+        self._stops = watch_stops(self.interventions)
         self._in_force = [False] * len(self._actions)
         self.stopped_step = None
 
@@ -95,7 +97,7 @@ class InterventionCallback(TrainerCallback):
     ) -> None:
         """End the training, with a checkpoint, once a `Stop` says so."""
         if self.stopped_step is None:
-            self.stopped_step = find_stop(self.interventions, state.log_history)
+            self.stopped_step = find_first(self._stops, state.log_history)
         if self.stopped_step is not None:
             if not control.should_training_stop:  # else it ends anyhow, and what is saved then is settled
                 control.should_save = args.save_strategy != "no"
@@ -165,7 +167,17 @@ def bind(interventions: Sequence[Intervention], task: Task, model: nn.Module) ->
 
 def find_stop(interventions: Sequence[Intervention], log: Log) -> int | None:
     """Return the step after which a `Stop` among some interventions ends the training, by its log."""
-    found = [one.watch().find(log) for one in interventions if isinstance(one, Stop)]
+    return find_first(watch_stops(interventions), log)
+
+
+def watch_stops(interventions: Sequence[Intervention]) -> list[Watch]:
+    """Return what finds the steps after which each `Stop` ends the training."""
+    return [one.watch() for one in interventions if isinstance(one, Stop)]
+
+
+def find_first(watches: Sequence[Watch], log: Log) -> int | None:
+    """Return the first step that any of some watches finds, None as long as there is none."""
+    found = [watch.find(log) for watch in watches]
     return min((step for step in found if step is not None), default=None)
 
 
