@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from hf_icl.history.history import History, make_row
 from hf_icl.history.record import RunRecord, begins_pretrained
 from hf_icl.report.analysis import analyse
 from hf_icl.report.card import render_card
@@ -14,6 +15,8 @@ from hf_icl.summary.intervals import bootstrap_curve
 from hf_icl.summary.summary import summarize, summarize_history
 from hf_icl.summary.verdicts import DEFINITIONS, OF_PRETRAINED, VERDICTS
 from hf_icl.task.evaluators import FLIP_SHARE, ICL
+from hf_icl.task.task import Task, TaskConfig
+from hf_icl.training.callback import TransienceCallback
 
 CHANCE = {ICL: 1 / 32, "icl/context_accuracy": 0.5, FLIP_SHARE: 0.5}
 RUNS = {
@@ -170,3 +173,17 @@ def test_tables_of_runs_from_scratch_have_no_line_of_a_pretrained_start():
 )
 def test_the_record_says_whether_the_start_was_pretrained(model, task, expected):
     assert begins_pretrained({"model": model, "task": task}) is expected
+
+
+def test_a_stock_trainers_callback_is_told_that_its_model_came_trained():
+    bank = {"kind": "symbolic", "n_classes": 24, "n_holdout_classes": 4, "n_labels": 32}
+    task = Task(TaskConfig(bank=bank, form="tokens", n_eval_sequences=100, evaluators=["icl", "flip"]))
+    verdicts = {}
+    for pretrained in (False, True):
+        callback = TransienceCallback(task, pretrained=pretrained)
+        callback.history = History()
+        for step, value in zip(*RUNS["64 x 10"][:2], strict=True):
+            callback.history.append(make_row(step, 16 * step, {ICL: value}, {}))
+        assert callback.record().begins_pretrained is pretrained
+        verdicts[pretrained] = callback.summary().verdict
+    assert verdicts == {False: "fading", True: "lost"}
