@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 WORKERS := -n 2 --dist worksteal
 
-.PHONY: run test test-slow test-floor test-newest test-reporters lint docs format bench help
+.PHONY: run test test-integration test-slow test-floor test-newest test-reporters lint docs format bench help
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,11 +13,14 @@ help:  ## List the targets
 run: $(READY)  ## Train the embedded default, watch ICL rise and fall, write the report
 	$(BIN)/hf-icl run default training.threads=2
 
-test: $(READY)  ## Unit suite, offline, about seven minutes on two cores
+test: $(READY)  ## Unit suite, offline, two minutes on two cores
 	$(PYTEST) $(WORKERS) -q
 
+test-integration: $(READY)  ## Trainings, processes, servers and pages as people have them; CI runs it after the unit suite
+	$(PYTEST) $(WORKERS) -q -m "integration and not slow"
+
 test-slow: $(READY)  ## What takes longer: real runs, environments of their own
-	$(PYTEST) -q -m slow
+	$(PYTEST) $(WORKERS) -q -m slow
 
 docs: $(READY)  ## The documentation as a site, in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -51,8 +54,8 @@ $(FLOOR)/.ready: setup.cfg tests/floors.py
 	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/floors.txt --editable '.[test]'
 	touch $@
 
-test-floor: $(FLOOR)/.ready  ## The unit suite on the lowest versions that setup.cfg declares
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(FLOOR)/bin/python -m pytest $(WORKERS) -q -W default::DeprecationWarning
+test-floor: $(FLOOR)/.ready  ## Both suites on the lowest versions that setup.cfg declares
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(FLOOR)/bin/python -m pytest $(WORKERS) -q -m "not slow" -W default::DeprecationWarning
 
 # The newest versions that the ranges of setup.cfg allow, in an environment of their own: what users get from pip today.
 NEWEST := .venv-newest
@@ -61,9 +64,9 @@ $(NEWEST)/.ready: setup.cfg
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
 	touch $@
 
-test-newest: $(NEWEST)/.ready  ## The unit suite on the newest versions that setup.cfg allows
+test-newest: $(NEWEST)/.ready  ## Both suites on the newest versions that setup.cfg allows
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(NEWEST)/bin/python -m pytest $(WORKERS) -q -W default::DeprecationWarning -W default::FutureWarning
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(NEWEST)/bin/python -m pytest $(WORKERS) -q -m "not slow" -W default::DeprecationWarning -W default::FutureWarning
 
 # trackio and wandb, in an environment of their own: trackio holds back what others may be newer of, such as pillow.
 REPORTERS := .venv-reporters
@@ -73,4 +76,4 @@ $(REPORTERS)/.ready: setup.cfg
 	touch $@
 
 test-reporters: $(REPORTERS)/.ready  ## What trackio and wandb write of a run
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(REPORTERS)/bin/python -m pytest -q -m "slow or not slow" tests/test_reporters.py
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(REPORTERS)/bin/python -m pytest -q -m "" tests/test_reporters.py

@@ -126,6 +126,7 @@ def try_seeds(whole: Path, folder: Path, seeds) -> int:
     return n_worked
 
 
+@pytest.mark.integration
 def test_a_folder_with_something_broken_works_or_is_refused(whole, tmp_path):
     assert 0 < try_seeds(whole, tmp_path, range(20)) < 20
 

@@ -47,6 +47,7 @@ LONG = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "preset", [*sorted(list_presets().keys() - ON_THE_HUB - {case.values[0] for case in LONG}), *LONG]
 )
@@ -96,6 +97,7 @@ def test_estimates_equal_a_real_step(preset):
     assert budget.evaluation == pytest.approx(real["evaluation"], rel=0.01)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "arguments, accumulation, dtype",
     [
@@ -121,6 +123,7 @@ def test_mixed_precision_accumulation_and_checkpointing_are_those_of_a_real_step
     assert budget.memory["single"].step == pytest.approx(real.peak, rel=0.01)
 
 
+@pytest.mark.integration
 def test_each_of_them_saves_what_it_is_for():
     def plan(*words):
         return estimate(load_config("gpt2-4x128", [*words, *QUICK]), 2)
@@ -173,6 +176,7 @@ def test_a_meter_follows_storages_from_first_byte_to_last():
     assert meter.peak >= 772 + 128
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("preset", "n_bytes", "texts"),
     [

@@ -38,6 +38,7 @@ def task():
     return Task(TaskConfig(bank=BANK, n_eval_sequences=40))
 
 
+@pytest.mark.integration
 @asks_the_endpoint
 def test_every_card_passes_the_checks_of_the_hub(hub, launcher, run, task, tmp_path):
     pretrained = dataclasses.replace(run, config={"model": {"pretrained": "a/b", "lora": {"rank": 2}}})

@@ -78,6 +78,7 @@ def test_threads_are_as_before_afterwards():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.integration
 def test_replicas_take_the_threads_that_their_config_names(tmp_path, monkeypatch):
     runs = [
         Run.create(

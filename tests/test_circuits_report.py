@@ -141,6 +141,7 @@ def test_replicas_are_compared_by_what_heads_do_not_by_their_numbers():
     assert "<h3>seed-0</h3>" in page and "head L1H3 looks most" in page
 
 
+@pytest.mark.integration
 def test_of_many_heads_those_that_look_most_have_panels():
     run = add_heads(make_run(n_rows=12, n_sequences=64), shape=(12, 12))
     panels = list_panels(find_heads(run))
@@ -171,6 +172,7 @@ def call(*words):
     return result.output
 
 
+@pytest.mark.integration
 def test_the_command_measures_checkpoints_and_the_report_shows_them(trained):
     said = call("circuits", trained.folder, "--effects")
     folder = trained.folder / "circuits"

@@ -41,6 +41,7 @@ def run_folder(tmp_path_factory):
     return folder, done
 
 
+@pytest.mark.integration
 def test_a_run_shows_progress_verdict_and_where_the_report_is(run_folder):
     folder, done = run_folder
     assert re.search(r"step +12 / 12 .* ICL 0\.\d{3} .* IWL .* flip .* loss", done.stdout)
@@ -67,6 +68,7 @@ def test_a_live_view_is_drawn_where_there_is_a_terminal(programs, tmp_path):
     assert (tmp_path / "run/report/index.html").exists()
 
 
+@pytest.mark.integration
 def test_reports_of_several_runs(run_folder, tmp_path):
     folder, _ = run_folder
     second = tmp_path / "second"
@@ -77,6 +79,7 @@ def test_reports_of_several_runs(run_folder, tmp_path):
     assert [run["name"] for run in document["runs"]] == ["run", "second"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_report_ends_with_what_is_to_be_read(run_folder, tmp_path, count):
     """A terminal of 80 × 24 shows the verdict, and no line runs over."""
@@ -92,6 +95,7 @@ def test_a_report_ends_with_what_is_to_be_read(run_folder, tmp_path, count):
     assert ("copy-4" if count == 5 else "copy-0: ") in shown
 
 
+@pytest.mark.integration
 def test_evaluate_agrees_with_the_history(run_folder):
     folder, _ = run_folder
     last = json.loads((folder / "history.jsonl").read_text().splitlines()[-1])
@@ -101,6 +105,7 @@ def test_evaluate_agrees_with_the_history(run_folder):
     assert "icl/accuracy" in call("evaluate", folder, "--checkpoint", "checkpoint-8")
 
 
+@pytest.mark.integration
 def test_evaluate_takes_a_saved_model_and_a_task(run_folder, tmp_path):
     from hf_icl.runs.run import Run
 
@@ -221,6 +226,7 @@ def test_ctrl_c_says_how_to_go_on(programs, tmp_path):
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.integration
 def test_a_model_needs_its_task_named(run_folder):
     from hf_icl.errors import ConfigError
 
@@ -228,6 +234,7 @@ def test_a_model_needs_its_task_named(run_folder):
         call("evaluate", run_folder[0] / "checkpoint-8")
 
 
+@pytest.mark.integration
 def test_killed_for_real_and_resumed_for_real(programs, tmp_path):
     """Two processes killed from outside at whatever they are doing;
     the third finishes with an undisturbed run's bytes."""

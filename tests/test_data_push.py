@@ -59,6 +59,7 @@ def test_a_pushed_task_loads_plainly_and_streamed_and_the_same_again_is_no_commi
     assert hub.repo("dataset ann/sequences").commits == there.commits
 
 
+@pytest.mark.integration
 def test_private_is_the_default_public_is_asked_for_and_neither_changes_silently(hub, launcher, push):
     assert push("ann/open", "--public").out.startswith("Public: the dataset repository ")
     count = """
@@ -79,6 +80,7 @@ def test_private_is_the_default_public_is_asked_for_and_neither_changes_silently
     assert no.code == 2 and "it is there already and private, not public. Leave --public out" in no.err
 
 
+@pytest.mark.integration
 def test_another_configuration_adds_to_repository_and_card(hub, launcher, push):
     push("ann/two")
     done = push("ann/two", "--name", "wide", "task.bank.n_labels=6")
@@ -99,6 +101,7 @@ def test_another_configuration_adds_to_repository_and_card(hub, launcher, push):
     assert names == ["gaussian", "wide"] and gaussian == default != wide
 
 
+@pytest.mark.integration
 def test_files_of_a_larger_version_go_and_what_others_changed_stops_the_push(hub, launcher, push):
     push("ann/shrinks")
     launcher.run("""

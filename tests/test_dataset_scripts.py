@@ -72,6 +72,7 @@ def run_python(program, *words, **environment):
 # Parquet
 
 
+@pytest.mark.integration
 def test_parquet_holds_the_same_rows_for_someone_without_our_code(programs, tmp_path):
     arguments = SMALL | {"seed": 4, "noise": 0.5, "with_exemplars": True}
     expected = list_rows(data.load_dataset("gaussian", streaming=True, n_sequences=50, **arguments))

@@ -74,6 +74,7 @@ def together(request, programs, tmp_path_factory):
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(request.param)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_sequence_is_seen_once_and_in_the_same_order(alone, together, name):
     """The parts of all processes, put side by side, are the whole batches of one process."""
@@ -84,6 +85,7 @@ def test_every_sequence_is_seen_once_and_in_the_same_order(alone, together, name
     assert [number for part in alone[name]["seen"] for number in part] == in_order
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", TRAININGS)
 def test_losses_weights_and_counts_agree(alone, together, name):
     _, results = together
@@ -98,6 +100,7 @@ def test_losses_weights_and_counts_agree(alone, together, name):
             assert left["metrics"] == pytest.approx(right["metrics"], abs=1e-4)
 
 
+@pytest.mark.integration
 def test_what_every_process_has_really_seen_is_counted(alone, together):
     """Epochs of 62 in batches of 16: their last part is 14, which one of the processes has less of."""
     _, results = together
@@ -106,12 +109,14 @@ def test_what_every_process_has_really_seen_is_counted(alone, together):
         assert all(result["epochs"]["counts"] == [0, 48, 48 + 14 + 32, 124] for result in one)
 
 
+@pytest.mark.integration
 def test_accumulation_and_kind_of_trainer_change_no_loss(alone):
     for name in ("own_tokens", "stock", "stock_each_reads"):
         assert alone[name]["losses"] == pytest.approx(alone["thin"]["losses"], abs=2e-6)
     assert alone["l2"]["losses"][0] > alone["thin"]["losses"][0] + 0.1
 
 
+@pytest.mark.integration
 def test_all_processes_hold_the_same_rows_and_one_writes(together):
     folder, results = together
     for name in TRAININGS:
@@ -122,6 +127,7 @@ def test_all_processes_hold_the_same_rows_and_one_writes(together):
         assert not list((folder / name).glob("history.*.jsonl"))
 
 
+@pytest.mark.integration
 def test_the_best_checkpoint_is_the_same(alone, together):
     _, results = together
     for name in ("thin", "stock"):
@@ -130,12 +136,14 @@ def test_the_best_checkpoint_is_the_same(alone, together):
         assert alone[name]["best"] == max(rows[step] for step in (2, 4, 6))
 
 
+@pytest.mark.integration
 def test_evaluators_dealt_out_give_the_same_bits(alone, together):
     for result in [alone, *together[1]]:
         assert result["spread_equals_alone"]
         assert result["spread"] == [[0], [0, 10], [0, 10, 20, 30, 40]]
 
 
+@pytest.mark.integration
 def test_processes_that_know_nothing_of_each_other_are_refused(together):
     said = [result["refused"] for result in together[1]]
     if None in said:
@@ -143,6 +151,7 @@ def test_processes_that_know_nothing_of_each_other_are_refused(together):
     assert all("each would train alone" in text for text in said)
 
 
+@pytest.mark.integration
 def test_weights_dealt_out_to_the_processes_train_the_same(alone, together):
     """FSDP2 with L2: losses and rows of one process, and a checkpoint that one process opens."""
     folder, results = together

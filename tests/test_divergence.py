@@ -104,6 +104,7 @@ def test_a_stock_trainer_goes_on_unless_asked(tmp_path, task):  # noqa: F811
     assert trainer.state.global_step == 8 and callback.diverged_step == 4
 
 
+@pytest.mark.integration
 def test_one_replica_diverges_and_the_others_finish(tmp_path):
     rates = ["training.learning_rate=1e-3", BURST, "training.learning_rate=3e-3"]
     together = [make_run(tmp_path / str(i), rate) for i, rate in enumerate(rates)]
@@ -123,6 +124,7 @@ def test_one_replica_diverges_and_the_others_finish(tmp_path):
     assert [run["verdict"] == "diverged" for run in document["runs"]] == [False, True, False]
 
 
+@pytest.mark.integration
 def test_the_command_writes_the_report_and_ends_with_a_code_of_its_own(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     start = ["run", "default", *SETTINGS, BURST, "--output", str(folder)]

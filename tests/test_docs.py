@@ -40,6 +40,7 @@ def read_code(text):
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE))
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("_blank_figures")
 @pytest.mark.parametrize("name", [path.stem for path in sorted(TUTORIALS.glob("*.md"))])
 def test_a_tutorial_runs(name, tmp_path, monkeypatch, request):

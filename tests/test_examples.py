@@ -20,6 +20,7 @@ def run_example(programs, tmp_path):
     return run
 
 
+@pytest.mark.integration
 def test_stock_trainer(tmp_path):
     """As a person starts it, in a Python of its own."""
     command = [sys.executable, ROOT / "examples/stock_trainer.py"]
@@ -31,11 +32,13 @@ def test_stock_trainer(tmp_path):
     assert "'icl/accuracy'" in done.stdout
 
 
+@pytest.mark.integration
 def test_finetune_any_causal_language_model(run_example, tmp_path, pretrained):
     run_example(ROOT / "examples/finetune_causal_lm.py", pretrained, "--steps", "2", "--classes", "60")
     assert_learned(tmp_path / "runs/finetune", steps=2)
 
 
+@pytest.mark.integration
 def test_the_same_under_accelerate_launch(programs, run_example, tmp_path, pretrained):
     """Two processes split each batch of 32, and end where one process does."""
     words = [

@@ -140,6 +140,7 @@ def test_a_claim_that_cannot_be_tested_says_why_and_has_no_runs():
     assert plan_claims([claim], "laptop").n_runs == 0
 
 
+@pytest.mark.integration
 def test_every_claim_of_the_package_can_be_planned_at_both_scales():
     claims = [load_claim(name).claim for name in list_claims()]
     assert [claim.id for claim in claims] == list(list_claims())
@@ -207,6 +208,7 @@ def test_an_interval_of_few_is_the_wider_of_the_bootstraps_and_students():
     assert bound_mean(np.array([0.3] * 4)) == (0.3, 0.3, 0.3)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("n", [3, 5, 8])
 def test_intervals_of_few_numbers_cover(n):
     """Of 400 experiments, 95 % intervals of normal and of skewed numbers hold the mean in about 95 %."""
@@ -399,6 +401,7 @@ def test_errors_in_an_arm_name_claim_arm_and_scale():
         plan_claims([make_claim([CRITERION])], "huge")
 
 
+@pytest.mark.integration
 def test_costs_are_counted_once_for_runs_of_one_shape():
     budgets = {}
     claim = make_claim(
@@ -444,6 +447,7 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "out/claims.json").read_text())
 
 
+@pytest.mark.integration
 def test_the_example_is_run_judged_and_written(done):
     folder, file, (judged, _), _ = done
     document = read(folder)
@@ -464,6 +468,7 @@ def test_the_example_is_run_judged_and_written(done):
     assert sorted(path.name for path in (folder / "out/default/runs").iterdir())[0] == "n_classes=512,seed=0"
 
 
+@pytest.mark.integration
 def test_what_is_done_is_not_done_again_and_seeds_can_be_added(done):
     folder, file, _, _ = done
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.safetensors")}
@@ -476,6 +481,7 @@ def test_what_is_done_is_not_done_again_and_seeds_can_be_added(done):
     assert left == ["n_classes=64,seed=3", "n_classes=512,seed=3"]
 
 
+@pytest.mark.integration
 def test_a_claim_built_to_fail_fails_on_the_runs_of_another(done):
     """After 40 steps nothing is learned, and it says that everything is; it shares an arm, which ran once."""
     folder, _, judged, _ = done
@@ -485,6 +491,7 @@ def test_a_claim_built_to_fail_fails_on_the_runs_of_another(done):
     assert len(list((folder / "out/default/runs").iterdir())) == 6
 
 
+@pytest.mark.integration
 def test_a_claim_whose_exemplars_cannot_be_had_stays_open_and_stops_no_other(done, tmp_path):
     folder, file, _, _ = done
     shutil.copytree(folder / "out", tmp_path / "out")
@@ -528,6 +535,7 @@ def test_page_and_numbers_go_into_a_space_and_the_same_again_is_no_commit(done, 
     assert nothing.code == 2 and "no claims were judged there" in nothing.err
 
 
+@pytest.mark.integration
 def test_a_claim_that_was_edited_after_its_runs_is_refused(done, tmp_path):
     folder, file, _, _ = done
     shutil.copytree(folder / "out", tmp_path / "out")
@@ -592,6 +600,7 @@ def test_claims_are_listed_and_explained():
     assert "Scale laptop: base default, seeds 0, 1, 2, 3, 4" in told and "interval of 97.5 %" in told
 
 
+@pytest.mark.integration
 def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = invoke("reproduce", str(EXAMPLE), "--seeds", "2", "--dry-run", "--tflops", "0.02")

@@ -31,6 +31,7 @@ def mark(family):
     return family if family in ALWAYS else pytest.param(family, marks=pytest.mark.slow)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore")  # the families' own
 @pytest.mark.parametrize("family", [mark(family) for family in FAMILIES])
 def test_family(tmp_path, family):

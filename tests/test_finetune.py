@@ -43,6 +43,7 @@ def run(request, pretrained, tmp_path_factory):
     return made
 
 
+@pytest.mark.integration
 def test_it_is_measured_before_during_and_after(run, pretrained):
     rows = run.history.rows
     assert [row["step"] for row in rows] == [0, 10, 20]
@@ -53,6 +54,7 @@ def test_it_is_measured_before_during_and_after(run, pretrained):
     assert rows[-1]["metrics"]["train/loss"] < before["train/loss"] - 0.2
 
 
+@pytest.mark.integration
 def test_tokenizer_and_vocabulary_stay_as_they_were(run, pretrained):
     assert (run.folder / "tokenizer.json").read_bytes() == (pretrained / "tokenizer.json").read_bytes()
     kept, given = AutoTokenizer.from_pretrained(run.folder), AutoTokenizer.from_pretrained(pretrained)
@@ -62,6 +64,7 @@ def test_tokenizer_and_vocabulary_stay_as_they_were(run, pretrained):
     assert len(kept) == len(tables[0])
 
 
+@pytest.mark.integration
 def test_lora_saves_adapters_and_leaves_the_rest_alone(run, pretrained):
     weights = {path.name for path in run.folder.glob("*.safetensors")}
     if run.config.model.lora is None:
@@ -75,6 +78,7 @@ def test_lora_saves_adapters_and_leaves_the_rest_alone(run, pretrained):
     assert all(torch.equal(tensor, original[name]) for name, tensor in base.state_dict().items())
 
 
+@pytest.mark.integration
 def test_stopped_in_the_middle_it_resumes_to_the_same_bytes(run):
     names = ["history.jsonl", *(path.name for path in run.folder.glob("*.safetensors"))]
     before = {name: (run.folder / name).read_bytes() for name in names}
@@ -112,6 +116,7 @@ def test_a_fresh_language_model_started_from_the_bank(tmp_path):
     assert json.loads((made.folder / "config.json").read_text())["vocab_size"] == 36
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -216,6 +216,7 @@ def flip_a_bit(lines, rng):
     lines[number] = bytes(line)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("small", [1 << 20, 50])
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_no_line_is_changed_lost_doubled_or_moved_unseen(tmp_path, monkeypatch, harm, small):

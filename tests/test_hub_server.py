@@ -242,6 +242,7 @@ def test_downloads(hub, repo, tmp_path):
     assert 1000 <= hub.requests("GET", hashlib.sha256(LARGE).hexdigest())[-1]["sent"] < len(LARGE)
 
 
+@pytest.mark.integration
 def test_who_may_do_what(hub, tmp_path):
     code = """
         for name in ("ann/private", "ann/gated", "ann/open", "ann/nothing"):
@@ -423,6 +424,7 @@ FAULTS = """
     """
 
 
+@pytest.mark.integration
 def test_errors_once_and_for_ever(hub, repo):
     """A commit is never sent again; preuploads are, and so is the question that begins a download."""
     client(hub, f"push({repo!r}, 'w.bin', LARGE); push({repo!r})")
@@ -477,6 +479,7 @@ def test_errors_once_and_for_ever(hub, repo):
     assert result["whoami"] == ["ann", ["HfHubHTTPError", 503], "ann"]
 
 
+@pytest.mark.integration
 def test_cut_throttled_and_full(hub, repo, tmp_path):
     client(hub, f"push({repo!r}, 'w.bin', LARGE); api.create_branch({repo!r}, branch='slow')")
     digest = hashlib.sha256(LARGE).hexdigest()
@@ -545,6 +548,7 @@ def test_deleted_and_overtaken(hub, repo):
     assert result["gone"] == [["RepositoryNotFoundError", 404]] * 2 and hub.repo(f"model {repo}") is None
 
 
+@pytest.mark.integration
 def test_no_network(hub, repo, tmp_path):
     code = """
         import time
@@ -580,6 +584,7 @@ def test_for_ever(hub, repo):
     assert OLD or all(23 <= seconds < 25 for _, seconds in result.values())
 
 
+@pytest.mark.integration
 def test_killed_client_and_server_leave_whole_commits(hub, repo):
     head = hub.repo(f"model {repo}").branches["main"]
     hub.fault("/models/", method="PUT", rate=4_000_000)

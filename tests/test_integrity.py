@@ -127,6 +127,7 @@ def test_a_broken_holder_file_is_no_obstacle(tmp_path, content):
 # ---- checkpoints ----
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(24))
 def test_a_harmed_newest_checkpoint_is_set_aside_and_the_one_before_taken(stopped, whole, caplog, seed):
     rng = random.Random(seed)
@@ -176,6 +177,7 @@ def test_counts_in_a_checkpoint_agree_with_the_config(stopped, name, value):
         resume(stopped)
 
 
+@pytest.mark.integration
 def test_a_part_that_is_missing_is_no_smaller_checkpoint(tmp_path, monkeypatch):
     """Something deletes a file while a run saves: the run ends there, and goes on from the one before."""
     from transformers import Trainer
@@ -196,6 +198,7 @@ def test_a_part_that_is_missing_is_no_smaller_checkpoint(tmp_path, monkeypatch):
     assert run.is_finished
 
 
+@pytest.mark.integration
 def test_a_harmed_finished_model_is_told_and_made_again(whole, tmp_path, caplog):
     for seed in range(6):
         folder = shutil.copytree(whole, tmp_path / str(seed))
@@ -208,6 +211,7 @@ def test_a_harmed_finished_model_is_told_and_made_again(whole, tmp_path, caplog)
         Run.open(folder).load_model()
 
 
+@pytest.mark.integration
 def test_replicas_go_on_from_the_last_step_that_all_have_sound(whole, tmp_path, caplog):
     folders = [tmp_path / "0", tmp_path / "1"]
     runs = [
@@ -228,6 +232,7 @@ def test_replicas_go_on_from_the_last_step_that_all_have_sound(whole, tmp_path, 
 # ---- histories ----
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("command", ["report", "resume"])
 @pytest.mark.parametrize("seed", range(8))
 def test_a_harmed_history_is_told_by_line(launcher, stopped, command, seed):
@@ -257,6 +262,7 @@ def test_rows_lost_after_the_last_step_come_back_from_the_checkpoints_log(stoppe
     assert [(row["step"], row["metrics"]) for row in rows] == [(row["step"], row["metrics"]) for row in known]
 
 
+@pytest.mark.integration
 def test_rows_of_another_run_are_refused(stopped, tmp_path):
     """Whole, with checksums, and of other counts."""
     other = Run.create(load_config("default", [*SETTINGS, "training.batch_size=16"]), tmp_path / "other")

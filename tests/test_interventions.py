@@ -133,6 +133,7 @@ def test_a_trigger_finds_the_first_fall_from_the_highest_value_so_far():
         assert found == (5 * falls[0] if falls else None)
 
 
+@pytest.mark.integration
 def test_a_rescue_begins_after_the_step_at_which_the_measure_has_fallen(tmp_path, task, caplog):
     rescue = Freeze(when=Trigger(metric="train/loss", falls_by=1e-3))
     trainer, seen = train(tmp_path, task, [rescue])
@@ -209,6 +210,7 @@ def test_what_does_not_fit_the_model_is_told_before_a_run_begins(tmp_path, wrong
 # Weights
 
 
+@pytest.mark.integration
 def test_frozen_weights_stay_to_the_bit_while_others_learn(tmp_path, task):
     freeze = Freeze(layers=[0], groups=["attention", "mlp"], start=2, stop=6)
     decay = Regularization(kind="decay", strength=0.1)
@@ -220,6 +222,7 @@ def test_frozen_weights_stay_to_the_bit_while_others_learn(tmp_path, task):
         assert still == [name in held and 2 < step <= 6 for step in range(1, STEPS + 1)], name
 
 
+@pytest.mark.integration
 def test_a_graft_is_the_others_weights_from_then_on(tmp_path, task):
     donor = build(task, label_init_std=3.0)
     donor.save_pretrained(tmp_path / "donor")
@@ -238,6 +241,7 @@ def test_a_graft_is_the_others_weights_from_then_on(tmp_path, task):
         make(tmp_path / "c", task, [Graft(source=str(tmp_path / "other"), groups=["embeddings"])]).train()
 
 
+@pytest.mark.integration
 def test_following_takes_the_newest_checkpoint_up_to_each_step(tmp_path, task):
     _, other = train(tmp_path / "other", task, [], model=build(task, label_init_std=2.0), save_steps=3)
     follow = Graft(source=str(tmp_path / "other"), groups=["head"], follow=True)
@@ -248,6 +252,7 @@ def test_following_takes_the_newest_checkpoint_up_to_each_step(tmp_path, task):
         assert is_held == (newest > 0), step
 
 
+@pytest.mark.integration
 def test_a_reset_draws_fresh_weights_and_forgets_their_moments(tmp_path, task):
     class Look(TrainerCallback):
         def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -278,6 +283,7 @@ def test_drawing_fresh_weights_moves_no_generator(task):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("by", ["l2", "decay"])
 def test_a_penalty_from_the_start_is_the_regularization_of_the_run(tmp_path, task, plain, by):
     own = Regularize(by=by, strength=0.05, groups=["mlp"])
@@ -290,6 +296,7 @@ def test_a_penalty_from_the_start_is_the_regularization_of_the_run(tmp_path, tas
     assert not torch.allclose(seen[STEPS]["head.weight"], plain["head.weight"], atol=1e-6)
 
 
+@pytest.mark.integration
 def test_a_penalty_begins_and_ends(tmp_path, task):
     _, without = train(tmp_path / "a", task, [])
     _, seen = train(tmp_path / "b", task, [Regularize(by="l2", strength=1.0, start=3, stop=5)])
@@ -384,6 +391,7 @@ def test_temperature_divides_scores(task):
     assert torch.equal(found[0][:, 1], intact[0][:, 1])
 
 
+@pytest.mark.integration
 def test_what_is_measured_in_training_is_the_model_under_the_ablation(tmp_path, task):
     trainer = make(tmp_path, task, [Ablate(heads=["L0H1", "L1"])])
     trainer.train()
@@ -394,6 +402,7 @@ def test_what_is_measured_in_training_is_the_model_under_the_ablation(tmp_path, 
     )
 
 
+@pytest.mark.integration
 def test_an_ablated_head_does_not_learn(tmp_path, task):
     _, seen = train(tmp_path, task, [Ablate(heads=["L0H1"], how="mean")])
     weight = "backbone.blocks.0.attention.qkv.weight"
@@ -412,6 +421,7 @@ def test_replaced_outputs_are_those_of_the_batch(task, how):
     assert torch.equal(action.visitor.take_output(1, output), output)
 
 
+@pytest.mark.integration
 def test_attention_goes_back_to_its_own_when_an_intervention_ends(tmp_path, task):
     class Look(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):
@@ -426,6 +436,7 @@ def test_attention_goes_back_to_its_own_when_an_intervention_ends(tmp_path, task
     assert "visited" not in json.dumps(saved)
 
 
+@pytest.mark.integration
 def test_tokens_of_a_language_model_are_clamped_in_training_and_in_evaluation(tmp_path):
     task = Task(TaskConfig(bank=BANK | {"n_exemplars": 1}, form="tokens", n_eval_sequences=20))
     set_seed(0)
@@ -452,6 +463,7 @@ def test_tokens_of_a_language_model_are_clamped_in_training_and_in_evaluation(tm
     assert len(trainer.transience.history.rows) == 5
 
 
+@pytest.mark.integration
 def test_families_that_write_attention_out_are_ablated_and_refuse_clamps_by_name(tmp_path, task):
     model = build(task, BloomConfig(n_layer=2, hidden_size=16, n_head=2))
     make(tmp_path, task, [Ablate(heads=["L0H1"])], model=model).train()
@@ -495,6 +507,7 @@ def donor(task, tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["ablate", "clamp", "forbid", "temperature", *WEIGHT_KINDS])
 def test_a_resumed_training_is_the_same_to_the_bit(tmp_path, task, plain, donor, name):
     one = list_all(donor)[name]
@@ -508,6 +521,7 @@ def test_a_resumed_training_is_the_same_to_the_bit(tmp_path, task, plain, donor,
     assert resumed.transience.history.rows == whole.transience.history.rows
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", WEIGHT_KINDS)
 def test_stacked_steps_do_what_the_stock_loop_does(tmp_path, task, plain, donor, name):
     one = list_all(donor)[name]
@@ -541,6 +555,7 @@ def test_compiled_steps_refuse_by_name_what_changes_attention(tmp_path, kind, ca
 FALL = "{metric: train/loss, falls_by: 0.001}"
 
 
+@pytest.mark.integration
 def test_a_run_that_is_stopped_early_ends_with_a_checkpoint_and_is_finished(tmp_path):
     words = [*TINY, "training.steps=40", "evaluate={steps: [1, 2, 3, 4, 6]}", "training.checkpoint_every=30",
              f"training.interventions=[{{kind: early_stop, when: {FALL}}}]"]  # fmt: skip
@@ -556,6 +571,7 @@ def test_a_run_that_is_stopped_early_ends_with_a_checkpoint_and_is_finished(tmp_
     assert again.is_finished and again.history.last_step == rows[-1]["step"]
 
 
+@pytest.mark.integration
 def test_of_stacked_replicas_one_that_stops_leaves_the_others_be(tmp_path):
     words = [
         *TINY,

@@ -97,6 +97,7 @@ def test_every_metric_loads_by_its_path_and_tells_how_it_is_used(name):
     assert metric.__doc__ in (metric.description + metric.inputs_description, None)
 
 
+@pytest.mark.integration
 def test_batches_and_combinations_agree_with_one_call(task):
     inputs, _ = ask(task, "flip")
     both = evaluate.combine([find_metric("query_accuracy"), find_metric("flip_share")])
@@ -167,6 +168,7 @@ def test_the_space_of_a_metric(name):
     assert "&gt;&gt;&gt;" in files["index.html"] and ">>>" not in files["index.html"]
 
 
+@pytest.mark.integration
 def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, launcher):
     names = [f"ann/{name}" for name in METRICS]
     done = launcher.hf_icl("metrics", "push", *names)
@@ -193,6 +195,7 @@ def test_pushed_metrics_load_from_the_hub_and_the_same_again_is_no_commit(hub, l
     assert [hub.repo(f"space {name}").commits for name in names] == before
 
 
+@pytest.mark.integration
 def test_who_sees_a_metric_is_asked_for(hub, launcher):
     assert launcher.hf_icl("metrics", "push", "bob/transience", "--public", user="bob/write").out.startswith(
         "Public: "

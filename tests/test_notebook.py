@@ -105,6 +105,7 @@ def test_names_of_others_make_no_html():
     assert "<script>" not in history._repr_html_()
 
 
+@pytest.mark.integration
 def test_from_a_stock_trainer_to_figure_summary_and_report(trained, tmp_path):
     callback, folder = trained
     assert callback.plot()._repr_png_().startswith(b"\x89PNG")

@@ -486,6 +486,7 @@ def test_no_server_and_no_file(server):
 # The true archives
 
 
+@pytest.mark.integration
 def test_the_true_archives(decoded, omniglot_folder):
     counts = dict(n_classes=12_800, n_holdout_classes=184)
     config = OmniglotConfig(source=str(omniglot_folder), size=28, augment=True, **counts)

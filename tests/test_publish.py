@@ -75,6 +75,7 @@ def test_pushing_again_makes_no_commit(hub, launcher, publication):
     assert published(hub, "ann/undisturbed") == before and not hub.requests("PUT")
 
 
+@pytest.mark.integration
 def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, publication, tmp_path):
     """Killed while a large file, a commit and a tag are on their way; then resumed,
     and pulled into an empty folder."""
@@ -101,6 +102,7 @@ def test_killed_in_mid_push_a_run_ends_as_if_it_never_was(hub, launcher, publica
     assert_trained_as(tmp_path / "empty" / "run", publication.run)
 
 
+@pytest.mark.integration
 def test_a_pulled_run_reports_resumes_and_evaluates(hub, launcher, publication, tmp_path):
     ended = launcher.hf_icl("pull", "ann/undisturbed", "run", "--revision", TAGS[1], folder=tmp_path)
     assert ended.code == 0 and "hf-icl resume run" in ended.out, ended
@@ -140,6 +142,7 @@ def test_revisions_that_do_not_agree_are_an_error(hub, launcher, publication, tm
 # Who sees it, and what is there already
 
 
+@pytest.mark.integration
 def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, tmp_path):
     shutil.copytree(publication.twin, tmp_path / "run")
     for repo, more, seen in (
@@ -252,6 +255,7 @@ def test_listed_steps_and_landmarks_of_a_run_that_is_over(hub, launcher, tmp_pat
 # The page's own Space
 
 
+@pytest.mark.integration
 def test_a_space_shows_the_page(hub, launcher, publication, tmp_path):
     shutil.copytree(publication.twin, tmp_path / "run")
     hub.fault("/api/spaces/", status=403, times=None)
@@ -270,6 +274,7 @@ def test_a_space_shows_the_page(hub, launcher, publication, tmp_path):
     assert json.loads((space.folder / "settings.json").read_text())["private"]
 
 
+@pytest.mark.integration
 def test_the_example(hub, launcher, tmp_path):
     code = (ROOT / "examples/push_report.py").read_text()
     assert len(code.splitlines()) < 50

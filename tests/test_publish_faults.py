@@ -65,6 +65,7 @@ def test_the_table_tells_of_every_fault():
     assert list(read_table()) == list(FAULTS)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "fault", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in FAULTS]
 )

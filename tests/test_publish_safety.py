@@ -54,6 +54,7 @@ def planted(hub, launcher, publication, tmp_path, request):
     return repo
 
 
+@pytest.mark.integration
 def test_what_could_run_is_not_even_fetched(hub, launcher, planted, publication, tmp_path):
     ended = launcher.hf_icl("pull", planted, "run", folder=tmp_path, HOME=str(tmp_path))
     assert ended.code == 0, ended
@@ -90,6 +91,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused(publication, tmp_path, mo
     assert not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "path",
     ["/tree/", pytest.param("/api/models/[^/]+/[^/]+(/revision/[^/]+)?([?]|$)", marks=pytest.mark.slow)],
@@ -151,6 +153,7 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
     assert_trained_as(tmp_path / "here/run", publication.run)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("files", "says"),
     [

@@ -22,6 +22,7 @@ def run(publication, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "status", [409, *(pytest.param(status, marks=pytest.mark.slow) for status in (400, 403, 500))]
 )
@@ -59,6 +60,7 @@ api.create_tag("ann/taken", tag="step-00000032")
     assert ended.code == 0 and "2 revisions" in ended.out, ended
 
 
+@pytest.mark.integration
 def test_two_machines_that_push_one_run_make_each_commit_once(hub, launcher, publication, tmp_path):
     """At the same time, each from a copy of its own: one of them commits, the other finds it there."""
     commands = []
@@ -132,6 +134,7 @@ def begun(publication, launcher, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("where", "shape"), [*_cases()])
 def test_resume_trains_whatever_the_hub_answers(hub, launcher, begun, publication, tmp_path, where, shape):
     """JSON of the wrong shape, at one address or at all: no number changes, it is told, and what was not

@@ -93,6 +93,7 @@ def test_what_is_recorded_is_what_is_called(recording):
     assert len(recording) == 1
 
 
+@pytest.mark.integration
 @needs_new_torch
 def test_a_replayed_run_is_the_stock_run(tmp_path, recording):
     """With a learning rate that moves in every step, clipping, L2 and a resume from step 20."""

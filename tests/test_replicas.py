@@ -91,6 +91,7 @@ def test_every_setting_that_may_differ_gives_the_solo_history(tmp_path):
     assert len(finals) >= len(VARIED) - 1  # all but the one that only measures at other steps
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_of_the_native_network_gives_the_solo_history(tmp_path, shape):
     settings = ("training.steps=20", *SHAPES[shape])
@@ -103,6 +104,7 @@ def test_every_shape_of_the_native_network_gives_the_solo_history(tmp_path, shap
         assert_same_rows(one, other, 1e-4)
 
 
+@pytest.mark.integration
 def test_other_numbers_of_classes_and_exemplars_give_the_solo_history(tmp_path):
     varied = [[], VARIED["classes"], ["task.train={n_context: 4, burst: 1, zipf: 1.2}"]]
     solo, together = (make_runs(tmp_path / n, varied, "training.steps=40") for n in ("solo", "together"))
@@ -124,6 +126,7 @@ def test_where_a_table_has_a_row_for_each_exemplar_their_number_is_a_shape():
     assert can_stack(few, more) == ["task.bank.n_classes"]
 
 
+@pytest.mark.integration
 def test_a_bank_of_ids_gives_the_solo_history(tmp_path):
     bank = {"kind": "symbolic", "n_classes": 20, "n_holdout_classes": 4, "n_labels": 4}
     default = load_config("default", [*SETTINGS, "training.steps=20", "model.positions=none"])
@@ -156,6 +159,7 @@ def test_what_a_replica_writes_is_what_a_run_writes(tmp_path):
     assert Run.open(together[1].folder).record().rows[-1]["step"] == 40
 
 
+@pytest.mark.integration
 def test_a_run_goes_on_alone_where_its_group_stopped(programs, tmp_path):
     varied = [["training.learning_rate=2e-3"], ["training.schedule=inverse_sqrt", "training.warmup_steps=10"]]
     solo, together = (make_runs(tmp_path / name, varied, "training.steps=50") for name in ("s", "t"))
@@ -192,6 +196,7 @@ def _save_and_die(runs: list[Run], number: int) -> None:
     train_replicas(runs, n_processes=1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("end", "at"),
     [
@@ -273,6 +278,7 @@ def test_compiled_steps_in_two_processes_give_the_solo_history(tmp_path):
         assert_same_rows(one, other, 1e-3)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("words", [["evaluate=1", "training.checkpoint_every=999"], ["evaluate=60"]])
 def test_a_full_disk_is_told_and_a_group_goes_on_when_there_is_room(small_disk, words):
     """First a history fills the disk, then a checkpoint does."""

@@ -320,6 +320,7 @@ def test_a_sweep_has_lines_or_diagrams(sizes, dark):
     assert cells.filled(0)[0].tolist() == [place / sizes[0] for place in range(sizes[0])]
 
 
+@pytest.mark.integration
 def test_same_runs_same_bytes(runs, tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):

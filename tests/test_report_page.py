@@ -177,6 +177,7 @@ def test_markers_lie_on_their_own_curves(open_page, seed, log, smooth):
             assert corners.mean(axis=0) == pytest.approx([0, 0], abs=0.01)
 
 
+@pytest.mark.integration
 def test_one_run_has_the_band_of_its_sequences(open_page):
     run = small()
     page = open_page([run])
@@ -243,6 +244,7 @@ def test_files_of_what_is_shown(open_page):
     assert {(255, 255, 255), (0, 114, 178), (213, 94, 0)} <= colours  # paper, ICL, IWL
 
 
+@pytest.mark.integration
 def test_a_link_keeps_the_view(open_page, browser):
     runs = [small(f"run {n}", width=2**n) for n in range(3)]
     page = open_page(runs)
@@ -371,6 +373,7 @@ def test_a_run_made_by_someone_else_runs_nothing(open_page, tmp_path):
     assert page.locator("text=7*7").count() >= 3  # it is there, as text
 
 
+@pytest.mark.integration
 def test_phone_and_dark_scheme(open_page):
     page = open_page([small(f"a-run-with-a-rather-long-name-{i}", seed=i) for i in range(4)],
                      viewport={"width": 375, "height": 800}, color_scheme="dark")  # fmt: skip
@@ -383,6 +386,7 @@ def test_phone_and_dark_scheme(open_page):
     )  # fmt: skip
 
 
+@pytest.mark.integration
 def test_a_run_that_has_hardly_begun(open_page):
     run = small()
     page = open_page([dataclasses.replace(run, rows=[])])
@@ -420,6 +424,7 @@ def make_sweep(tmp_path, grid):
     return write_report(runs, tmp_path / "report", varied={key: key for key in keys})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("sizes", [(2, 1), (3, 2), (4, 3)])
 @pytest.mark.parametrize("width", [390, 1300])
 def test_a_sweeps_page_fits(browser, tmp_path, sizes, width):

@@ -41,6 +41,7 @@ def read_events(folder):
     }
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
 def test_tensorboard_gets_one_value_per_evaluator_at_the_steps_measured(tmp_path, task, monkeypatch, capsys):
     pytest.importorskip("tensorboard")

@@ -165,6 +165,7 @@ def assert_same_run(folder: Path, undisturbed: Path) -> None:
     assert is_whole(folder) and not list(folder.rglob(".*.tmp"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("trap", "when"),
     [
@@ -354,6 +355,7 @@ def test_a_file_may_build_on_a_preset(tmp_path):
         load_config(str(path))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("words", [["evaluate=1", "training.checkpoint_every=999"], ["evaluate=30"]])
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, words):
     """First the history fills the disk, then a checkpoint does."""

@@ -61,6 +61,7 @@ def assert_same_training(one: Run, other: Run) -> None:
             assert row["metrics"][name] == pytest.approx(value, abs=slack), (row["step"], name)
 
 
+@pytest.mark.integration
 @needs_new_torch
 @pytest.mark.filterwarnings("default")  # torch warns of its own code while it compiles
 def test_a_compiled_run_is_the_stock_run(tmp_path):
@@ -110,6 +111,7 @@ class StopAt(TrainerCallback):
 KINDS = [TransienceTrainer, CompiledTrainer]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("second", KINDS)
 @pytest.mark.parametrize("first", KINDS)
 def test_either_trainer_goes_on_where_the_other_stopped(tmp_path, eager, first, second):
@@ -173,6 +175,7 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path)
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_where_torch_cannot_compile_a_run_is_stock_and_says_why(tmp_path, monkeypatch, caplog):
     def fail(function, **options):
         raise RuntimeError("No working C++ compiler found\nmore")
@@ -242,6 +245,7 @@ def test_adamw_over_one_block_is_adamw(decayed):
     assert len(set(pointers)) == len(pointers) == 18
 
 
+@pytest.mark.integration
 def test_a_loader_of_ones_own_is_used(tmp_path, eager):
     """One that reads the same sequences from a data set gives the same weights,
     one that reads others does not."""
@@ -258,6 +262,7 @@ def test_a_loader_of_ones_own_is_used(tmp_path, eager):
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.integration
 @needs_new_torch
 def test_an_optimizer_or_schedule_of_ones_own_is_kept(tmp_path, eager):
     run = make_run(tmp_path / "run")

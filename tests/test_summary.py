@@ -378,6 +378,7 @@ def test_interval_of_a_share_is_binomial():
     assert interval == pytest.approx(expected, abs=0.004)
 
 
+@pytest.mark.integration
 def test_intervals_cover():
     """In 300 experiments, 95 % intervals hold the truth in 95 % (binomial: 91.2 to 98.8 % within 3 sd)."""
     rng = np.random.default_rng(1)

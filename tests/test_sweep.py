@@ -245,6 +245,7 @@ def trained(programs, tmp_path_factory):
     return sweep, sweep.write_report().document, console.export_text()
 
 
+@pytest.mark.integration
 def test_each_run_is_as_if_alone(trained, tmp_path):
     sweep, _, _ = trained
     assert len(sweep.points) == 3
@@ -264,6 +265,7 @@ def test_each_run_is_as_if_alone(trained, tmp_path):
         )
 
 
+@pytest.mark.integration
 def test_one_report_over_all(trained):
     sweep, document, _ = trained
     assert [run["name"] for run in document["runs"]] == list(sweep.points)
@@ -274,10 +276,12 @@ def test_one_report_over_all(trained):
     assert {"sweep.png", "sweep.svg", "index.html"} <= set(os.listdir(sweep.folder / "report"))
 
 
+@pytest.mark.integration
 def test_the_work_is_told(trained):
     assert "stack of 2: L2=0,n_layers=1 … L2=0.003,n_layers=1: done" in trained[2]
 
 
+@pytest.mark.integration
 def test_a_finished_sweep_is_left_as_it_is_and_points_can_be_added(trained):
     sweep, _, _ = trained
     before = {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("runs/*/*.safetensors")}
@@ -291,6 +295,7 @@ def test_a_finished_sweep_is_left_as_it_is_and_points_can_be_added(trained):
     assert {name for job in added.share_out(1) for name in job.names} == set(added.points) - set(sweep.points)
 
 
+@pytest.mark.integration
 def test_a_finished_sweep_is_given_more_steps(tmp_path):
     """To the bytes of one that was made for them, but for the row of the step at which it had ended."""
     grid, settings = {"seed": [0, 1]}, {STRENGTH: 0.01, "training.steps": 50}
@@ -323,6 +328,7 @@ def test_a_finished_sweep_is_given_more_steps(tmp_path):
         Sweep(short, tmp_path / "mine")
 
 
+@pytest.mark.integration
 def test_points_cannot_be_changed_or_taken_away(trained, tmp_path):
     sweep, _, _ = trained
     with pytest.raises(RunError, match="does not have: L2=0.003,n_layers=1. Points and steps can be added"):
@@ -334,6 +340,7 @@ def test_points_cannot_be_changed_or_taken_away(trained, tmp_path):
         Sweep(sweep.config, tmp_path)
 
 
+@pytest.mark.integration
 def test_two_commands_do_not_train_the_same_sweep(trained):
     sweep, _, _ = trained
     with (
@@ -433,6 +440,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, monkeypatch):
 # Report
 
 
+@pytest.mark.integration
 def test_measures_against_a_setting(tmp_path):
     runs = [make_run(f"{width}-{seed}", seed=seed, width=width, fades=width < 64, n_rows=20, n_sequences=64)
             for width in (0, 1, 64) for seed in (0, 1, 2)]  # fmt: skip
@@ -469,6 +477,7 @@ def test_measures_against_a_setting(tmp_path):
     assert line.get_ydata().tolist() == [row["measures"]["late_persistence"]["value"] for row in rows]
 
 
+@pytest.mark.integration
 def test_settings_without_order_stand_side_by_side(tmp_path):
     runs = [make_run(kind, width=kind, n_rows=10, n_sequences=64) for kind in ("rotary", "none")]
     write_report(runs, tmp_path, varied={"model.d_model": "positions"})

@@ -45,6 +45,7 @@ def test_both_show_transience_and_do_not_depend_on_where_they_are_read(model):
     np.testing.assert_allclose(integrate(model, STEPS[3:]), integrate(model, STEPS)[:, 3:], atol=1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "model", [Strategies(rate=0.012, iwl_rate=0.07), Race(icl_rate=8e-3, fading=4e-3, iwl_rate=4e-4)]
 )

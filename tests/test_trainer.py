@@ -86,6 +86,7 @@ class Reporter(TrainerCallback):
         self.seen.append(dict(logs))
 
 
+@pytest.mark.integration
 def test_a_stock_trainer_measures_the_same_and_reporters_hear_it(tmp_path, task):
     Reporter.seen = []
     args = arguments(tmp_path / "stock", train_sampling_strategy="sequential")
@@ -143,6 +144,7 @@ def test_the_best_checkpoint_is_where_icl_peaks(tmp_path, task):
     assert task.measure(kept)[0]["icl/accuracy"] == trainer.state.best_metric
 
 
+@pytest.mark.integration
 def test_a_stock_trainer_keeps_the_best_icl_too(tmp_path, task):
     args = arguments(
         tmp_path, save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4,
@@ -158,6 +160,7 @@ def test_a_stock_trainer_keeps_the_best_icl_too(tmp_path, task):
     assert trainer.state.best_metric == max(rows[step] for step in (4, 8, 12))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["thin", "stock"])
 def test_evaluating_before_and_after_training_measures_this_model_and_records_nothing(tmp_path, task, kind):
     """Before the first step, and with the best weights loaded after the last:
@@ -191,6 +194,7 @@ def test_evaluating_before_and_after_training_measures_this_model_and_records_no
     assert [row["step"] for row in History(tmp_path / "history.jsonl").rows] == list(range(0, 21, 2))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("strategy", ["thin", "stock"])
 def test_resuming_gives_the_same_history_and_weights(tmp_path, task, strategy):
     settings = dict(save_strategy="steps", save_steps=5, train_sampling_strategy="sequential")
@@ -219,6 +223,7 @@ def test_resuming_gives_the_same_history_and_weights(tmp_path, task, strategy):
         assert torch.equal(value, dict(whole.model.named_parameters())[name]), name
 
 
+@pytest.mark.integration
 def test_a_lost_history_is_rebuilt_from_the_checkpoint_and_said(tmp_path, task, caplog):
     settings = dict(save_strategy="steps", save_steps=6)
     train(tmp_path, task, schedule=3, **settings)
@@ -235,6 +240,7 @@ def test_a_lost_history_is_rebuilt_from_the_checkpoint_and_said(tmp_path, task, 
     )
 
 
+@pytest.mark.integration
 def test_a_new_run_in_a_used_folder_sets_the_old_history_aside(tmp_path, task):
     train(tmp_path, task)
     old = (tmp_path / "history.jsonl").read_bytes()
@@ -242,6 +248,7 @@ def test_a_new_run_in_a_used_folder_sets_the_old_history_aside(tmp_path, task):
     assert (tmp_path / "history.1.jsonl").read_bytes() == old
 
 
+@pytest.mark.integration
 def test_training_twice_with_one_trainer_keeps_the_first_history(tmp_path, task):
     trainer = train(tmp_path, task)
     first = (tmp_path / "history.jsonl").read_bytes()
@@ -283,6 +290,7 @@ def one_step(request, task, tmp_path_factory):
     return request.param, step, step()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("group", ["mlp", "attention", "embeddings", "encoder", "head"])
 def test_a_named_group_alone_is_regularised(task, one_step, group):
     """One step with and without: only the weights of the group may move differently."""
@@ -315,6 +323,7 @@ def test_contradictory_regularisation_is_refused(fields):
         Regularization(**fields)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["l2", "decay"])
 def test_regularisation_of_strength_0_is_none_to_the_last_bit(tmp_path, task, kind):
     none, zero = (
@@ -324,6 +333,7 @@ def test_regularisation_of_strength_0_is_none_to_the_last_bit(tmp_path, task, ki
     assert all(torch.equal(none[name], zero[name]) for name in none)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("l2", [None, Regularization(kind="l2", strength=0.1)])
 def test_accumulated_batches_are_the_same_step(tmp_path, task, l2):
     one = train(tmp_path / "a", task, l2, per_device_train_batch_size=8, optim="sgd")
@@ -336,6 +346,7 @@ def test_accumulated_batches_are_the_same_step(tmp_path, task, l2):
     assert [r["sequences"] for r in rows[0]] == [r["sequences"] for r in rows[1]]
 
 
+@pytest.mark.integration
 def test_inverse_square_root_schedule(tmp_path, task):
     settings = dict(lr_scheduler_type="inverse_sqrt", warmup_steps=4, logging_steps=1, max_steps=16)
     trainer = train(tmp_path, task, **settings)
@@ -351,6 +362,7 @@ def test_sequences_without_end_need_a_number_of_steps(tmp_path, task):
         TransienceTrainer(build_model(task), arguments(tmp_path, max_steps=-1), task)
 
 
+@pytest.mark.integration
 def test_the_checkpoint_says_how_many_rows_it_knows(tmp_path, task):
     train(tmp_path, task, schedule=3, save_strategy="steps", save_steps=6)
     state = json.loads((tmp_path / "checkpoint-6/trainer_state.json").read_text())

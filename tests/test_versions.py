@@ -65,6 +65,7 @@ def test_public_names_are_where_they_were():
         assert getattr(hf_icl, name) is not None
 
 
+@pytest.mark.integration
 def test_a_finished_run_opens_evaluates_and_reports(old):
     run = Run.open(old / "finished")
     assert run.is_finished and run.config.seed == 0
@@ -81,6 +82,7 @@ def test_a_finished_run_opens_evaluates_and_reports(old):
                 assert entry.items() <= found["measures"][metric][name].items(), (metric, name)
 
 
+@pytest.mark.integration
 def test_a_stopped_run_goes_on(old):
     run = Run.open(old / "stopped")
     assert not run.is_finished
@@ -89,6 +91,7 @@ def test_a_stopped_run_goes_on(old):
     assert_same_course(run.folder, as_in=OLD / "finished")
 
 
+@pytest.mark.integration
 def test_a_sweep_goes_on(old):
     sweep = Sweep(load_sweep(old / "sweep.yaml"), old / "sweep")
     assert [(job.names, job.start) for job in sweep.share_out(1)] == [(("seed=1",), 32)]
@@ -113,6 +116,7 @@ result = sorted(api.list_repo_files("ann/old"))
 """
 
 
+@pytest.mark.integration
 def test_a_repository_is_pulled_and_goes_on(hub, launcher, tmp_path):
     files = hub.run(f"folder = {str(OLD / 'repository')!r}\n" + UPLOAD)
     assert "run.json" in files and not any(name.startswith("training_state") for name in files)

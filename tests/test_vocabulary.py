@@ -118,6 +118,7 @@ class TestReadEmbeddings:
         model.save_pretrained(tmp_path)
         assert torch.equal(read_embeddings(str(tmp_path)), model.wte.weight)
 
+    @pytest.mark.integration
     def test_composite_model(self, tmp_path):
         config = transformers.LlavaConfig(
             text_config=FAMILIES["llama"](400),
@@ -207,6 +208,7 @@ def group_slowly(table, order, n_groups, size):
 
 
 class TestGrouping:
+    @pytest.mark.integration
     @pytest.mark.parametrize(("n_groups", "size"), [(60, 5), (20, 30), (600, 1), (300, 2)])
     def test_agrees_with_brute_force(self, n_groups, size):
         generator = np.random.default_rng(size)
@@ -590,6 +592,7 @@ class TestHub:
         assert ended.code == 0, ended.err
         return torch.load(out)
 
+    @pytest.mark.integration
     def test_only_header_and_table_are_fetched(self, programs, checkpoint, tmp_path):
         make_model().save_pretrained(checkpoint, max_shard_size="20KB")
         (checkpoint / "model.safetensors").unlink(missing_ok=True)

@@ -42,6 +42,7 @@ def disks(mount, tmp_path):
     return read_only, volume
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["mounted", "here", "link"])
 def test_any_empty_folder_takes_a_run(programs, disks, tmp_path, kind):
     """A mounted volume whose parent cannot be written, the folder one stands in, a symbolic link."""
@@ -95,6 +96,7 @@ def run_folder(programs, tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_a_run_on_a_disk_that_became_read_only_is_told(programs, disks):
     folder = disks[1] / "run"
     assert programs.hf_icl("run", "default", *QUICK, "training.steps=4", "--output", folder).code == 0
@@ -119,6 +121,7 @@ def test_every_error_of_the_system_has_a_way_out(number):
     assert text.startswith("runs/a: cannot be written (") and len(text) < 200
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("_blank_figures")
 def test_a_report_made_while_a_run_works_harms_neither(tmp_path):
     """At every step one report is written from what is there; the run ends in the bytes of one left alone."""
