@@ -32,6 +32,8 @@ from hf_icl.summary.summary import summarize as summarize, summarize_history as 
 from hf_icl.task.evaluators import standard_specs as standard_specs
 from hf_icl.task.measuring import Evaluator as Evaluator
 from hf_icl.task.task import Task as Task, TaskConfig as TaskConfig
+from hf_icl.traces.folder import Trace as Trace
+from hf_icl.traces.tracing import trace as trace
 from hf_icl.training.callback import TransienceCallback as TransienceCallback
 from hf_icl.training.compiled.trainer import CompiledTrainer as CompiledTrainer
 from hf_icl.training.regularization import Regularization as Regularization

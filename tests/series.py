@@ -12,7 +12,8 @@ from tests.small_lm import make_tokenizer
 
 SIZE = 700  # of the vocabulary
 BANK = {"n_classes": 12, "n_holdout_classes": 4, "n_exemplars": 4, "n_labels": 6}
-SMALL = [*(f"task.bank.{name}={value}" for name, value in BANK.items()), "task.n_eval_sequences=40"]
+SMALL = [*(f"task.bank.{name}={value}" for name, value in BANK.items()), "task.n_eval_sequences=16"]
+SMALL += ["task.evaluators=[icl,flip]"]
 PUT = """
 from huggingface_hub import HfApi
 api, repo = HfApi(), {repo!r}

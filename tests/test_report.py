@@ -98,6 +98,7 @@ SCHEMA_1 = {
             "verdict_shares": {str: float},
             "loss_falls": bool,
             "begins_pretrained": bool,
+            "axis": str,
             "n_evaluations": int,
             "first_step": int,
             "last_step": int,
@@ -113,6 +114,7 @@ SCHEMA_1 = {
         {
             "name": str,
             "runs": [str],
+            "axis": str,
             "verdicts": {str: int},
             "n_emerged": int,
             "n_loss_falls": int,

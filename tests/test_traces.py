@@ -172,7 +172,8 @@ def test_a_saved_language_model_is_measured_with_a_bank_of_its_own(saved, tokeni
         tokenizer
     )
     bank = {"kind": "vocabulary", "source": str(saved / "checkpoint-10"), **BANK}
-    config = ask_of_model(None, {"task.bank": bank, "task.n_eval_sequences": 40}, "unused")
+    asked = {"task.bank": bank, "task.n_eval_sequences": 16, "task.evaluators": ["icl", "flip"]}
+    config = ask_of_model(None, asked, "unused")
     means, hits = build_task(config).measure(load_whole(saved / "checkpoint-10"))
     found = subject.measure()
     assert found.means == means and found.hits.keys() == hits.keys()

@@ -128,12 +128,12 @@ def test_what_cannot_be_measured_is_said_and_skipped(hub, launcher, models, tmp_
         hub,
         "ann/odd",
         {
+            "step5": (pickled, "branch"),
             "main": (models[5], "branch"),
             "step1": (models[0], "branch"),
             "step2": (None, "step1"),
             "step3": (again, "branch"),
             "step4": (models[5], "branch"),
-            "step5": (pickled, "branch"),
             "step6": (large, "branch"),
             "step7": (models[2], "branch"),
             "final": (models[4], "branch"),

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class RunRecord:
             only; empty where none were kept.
         begins_pretrained: Whether the first row is of a model that was trained before, so that curves may
             begin high.
+        axis: What a row's `step` counts: steps, or the tokens seen by then.
     """
 
     name: str
@@ -44,6 +45,7 @@ class RunRecord:
     circuits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sample: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     begins_pretrained: bool = False
+    axis: Literal["step", "tokens"] = "step"
 
     @cached_property
     def columns(self) -> Columns:

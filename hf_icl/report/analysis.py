@@ -154,6 +154,7 @@ def _analyse_run(run: RunRecord, diverged: int | None, bands: dict[tuple[str, st
     steps = np.sort(run.columns.steps)
     return {
         "name": run.name,
+        "axis": run.axis,
         "verdict": summary.verdict if diverged is None else "diverged",
         "diverged_step": diverged,
         "verdict_shares": icl_intervals.verdicts if icl_intervals and diverged is None else None,
@@ -216,6 +217,7 @@ def _analyse_group(group: Sequence[RunRecord], analysed: Mapping[str, Any]) -> d
             found.setdefault(metric, {})[name] = _average(name, [of_run.get(name, {}) for of_run in of_runs])
     return {
         "name": label_group(group),
+        "axis": group[0].axis,
         "runs": [run["name"] for run in runs],
         "verdicts": dict(Counter(run["verdict"] or "none yet" for run in runs).most_common()),
         "n_emerged": sum(run["verdict"] not in (None, VERDICTS[0]) for run in runs),

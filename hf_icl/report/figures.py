@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, thin
+from hf_icl.report.axis import TITLES
 from hf_icl.report.words import find_typical, list_events
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS, title_metric
@@ -209,7 +210,7 @@ def _draw_each(figure: Figure, analysis: Analysis) -> list[Line2D]:
     panels[0].xaxis.set_major_formatter(FuncFormatter(format_tick))
     for axes in panels[max(0, len(titles) - PANELS_PER_ROW) : len(titles)]:
         axes.tick_params(labelbottom=True)
-        axes.set_xlabel("Training step")
+        axes.set_xlabel(TITLES[analysis.runs[0].axis])
     lines = [
         Line2D([], [], color=colours[metric], label=title_metric(metric))
         for metric in (ICL, IWL, FLIP_SHARE)
@@ -261,7 +262,7 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
     axes.text(
         -0.02, 1.02, letter, transform=axes.transAxes, ha="right", va="bottom", weight="bold", fontsize=9
     )
-    axes.set_xlabel("Training step")
+    axes.set_xlabel(TITLES[runs[0].axis])
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(format_tick))
     axes.set_xlim(left=0)
@@ -288,7 +289,9 @@ def use_log_scale(axes: Axes) -> None:
 
 
 def format_tick(step: float, _position: int) -> str:
-    """Return a training step as an axis shows it."""
+    """Return a training step, or a number of tokens, as an axis shows it."""
+    if step >= 1e9:
+        return f"{step / 1e9:g}B"
     return f"{step / 1e6:g}M" if step >= 1e6 else f"{step / 1e3:g}k" if step >= 1e3 else f"{step:g}"
 
 

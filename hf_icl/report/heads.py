@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_icl.history.record import RunRecord
+from hf_icl.report.axis import axis_of, format_place, tell_place
 from hf_icl.summary.heads import INDUCTION, HeadCurves, read_heads, summarize_heads
 from hf_icl.task.evaluators import CIWL, EVALUATORS, FLIP_SHARE, ICL, IWL
 
@@ -83,9 +84,10 @@ def describe_heads(run: Mapping[str, Any]) -> str:
     heads = run.get("heads")
     if heads is None:
         return ""
+    axis = axis_of(run)
     text = (
         f"At ICL's peak head {heads['head']} looks most at the right label: induction strength "
-        f"{write_gap(heads['at_peak'])} at step {heads['peak_step']:,}"
+        f"{write_gap(heads['at_peak'])} at {tell_place(axis, format_place(axis, heads['peak_step']))}"
     )
     ended = heads["peak_step"] == heads["last_step"]
     text += "." if ended else f", {write_gap(heads['at_end'])} at the end."

@@ -84,6 +84,7 @@ const writeValue = (v) => (Math.abs(v) >= 0.1 || v === 0 ? v.toFixed(3) : v.toPr
 const writeStep = (s) => Math.round(s).toLocaleString("en-US");
 const writeTick = (t) => {
   if (t > 0 && t < 1e-3) return t.toExponential(0); // "0.00001" is wider than the margin
+  if (t >= 1e9) return `${t / 1e9}B`;
   return t >= 1e6 ? `${t / 1e6}M` : t >= 1e3 ? `${t / 1e3}k` : String(+t.toPrecision(6));
 };
 
@@ -143,7 +144,7 @@ function draw() {
       drawPanel(svg, { ...panel, x, from: left, to: right, at }, panel.curves, panel.metrics);
       at += panel.height + heights.gap;
     }
-    svg.append(make("text", { x: (left + right) / 2, y: total - 6, "text-anchor": "middle" }, "Training step"));
+    svg.append(make("text", { x: (left + right) / 2, y: total - 6, "text-anchor": "middle" }, data.axis.title));
     scale = { x, steps, svg, curves: panels.flatMap((panel) => panel.curves), bottom: total - 40 };
   }
   svg.addEventListener("pointermove", moveTo);
@@ -236,7 +237,7 @@ function showCursor() {
       if (height !== null) svg.append(make("circle", { class: "dot", cx: at, cy: height, r: 3.2, fill: curve.colour }));
     }
     const range = { "aria-valuemin": steps[0], "aria-valuemax": steps.at(-1), "aria-valuenow": state.cursor,
-      "aria-valuetext": `step ${writeStep(state.cursor)}` };
+      "aria-valuetext": data.axis.place.replace("@", writeStep(state.cursor)) };
     for (const [key, value] of Object.entries(range)) svg.setAttribute(key, value);
   }
   find("step").textContent = steps.length ? writeStep(state.cursor) : "–";

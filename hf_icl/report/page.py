@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, average_points, make_json_safe, thin
 from hf_icl.report.answers import collect_answers
+from hf_icl.report.axis import TITLES, tell_place
 from hf_icl.report.heads import ON_FLIP, ON_ICL, find_heads
 from hf_icl.report.panels import collect_page
 from hf_icl.report.words import (
@@ -95,6 +96,8 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
         glyphs={
             name: (GLYPHS[one.marker], _name_event(one.title)) for name, one in MEASURES.items() if one.marker
         },
+        axis=runs[0].axis,
+        tell_place=tell_place,
         has_means=bool(document["groups"]),
         has_bands=bool(analysis.bands),
         percent=lambda share: f"{100 * share:g} %",
@@ -165,6 +168,7 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
         "series": series,
         "evaluators": _list_evaluators(metrics),
         "views": views,
+        "axis": {"title": TITLES[runs[0].axis], "place": tell_place(runs[0].axis, "@")},
         "loss": TRAIN_LOSS,
         "lossTitle": title_metric(TRAIN_LOSS),
         "heads": [

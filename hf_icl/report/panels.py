@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hf_icl.history.record import RunRecord
 from hf_icl.report.analysis import thin
+from hf_icl.report.axis import TITLES
 from hf_icl.report.figures import EVALUATOR_COLOURS, STYLE, format_tick
 from hf_icl.report.heads import (
     EFFECT_METRICS,
@@ -197,7 +198,7 @@ def draw_heads(run: RunRecord) -> Figure | None:
         first.set_ylim(-1, 1)
         first.xaxis.set_major_locator(MaxNLocator(2, integer=True))
         first.xaxis.set_major_formatter(FuncFormatter(format_tick))
-        figure.supxlabel("Training step", fontsize=8, y=0.03 / height)
+        figure.supxlabel(TITLES[run.axis], fontsize=8, y=0.03 / height)
         figure.supylabel("Induction strength", fontsize=8, x=0.005)
         shown = panels[min(panels)][0].curves
         handles = [Line2D([], [], color=colours[name], label=LINES[name]) for name in shown]

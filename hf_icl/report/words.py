@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from hf_icl.banks.facts import tell_bank
 from hf_icl.config import flatten
+from hf_icl.report.axis import axis_of, format_place, tell_place, title_on
 from hf_icl.report.heads import describe_heads
 from hf_icl.summary.measures import MEASURES, Measure, measures_of
 from hf_icl.summary.summary import find_floor
@@ -78,7 +80,8 @@ def list_table(columns: list[Mapping[str, Any]]) -> list[TableRow]:
             if not _is_asked(columns, metric, name):
                 continue
             cells = tuple(format_measure(column, metric, name) for column in columns)
-            rows.append(TableRow(metric, name, title_measure(name), cells))
+            title = title_on(axis_of(columns[0]), title_measure(name))
+            rows.append(TableRow(metric, name, title, cells))
     return rows
 
 
@@ -105,7 +108,7 @@ def format_measure(column: Mapping[str, Any], metric: str, name: str, *, interva
     is_step, why = name in MEASURES and MEASURES[name].is_step, entry.get("why")
     if entry["value"] is None:
         return why if isinstance(why, str) else " or ".join(why) if why else "–"
-    write = format_step if is_step else format_value
+    write = partial(format_place, axis_of(column)) if is_step else format_value
     value, ends = find_typical(entry), entry.get("median_interval", entry["interval"])
     text = "later" if value is None else write(value)
     if interval and ends is not None:
@@ -161,7 +164,8 @@ def describe_run(run: Mapping[str, Any]) -> str:
     floor = f"; naming either label of the context gives {format_value(copying)}" if copying else ""
     if run["verdict"] == "never emerged":
         best, step = format_measure(run, ICL, "peak"), format_measure(run, ICL, "peak_step", interval=False)
-        return f"ICL never emerged: its best accuracy was {best} at step {step} ({chance}{floor})."
+        place = tell_place(axis_of(run), step)
+        return f"ICL never emerged: its best accuracy was {best} at {place} ({chance}{floor})."
     heads = describe_heads(run)
     if had_it(run):
         course = _describe_change(run, "ICL was there before training:", f"({chance}{floor})")
@@ -207,13 +211,14 @@ def _describe_course(entry: Mapping[str, Any], start: str, chance: str) -> str:
     def say(metric: str, name: str, interval: bool = True) -> str:
         return format_measure(entry, metric, name, interval=interval)
 
-    peak = f"{say(ICL, 'peak')} {chance}".rstrip() + f" at step {say(ICL, 'peak_step', False)}"
+    axis = axis_of(entry)
+    peak = f"{say(ICL, 'peak')} {chance}".rstrip() + f" at {tell_place(axis, say(ICL, 'peak_step', False))}"
     if entry["measures"][ICL]["area_lost"]["value"] is None:  # there is nothing after the peak
         text = f"{start} was at its best at the end: {peak}, the last one."
     else:
         text = f"{start} peaked at {peak}"
         if (half := say(ICL, "half_decay_step")) != "–":
-            text += f", had lost half of its rise by step {half}"
+            text += f", had lost half of its rise by {tell_place(axis, half)}"
         text += f", and ended at {say(ICL, 'final')}"
         if (late := say(ICL, "late", False)) != "–":
             text += f" ({late} over the last tenth)"
@@ -229,7 +234,8 @@ def _describe_change(entry: Mapping[str, Any], start: str, levels: str) -> str:
         return format_measure(entry, ICL, name, interval=interval)
 
     text = f"{start} {say('start')} {levels}".rstrip()
-    text += f"; it peaked at {say('peak')} at step {say('peak_step', False)}"
+    place = tell_place(axis_of(entry), say("peak_step", False))
+    text += f"; it peaked at {say('peak')} at {place}"
     text += f" and ended at {say('final')} ({say('late', False)} over the last tenth): "
     kept = entry["measures"][ICL]["retention"]["value"]
     if kept < 1:
@@ -245,10 +251,8 @@ def _describe_crossover(entry: Mapping[str, Any]) -> str:
         return ""
     if entry["measures"][FLIP_SHARE]["crossover_step"]["value"] is None:
         return f" With labels flipped, the answers are {crossover}."
-    return (
-        " With labels flipped, answers from the weights outnumber those from context from step "
-        f"{crossover} on."
-    )
+    place = tell_place(axis_of(entry), crossover)
+    return f" With labels flipped, answers from the weights outnumber those from context from {place} on."
 
 
 def _tell_share(share: float) -> str:

@@ -15,6 +15,7 @@ from hf_icl.files import write_whole
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.history.lines import Row
 from hf_icl.history.record import RunRecord
+from hf_icl.local import hide_paths
 from hf_icl.reading import read_json
 
 TRACE_FILE = "trace.json"
@@ -179,7 +180,7 @@ class Trace:
                 )
             rows = [row | {"step": row["tokens"]} for row in rows]
         about = self.about
-        questions = _hide_folder(about.questions, about.bank.get("source"))
+        questions, _ = hide_paths(about.questions)
         return RunRecord(
             name=series.name,
             config={"model": series.model, "stage": series.stage, **questions},
@@ -189,6 +190,7 @@ class Trace:
             n_sequences=about.n_sequences,
             bank=about.bank,
             begins_pretrained=series.pretrained,
+            axis=axis,
         )
 
 
@@ -196,11 +198,3 @@ def check_axis(axis: str) -> None:
     """Raise `ConfigError` unless curves can be drawn over this."""
     if axis not in get_args(Axis):
         raise ConfigError("--axis", axis, f"must be one of {', '.join(get_args(Axis))}")
-
-
-def _hide_folder(questions: Mapping[str, Any], source: str | None) -> dict[str, Any]:
-    """Return questions with the name alone of a folder that the bank comes from: reports are published."""
-    bank = questions["task"]["bank"]
-    if source is None or bank.get("source") in (None, source):
-        return dict(questions)
-    return dict(questions) | {"task": questions["task"] | {"bank": bank | {"source": source}}}

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import HfApi
 from transformers import PreTrainedModel
 
+from hf_icl.banks.gguf import unpack
 from hf_icl.circuits.instrument import find_instruments
 from hf_icl.config import name_part
 from hf_icl.errors import ConfigError, RunError
@@ -141,7 +142,7 @@ def _find(
             raise ConfigError("--revision", revision, rule, "Name a folder in it with --checkpoint.")
         if (path / RUN_FILE).exists():
             return _Found(Run.open(path), path / (checkpoint or ""), str(path / (checkpoint or "")))
-        folder = path / (checkpoint or "")
+        folder = Path(unpack(str(path / (checkpoint or ""))))
         if not folder.is_dir():
             there = ", ".join(sorted(one.name for one in path.glob("checkpoint-*"))) or "none"
             raise RunError(f"{folder}: no such folder. Checkpoints in {path}: {there}.")

@@ -21,9 +21,11 @@ from hf_icl.history.history import make_row
 from hf_icl.history.lines import Row
 from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import begins_pretrained
+from hf_icl.local import hide_words
 from hf_icl.locks import hold
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, read_about
+from hf_icl.runs.run import Run
 from hf_icl.task.task import Task
 from hf_icl.traces.choosing import MAIN, Choice, choose, thin_out
 from hf_icl.traces.folder import TRACE_FILE, About, Series, Trace
@@ -64,7 +66,13 @@ class _Plan:
     stages: dict[str, list[Revision]]
 
     @property
+    def paths(self) -> list[str]:
+        """Local paths, which reports do not name."""
+        return [self.source.place] if isinstance(self.source, FolderSource) else []
+
+    @property
     def revisions(self) -> list[Revision]:
+        """All that is to be measured, by stage and step."""
         return [one for stage in self.stages.values() for one in stage]
 
 
@@ -188,7 +196,7 @@ def _ask(
     if earlier is None:
         about = About(
             questions=questions.describe(),
-            provenance=describe_origin(questions.seed, command),
+            provenance=describe_origin(questions.seed, hide_words(command, plan.paths)),
             chance=built.chance,
             n_sequences={name: len(evaluator.batch) for name, evaluator in built.evaluators.items()},
             bank=describe_bank(built.bank),
@@ -233,7 +241,7 @@ def _read_run(source: Source, scratch: Path) -> RunConfig | None:
     """Return the config of a run of ours, whose checkpoints these are; None of others."""
     if isinstance(source, FolderSource):
         is_ours = (source.folder / RUN_FILE).exists()
-        return RunConfig(**read_about(source.folder)["config"]) if is_ours else None
+        return Run.open(source.folder).config if is_ours else None
     assert isinstance(source, HubSource)
     if not is_run(source.remote):
         return None
