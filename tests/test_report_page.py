@@ -297,6 +297,16 @@ def test_replicas_have_a_mean_with_a_band(open_page):
     assert page.locator("#plot .band").count() == 0
 
 
+def test_bands_of_means_are_drawn_while_they_can_be_told_apart(open_page):
+    runs = [small(f"width={w},seed={seed}", seed=seed, width=w) for w in (1, 2, 4, 8) for seed in range(2)]
+    page = open_page(runs)
+    assert page.locator("#plot .band").count() == 0
+    page.get_by_role("checkbox", name="Mean of width=8").uncheck()
+    for seed in range(2):
+        page.get_by_role("checkbox", name=f"width=8,seed={seed}").set_checked(False)
+    assert page.locator("#plot .band").count() == 3 * 6
+
+
 def test_values_between_evaluations_are_marked(open_page):
     first, second = small("first"), small("second", width=128)
     rows = [row | {"step": row["step"] + 400} for row in second.rows]

@@ -10,7 +10,7 @@ const GLYPHS = {
   down: "M0,7.4L6,-3.7L-6,-3.7Z",
   cross: "M-5.5,-3.5L-3.5,-5.5L0,-2L3.5,-5.5L5.5,-3.5L2,0L5.5,3.5L3.5,5.5L0,2L-3.5,5.5L-5.5,3.5L-2,0Z",
 };
-const MAX_BANDS = 3; // runs without replicas, of whose bands one can still be told from another
+const MAX_BANDS = 3; // means, or runs without replicas, of whose bands one can still be told from another
 const state = { view: data.views[0].name, log: false, smooth: 1, cursor: null, evaluators: new Set(), series: new Set() };
 let scale = null; // of the last drawing: from step to pixel and back
 
@@ -183,7 +183,7 @@ function drawCurve(svg, x, y, { steps, values, band, colour, series, metric }) {
   const thin = isThin(series), isSmooth = state.smooth > 1 && !thin;
   const path = (list, attributes) => svg.append(make("path", { class: "curve", "data-metric": metric, "data-series": series.name,
     d: `M${line(steps, list).join("L")}`, stroke: colour, ...attributes }));
-  if (band && (series.isMean || shownSeries().filter((s) => !s.isMean).length <= MAX_BANDS)) {
+  if (band && shownSeries().filter((s) => !isThin(s)).length <= MAX_BANDS) {
     const ends = [...line(band.steps, band.high), ...line(band.steps, band.low).reverse()];
     svg.append(make("path", { class: "band", fill: colour, d: `M${ends.join("L")}Z` }));
   }
