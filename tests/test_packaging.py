@@ -206,7 +206,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 def test_an_installed_package_runs_far_from_the_checkout(installed, tmp_path):
     assert Path(run_installed(installed, tmp_path, "-c", WHERE).strip()).is_relative_to(installed)
     listed = run_installed(installed, tmp_path, "-m", "hf_icl", "presets")
-    assert all(path.stem in listed for path in (ROOT / "hf_icl").rglob("*/*.yaml"))
+    assert all(path.stem in listed for path in (ROOT / "hf_icl/runs/presets").rglob("*.yaml"))
     assert "hf_icl.cli.main" in (installed / "bin/hf-icl").read_text()
     steps = ["training.steps=4", "evaluate=2", "training.checkpoint_every=2"]
     said = run_installed(

@@ -268,6 +268,7 @@ def test_a_pulled_run_that_tells_of_markup_makes_a_page_without_it(hub, launcher
     about["provenance"] |= {hostile: hostile, "command": hostile}
     rows = [json.loads(line) for line in state.files["history.jsonl"].splitlines()]
     for row in rows:
+        del row["crc"]  # as rows were written before they had one: somebody else's are read too
         row["metrics"][f"{hostile}/accuracy"] = 0.5
     plant(
         hub,

@@ -26,7 +26,7 @@ NO_FILES = {"train": []}
 PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = (
     "wording.py", "errors.py", "reading.py", "config.py", "distributed.py", "files.py", "lazy.py",
-    "memory.py", "philox.py", "banks/*.py", "sequences/*.py", "task/*.py", "data/*.py",
+    "local.py", "memory.py", "philox.py", "banks/*.py", "sequences/*.py", "task/*.py", "data/*.py",
 )  # fmt: skip  # models and reports are downstream of the rows
 
 

@@ -164,6 +164,40 @@ class _Sample(pydantic.BaseModel):
     sequences: dict[str, list[_Sequence]]
 
 
+class _Spread(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    within: float
+    between: float
+
+
+class _BankFacts(pydantic.BaseModel):
+    """What a report says of a bank: see `hf_icl.banks.facts`."""
+
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    name: str
+    n_classes: Annotated[int, pydantic.Field(ge=1)]
+    n_holdout_classes: Annotated[int, pydantic.Field(ge=0)]
+    n_exemplars: Annotated[int, pydantic.Field(ge=1)]
+    source: str | None = None
+    metric: str | None = None
+    spread: _Spread | None = None
+    holdout_spread: _Spread | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_told_whole(self) -> Self:
+        if "source" in self.model_fields_set and None in (self.source, self.metric, self.spread):
+            raise ValueError("of a vocabulary, source, metric and spread belong together")
+        return self
+
+
+class _NoBank(pydantic.BaseModel):
+    """Of runs that were made before their bank was kept."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
 class _About(pydantic.BaseModel):
     """What is used of `run.json`; what else stands there is shown."""
 
@@ -174,7 +208,7 @@ class _About(pydantic.BaseModel):
     provenance: dict[str, Any]
     chance: dict[str, float]
     n_sequences: dict[str, Annotated[int, pydantic.Field(ge=1)]]
-    bank: dict[str, Any] = {}
+    bank: _BankFacts | _NoBank = _NoBank()
     model_bytes: int | None = None
     sample: _Sample | None = None
 
