@@ -105,6 +105,7 @@ def test_the_last_answers_are_those_of_the_final_model(run):
         assert answers["probability"].tolist() == pytest.approx(probabilities[:5].tolist(), abs=1e-6)
 
 
+@pytest.mark.integration
 def test_the_table_says_what_was_asked_and_answered(run, tmp_path):
     report = write_report([run.record()], tmp_path)
     rows = pq.read_table(tmp_path / "answers.parquet").to_pylist()
@@ -149,6 +150,7 @@ def test_a_run_of_an_earlier_version_keeps_none(run, tmp_path):
     assert "answers.parquet" not in render_page(analyse([read_record(folder)]))
 
 
+@pytest.mark.integration
 def test_a_stock_trainer_s_report_has_them_too(tmp_path, task):
     model = ICLModel.from_backbone(
         GPT2Config(n_layer=1, n_embd=16, n_head=2, n_positions=16), task.bank, n_context=task.n_context

@@ -82,6 +82,7 @@ def check_by_hand(budget, n, d):
         assert budget.flops_per_sequence == pytest.approx(rule, rel=0.01)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("preset", ["gpt2-2x64", "gpt2-4x128", "gpt2-6x256", "default"])
 def test_estimates_equal_a_real_step(preset):
     config = load_config(preset, ["training.batch_size=32", "task.n_eval_sequences=100"])
@@ -262,6 +263,7 @@ def test_memory_of_devices_worked_by_hand():
     assert replicated(sizes, cost, 5000, 7, buckets=False).step == 5000
 
 
+@pytest.mark.integration
 def test_buckets_are_those_of_ddp(tmp_path):
     """A communication hook sees every bucket that is sent; how many processes there are does not change
     them."""
@@ -285,6 +287,7 @@ def test_buckets_are_those_of_ddp(tmp_path):
     assert sum(seen) == estimate(config, 2).memory["ddp"].buckets
 
 
+@pytest.mark.integration
 def test_a_checkpoint_is_as_large_as_said(tmp_path):
     config = load_config(
         "gpt2-4x128", [*QUICK, "training.steps=5", "training.checkpoint_every=2", "training.batch_size=8"]
@@ -326,6 +329,7 @@ def test_a_run_that_could_not_be_made_cannot_be_planned():
         estimate(load_config("default", ["task.bank.n_classes=1"]))
 
 
+@pytest.mark.integration
 def test_evaluations_are_planned_in_the_batches_that_the_callback_asks():
     config = load_config("default", QUICK)
     assert TransienceCallback(build_task(config)).batch_size == EVALUATION_BATCH
@@ -387,6 +391,7 @@ def test_the_command_prints_json_and_one_device():
     assert parts.pop("total") == sum(parts.values())
 
 
+@pytest.mark.integration
 def test_preset_may_be_left_out_and_one_device_has_a_table_of_its_own():
     output = CliRunner().invoke(app, ["plan", "seed=1", "--devices", "1"]).stdout
     assert "default: hf_icl_transformer, 2 layers × 64" in output
@@ -410,6 +415,7 @@ def test_a_real_process_takes_what_was_said():
     assert measure_process("gpt2-6x256", []) == pytest.approx(budget.memory["single"].total, rel=0.1)
 
 
+@pytest.mark.integration
 def test_a_run_in_tokens_form_is_counted_on_its_language_model():
     backbone = "model.backbone={model_type: gpt2, n_layer: 2, n_embd: 32, n_head: 2, n_positions: 16}"
     config = load_config("default", ["task.form=tokens", backbone, "task.bank={kind: symbolic, n_labels: 8}"])

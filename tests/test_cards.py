@@ -104,6 +104,7 @@ def test_results_by_data_set_are_those_of_card_and_report(run):
     assert [entry.task_id for entry in list_eval_results(unmeasured, "ann/sequences")] == ["icl"]
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("_blank_figures")
 def test_the_trainer_writes_our_card_and_report(tmp_path, task):
     trainer = train(tmp_path / "mine", task)
@@ -146,6 +147,7 @@ TRAIN = """
 """
 
 
+@pytest.mark.integration
 def test_our_card_survives_the_pushes_of_our_trainer(hub, launcher):
     code = """
         trainer = TransienceTrainer(build_model(task), args, task, schedule=4)
@@ -163,6 +165,7 @@ def test_our_card_survives_the_pushes_of_our_trainer(hub, launcher):
     assert len([message for message in there.messages if message == "End of training"]) == 1
 
 
+@pytest.mark.integration
 @asks_the_endpoint
 def test_a_stock_trainer_overwrites_the_card_so_it_is_pushed_afterwards(hub, launcher):
     """What the documentation says of one's own `Trainer`: push, then put our card over its draft."""

@@ -97,6 +97,7 @@ def test_a_new_evaluator_is_a_split_with_a_meaning_and_a_result_on_the_hub(with_
     assert load_config("default", ["task.evaluators=[icl, mine]"]).task.evaluators == ("icl", "mine")
 
 
+@pytest.mark.integration
 def test_an_instrument_goes_where_evaluators_go(tmp_path):
     """What a user measures beside the evaluators is named in history, log, and page;
     hits give it intervals."""

@@ -200,6 +200,7 @@ def test_the_command_measures_checkpoints_and_the_report_shows_them(trained):
     assert "<figcaption>L1H1</figcaption>" in page and f'<th scope="row">{KEPT}</th>' in page
 
 
+@pytest.mark.integration
 def test_attention_of_a_few_sequences_is_that_of_the_model_with_roles_and_labels(trained):
     call("circuits", trained.folder)
     record = read_record(trained.folder)

@@ -53,6 +53,7 @@ def test_a_run_shows_progress_verdict_and_where_the_report_is(run_folder):
     assert done.stderr == ""
 
 
+@pytest.mark.integration
 def test_a_live_view_is_drawn_where_there_is_a_terminal(programs, tmp_path):
     """A real terminal: `script` gives the process a pseudo-terminal."""
     if not os.path.exists("/usr/bin/script"):

@@ -29,6 +29,7 @@ def make_card(tmp_path, name, n_sequences, **bank):
     return (folder / "README.md").read_text()
 
 
+@pytest.mark.integration
 def test_a_pushed_task_loads_plainly_and_streamed_and_the_same_again_is_no_commit(hub, launcher, push):
     done = push("ann/sequences", "seed=3")
     assert done.code == 0, done.err

@@ -171,6 +171,7 @@ def test_weights_dealt_out_to_the_processes_train_the_same(alone, together):
     assert task.measure(model)[0] == pytest.approx(results[0]["fsdp"]["rows"][-1]["metrics"], abs=1e-6)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", ["vectors", "tokens"])
 def test_bf16_trains_nearly_the_same(tmp_path, form):
     task = Task(TaskConfig(bank=BANK, n_eval_sequences=40, form=form))

@@ -42,6 +42,7 @@ def poison(monkeypatch, at: int) -> None:
     monkeypatch.setattr(Trainer, "training_step", broken)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_run_ends_where_its_loss_is_no_number_and_says_so(tmp_path, compiled, recwarn):
     run = make_run(tmp_path / "run", BURST, f"training.compile={str(compiled).lower()}")

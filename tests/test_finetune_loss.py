@@ -121,6 +121,7 @@ def test_l2_towards_the_start_adds_the_squares_of_the_way(task, tmp_path):
     assert added.item() == pytest.approx(0.5 * 64 * 4, rel=1e-5)
 
 
+@pytest.mark.integration
 def test_a_strong_pull_keeps_the_weights_where_they_were(task, tmp_path):
     ways = {}
     for towards in ("zero", "start"):

@@ -71,6 +71,7 @@ def list_texts(folder):
     return texts
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_run_on_a_gguf_folder_trains_reports_and_goes_on_without_naming_a_path(packed, lora, tmp_path):
     folder, _ = packed

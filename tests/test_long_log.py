@@ -57,6 +57,7 @@ def test_what_is_kept_tells_a_watch_what_all_would_have_told():
         assert Watch(start, trigger).find(json.loads(json.dumps(log))) == right
 
 
+@pytest.mark.integration
 def test_a_long_run_keeps_a_short_log_and_resumes_to_the_same_bytes(tmp_path, short):
     freeze = f"training.interventions=[{{kind: freeze, when: {json.dumps(FALL)}}}]"
     whole, parts = make_run(tmp_path / "whole", freeze), make_run(tmp_path / "parts", freeze)
@@ -72,6 +73,7 @@ def test_a_long_run_keeps_a_short_log_and_resumes_to_the_same_bytes(tmp_path, sh
         assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
+@pytest.mark.integration
 def test_rows_lost_since_come_back_as_far_as_the_log_goes(tmp_path, short):
     run = make_run(tmp_path / "run")
     run.train()

@@ -110,6 +110,7 @@ def test_data_that_make_no_bank_are_refused(make, text):
         make()
 
 
+@pytest.mark.integration
 def test_a_report_states_the_data_that_were_used(array, tmp_path):
     mine = bank_from_numpy(array, name="my arrays", n_holdout_classes=2, n_labels=5)
     task = Task(TaskConfig(n_eval_sequences=20), bank=mine)
@@ -125,6 +126,7 @@ def test_a_report_states_the_data_that_were_used(array, tmp_path):
     assert '"n_classes": 768' not in page and "gaussian" not in card + json.dumps(report.document)
 
 
+@pytest.mark.integration
 def test_a_function_measures_the_sequences_of_an_evaluator(array, tmp_path):
     """Its means and hits go where those of the evaluators go."""
 

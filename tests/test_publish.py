@@ -117,6 +117,7 @@ def test_a_pulled_run_reports_resumes_and_evaluates(hub, launcher, publication, 
     assert measured == run.history.rows[-1]["metrics"]
 
 
+@pytest.mark.integration
 def test_all_revisions_are_measured_again(hub, launcher, publication, tmp_path):
     ended = launcher.hf_icl("evaluate", "ann/undisturbed", "--all-revisions", folder=tmp_path)
     assert ended.code == 0, ended
@@ -127,6 +128,7 @@ def test_all_revisions_are_measured_again(hub, launcher, publication, tmp_path):
     assert json.loads(ended.out)["icl/accuracy"]["value"] == last["icl/accuracy"]
 
 
+@pytest.mark.integration
 def test_revisions_that_do_not_agree_are_an_error(hub, launcher, publication, tmp_path):
     shutil.copytree(publication.run, tmp_path / "run")
     (tmp_path / "run" / ".hub.json").unlink()

@@ -42,6 +42,7 @@ def test_a_refused_tag_keeps_its_step_and_makes_no_second_commit(hub, launcher, 
     assert found.messages == [MESSAGES[0], "Step 32", *MESSAGES[-2:]] and found.tags == TAGS[3:]
 
 
+@pytest.mark.integration
 def test_a_tag_on_another_commit_is_no_success(hub, launcher, run):
     code = """
 from huggingface_hub import HfApi
@@ -75,6 +76,7 @@ def test_two_machines_that_push_one_run_make_each_commit_once(hub, launcher, pub
     assert found.messages == [MESSAGES[0], *MESSAGES[-3:]] and found.tags == TAGS[3:]
 
 
+@pytest.mark.integration
 def test_what_is_no_longer_there_is_pushed_again(hub, launcher, publication, tmp_path):
     """A tag that somebody has deleted: its commit is there still, and gets it back."""
     shutil.copytree(publication.run, tmp_path / "run")

@@ -134,6 +134,7 @@ def test_what_cannot_be_recorded_is_called_and_said(recording, caplog):
     ] == caplog.messages
 
 
+@pytest.mark.integration
 @needs_new_torch
 def test_anothers_optimizer_is_not_recorded(tmp_path, recording):
     trainer = make_trainer(make_run(tmp_path / "run"), CompiledTrainer)

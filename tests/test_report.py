@@ -255,6 +255,7 @@ def never_in_context(run):
     return dataclasses.replace(run, name=f"{run.name}-low", rows=low)
 
 
+@pytest.mark.integration
 def test_a_crossover_that_is_not_there_is_explained(runs, other):
     document = analyse([*runs[:2], never_in_context(runs[2]), other]).document
     low, high = document["runs"][2:]
@@ -275,6 +276,7 @@ def test_of_steps_the_median_is_shown_and_a_missing_one_is_later_than_all():
     assert format_measure(group, ICL, "onset_step") == "later [900, later] (2 of 3)"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(4))
 def test_legends_hold_every_name_whole_and_stay_on_the_figure(seed):
     rng = np.random.default_rng(seed)
@@ -359,6 +361,7 @@ def test_bad_input(runs, tmp_path, no_figures):
         write_report(runs[:1], tmp_path / "file")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("n_rows", [0, 1])
 def test_a_run_that_has_hardly_begun(runs, tmp_path, n_rows):
     young = dataclasses.replace(runs[0], rows=runs[0].rows[:n_rows])

@@ -104,6 +104,7 @@ def test_hover_shows_the_numbers_of_that_step(open_page):
     assert page.locator("#plot .dot").count() == 6
 
 
+@pytest.mark.integration
 def test_arrow_keys_read_values_too(open_page):
     run = small()
     page = open_page([run])
@@ -121,6 +122,7 @@ def test_arrow_keys_read_values_too(open_page):
     assert page.locator("#plot svg").get_attribute("aria-valuetext") == "step 32,000"
 
 
+@pytest.mark.integration
 def test_log_steps_change_the_axis(open_page):
     page = open_page([small()])
     linear, width = axis_labels(page), page.evaluate("scale.x.to(1000)")
@@ -138,6 +140,7 @@ def test_log_steps_change_the_axis(open_page):
     assert axis_labels(page) == linear
 
 
+@pytest.mark.integration
 def test_evaluators_and_measures_are_chosen(open_page):
     page = open_page([small()])
     shown = {metric for _, metric in curves(page)}
@@ -158,6 +161,7 @@ def read_path(d):
     return np.array([[float(number) for number in point.split(",")] for point in d.strip("M").split("L")])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("seed", "log", "smooth"), [(0, False, "1"), (1, True, "1"), (2, False, "9")])
 def test_markers_lie_on_their_own_curves(open_page, seed, log, smooth):
     page = open_page([small(seed=seed)])
@@ -210,6 +214,7 @@ def download(page, kind):
     return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
 
 
+@pytest.mark.integration
 def test_files_of_what_is_shown(open_page):
     run = small("=HYPERLINK(1)")
     page = open_page([run], accept_downloads=True)
@@ -267,6 +272,7 @@ def test_a_link_keeps_the_view(open_page, browser):
     )
 
 
+@pytest.mark.integration
 def test_two_runs_compare(open_page):
     first, second = small("first"), small("second", seed=1, fades=False, width=128)
     page = open_page([first, second])
@@ -285,6 +291,7 @@ def test_two_runs_compare(open_page):
     assert {series for series, _ in curves(page)} == {"first"}
 
 
+@pytest.mark.integration
 def test_replicas_have_a_mean_with_a_band(open_page):
     runs = [small(f"seed-{seed}", seed=seed) for seed in range(3)]
     page = open_page(runs)
@@ -297,6 +304,7 @@ def test_replicas_have_a_mean_with_a_band(open_page):
     assert page.locator("#plot .band").count() == 0
 
 
+@pytest.mark.integration
 def test_bands_of_means_are_drawn_while_they_can_be_told_apart(open_page):
     runs = [small(f"width={w},seed={seed}", seed=seed, width=w) for w in (1, 2, 4, 8) for seed in range(2)]
     page = open_page(runs)
@@ -307,6 +315,7 @@ def test_bands_of_means_are_drawn_while_they_can_be_told_apart(open_page):
     assert page.locator("#plot .band").count() == 3 * 6
 
 
+@pytest.mark.integration
 def test_values_between_evaluations_are_marked(open_page):
     first, second = small("first"), small("second", width=128)
     rows = [row | {"step": row["step"] + 400} for row in second.rows]
@@ -320,6 +329,7 @@ def test_values_between_evaluations_are_marked(open_page):
     assert cell(page, ICL, "second") == "–"  # not measured yet
 
 
+@pytest.mark.integration
 def test_hostile_names_and_values_do_not_run(open_page):
     run = small(HOSTILE)
     rows = [row | {"metrics": row["metrics"] | {f"{HOSTILE}/accuracy": 0.5}} for row in run.rows]

@@ -35,6 +35,7 @@ def assert_same(first: SequenceBatch, second: SequenceBatch):
     assert first.noise is None or torch.equal(first.noise, second.noise)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("specs", SPECS.values(), ids=SPECS)
 def test_sequences_do_not_depend_on_split_order_or_chunks(specs, monkeypatch):
     sampler = make_sampler(specs)
