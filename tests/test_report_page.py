@@ -445,7 +445,9 @@ def make_sweep(tmp_path, grid):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("sizes", [(2, 1), (3, 2), (4, 3)])
+@pytest.mark.parametrize(
+    "sizes", [(2, 1), *(pytest.param(n, marks=pytest.mark.slow) for n in [(3, 2), (4, 3)])]
+)
 @pytest.mark.parametrize("width", [390, 1300])
 def test_a_sweeps_page_fits(browser, tmp_path, sizes, width):
     """Nothing sticks out of the page, on a screen or on paper, and no name is cut."""

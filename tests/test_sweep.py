@@ -281,7 +281,7 @@ def test_the_work_is_told(trained):
     assert "stack of 2: L2=0,n_layers=1 … L2=0.003,n_layers=1: done" in trained[2]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_finished_sweep_is_left_as_it_is_and_points_can_be_added(trained):
     sweep, _, _ = trained
     before = {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("runs/*/*.safetensors")}
@@ -295,7 +295,7 @@ def test_a_finished_sweep_is_left_as_it_is_and_points_can_be_added(trained):
     assert {name for job in added.share_out(1) for name in job.names} == set(added.points) - set(sweep.points)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_finished_sweep_is_given_more_steps(tmp_path):
     """To the bytes of one that was made for them, but for the row of the step at which it had ended."""
     grid, settings = {"seed": [0, 1]}, {STRENGTH: 0.01, "training.steps": 50}
