@@ -158,7 +158,7 @@ def test_names_from_a_listing_stay_in_the_run_folder(hub, launcher, publication,
     ("files", "says"),
     [
         ({"run.json": "[]"}, "cannot be read as a run folder"),
-        ({"run.json": "bank"}, "its run.json, history or model is damaged"),
+        ({"run.json": "bank"}, "run.json: is damaged in bank.name"),
         ({"config.yaml": "!!python/object/apply:os.system [touch hacked]"}, "cannot be read as a run folder"),
         (
             {"history.jsonl": '{"step": "<script>", "sequences": 0, "metrics": {}, "hits": {}}\n'},

@@ -49,7 +49,7 @@ def make_record(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         rows=rows,
         chance=about["chance"],
         n_sequences=about["n_sequences"],
-        bank=about.get("bank", {}),  # runs made before it was kept
+        bank=about.get("bank") or {},  # runs made before it was kept
         circuits=read_circuits(folder / CIRCUITS),
         sample=about.get("sample") or {},
         begins_pretrained=begins_pretrained(about["config"]),
@@ -192,12 +192,6 @@ class _BankFacts(pydantic.BaseModel):
         return self
 
 
-class _NoBank(pydantic.BaseModel):
-    """Of runs that were made before their bank was kept."""
-
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-
 class _About(pydantic.BaseModel):
     """What is used of `run.json`; what else stands there is shown."""
 
@@ -208,9 +202,14 @@ class _About(pydantic.BaseModel):
     provenance: dict[str, Any]
     chance: dict[str, float]
     n_sequences: dict[str, Annotated[int, pydantic.Field(ge=1)]]
-    bank: _BankFacts | _NoBank = _NoBank()
+    bank: _BankFacts | None = None
     model_bytes: int | None = None
     sample: _Sample | None = None
+
+    @pydantic.field_validator("bank", mode="before")
+    @classmethod
+    def _has_none(cls, bank: Any) -> Any:
+        return None if bank == {} else bank  # of runs that were made before it was kept
 
 
 def check_counts(
