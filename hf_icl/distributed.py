@@ -77,6 +77,13 @@ def count_devices(*, cpu: bool = False) -> int:
     return count_processes() if count_processes() > 1 else alone
 
 
+def choose_device(*, cpu: bool = False) -> torch.device:
+    """Return the accelerator that torch sees; the CPU where there is none, or it is asked for."""
+    if not cpu and torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
+
+
 def check_joined(world_size: int) -> None:
     """Refuse processes that were started together and know nothing of each other:
     all would write the same files.

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hf_icl.distributed import choose_device
 from hf_icl.errors import BankError, ConfigError, HfIclError
 from hf_icl.traces.choosing import choose, thin_out
-from hf_icl.traces.loading import check_tokens, choose_device, fingerprint, load_whole
+from hf_icl.traces.loading import check_tokens, fingerprint, load_whole
 from hf_icl.traces.names import RULES, Mark, find_tokens_per_step, read_name
 from hf_icl.traces.questions import ask_of_model
 from hf_icl.traces.sources import UnusableError, choose_files

@@ -10,6 +10,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from hf_icl.distributed import choose_device
 from hf_icl.models.build import build_model
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import build_task, use_threads
@@ -53,9 +54,7 @@ def measure_pace(config: RunConfig) -> Pace:
     """
     with use_threads(config.training.threads):
         task = build_task(config)
-        device = torch.device("cpu")
-        if not config.training.on_cpu and torch.accelerator.is_available():
-            device = torch.accelerator.current_accelerator()
+        device = choose_device(cpu=config.training.on_cpu)
         model = build_model(config.model, task, seed=config.seed).to(device)
         task.check_model(model)
         task.to(device)

@@ -22,13 +22,6 @@ FINGERPRINT_DIGITS = 16
 MOST_NAMED = 3  # of the weights that are missing
 
 
-def choose_device() -> torch.device:
-    """Return the accelerator that torch sees, else the CPU."""
-    if torch.accelerator.is_available():
-        return torch.accelerator.current_accelerator()
-    return torch.device("cpu")
-
-
 def reads_tokens(folder: Path) -> bool:
     """Return whether a saved model is a language model, or an adapter of one, and no `ICLModel`.
 

@@ -11,11 +11,12 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_icl.circuits.instrument import find_instruments
+from hf_icl.distributed import choose_device
 from hf_icl.errors import HfIclError
 from hf_icl.task.measuring import Reading
 from hf_icl.task.task import Task
 from hf_icl.traces.choosing import MAIN
-from hf_icl.traces.loading import check_tokenizer, choose_device, load_whole
+from hf_icl.traces.loading import check_tokenizer, load_whole
 from hf_icl.traces.names import Mark
 from hf_icl.traces.questions import Questions
 from hf_icl.traces.sources import Source, UnusableError

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hf_icl.banks.gguf import unpack
 from hf_icl.circuits.instrument import find_instruments
 from hf_icl.config import name_part
+from hf_icl.distributed import choose_device
 from hf_icl.errors import ConfigError, RunError
 from hf_icl.hub.pull import pull_run
 from hf_icl.hub.remote import Remote
@@ -22,7 +23,6 @@ from hf_icl.task.measuring import Reading
 from hf_icl.task.task import Task
 from hf_icl.traces.loading import (
     check_tokenizer,
-    choose_device,
     load_whole,
     reads_tokens,
 )
