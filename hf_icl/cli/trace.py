@@ -139,8 +139,8 @@ def trace(
     revisions: Annotated[
         str | None,
         typer.Option(
-            help="Which: a pattern as step*, a regular expression with (?P<step>…), or a list "
-            "NAME,NAME=STEP. Default: all whose names are of a known form."
+            help="Which: a pattern as step*, a regular expression with a group "
+            "named step, or a list NAME,NAME=STEP. Default: all whose names are of a known form."
         ),
     ] = None,
     max_revisions: Annotated[
