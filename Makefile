@@ -3,7 +3,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-WORKERS := -n 2 --dist worksteal
+WORKERS := -n 2 --dist loadfile
 
 .PHONY: run test test-integration test-slow test-floor test-newest test-reporters lint docs format bench help
 

@@ -227,6 +227,7 @@ def test_attention_of_a_few_sequences_is_that_of_the_model_with_roles_and_labels
     )
 
 
+@pytest.mark.integration
 def test_heads_while_it_trains_are_those_of_the_checkpoints(trained, tmp_path):
     """To the bytes of a float: the twin run measures them along the way."""
     words = [*TINY, "model.n_layers=2", "training.steps=4", "evaluate.every=2", "training.checkpoint_every=2"]

@@ -74,6 +74,7 @@ def repo(hub, request) -> str:
     return name
 
 
+@pytest.mark.integration
 def test_repositories_come_and_go(hub):
     result = client(
         hub,

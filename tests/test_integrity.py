@@ -72,6 +72,7 @@ def resume(folder: Path) -> None:
 # ---- one process per folder ----
 
 
+@pytest.mark.integration
 def test_a_run_is_trained_by_one_process_at_a_time(launcher, stopped):
     """Both at work at once: one is refused, naming the other, and the run ends as if alone."""
     with hold(stopped):

@@ -67,6 +67,7 @@ def test_results_are_told_by_data_set_where_one_is_named(hub, launcher, publicat
     assert ModelCard(files["README.md"].decode()).data.datasets == ["ann/rows"]
 
 
+@pytest.mark.integration
 def test_pushing_again_makes_no_commit(hub, launcher, publication):
     before = published(hub, "ann/undisturbed")
     for words in (["push", "run"], ["push", "run", "ann/undisturbed"], ["resume", "run"]):
@@ -165,6 +166,7 @@ def test_who_sees_it_is_said_before_the_first_byte(hub, launcher, publication, t
         assert settings["private"] == (not more)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("repo", "more", "says"),
     [

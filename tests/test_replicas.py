@@ -142,6 +142,7 @@ def test_a_bank_of_ids_gives_the_solo_history(tmp_path):
         assert_same_rows(one, other, 1e-4)
 
 
+@pytest.mark.integration
 def test_what_a_replica_writes_is_what_a_run_writes(tmp_path):
     varied = [[], ["seed=3"]]
     solo, together = (make_runs(tmp_path / name, varied, "training.steps=40") for name in ("s", "t"))

@@ -418,6 +418,7 @@ def test_a_run_that_has_hardly_begun(open_page):
     assert page.locator("#step").inner_text() == "0"
 
 
+@pytest.mark.integration
 def test_thinned_curves_say_so(open_page):
     run = small()
     rows = [{"step": s, "sequences": s, "metrics": {ICL: float(s % 7 == 0)}, "hits": {}} for s in range(5000)]
@@ -426,6 +427,7 @@ def test_thinned_curves_say_so(open_page):
     assert len(json.loads(page.locator("#data").text_content())["series"][0]["curves"][ICL]["steps"]) <= 2002
 
 
+@pytest.mark.integration
 def test_without_scripts_the_numbers_stand(open_page):
     page = open_page([small()], java_script_enabled=False)
     assert "This chart needs JavaScript" in page.locator("noscript").inner_text()
