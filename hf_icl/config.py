@@ -25,6 +25,7 @@ MOST_STEPS = 10**12
 MOST_CLASSES = 1 << 24
 MOST_EXEMPLARS = 1 << 20  # of a class
 MOST_CHARACTERS = 4096  # of text
+MOST_PARTS = 10_000  # of nested settings that are not ours
 
 
 class Config(pydantic.BaseModel):
@@ -115,7 +116,7 @@ def _count_types(annotation: Any) -> int | None:
     return 1 if get_origin(annotation) is Annotated else None  # what follows says more of that type
 
 
-def check_plain(tree: Any, most: int = 10_000) -> Any:
+def check_plain(tree: Any) -> Any:
     """Return nested mappings and lists as they are; that they are such is not asked here.
 
     Raises:
@@ -138,8 +139,8 @@ def check_plain(tree: Any, most: int = 10_000) -> Any:
             raise ConfigError(
                 field, value, f"must be text of up to {MOST_CHARACTERS:,} characters, none null"
             )
-        if len(waiting) > most:
-            raise ConfigError(field, value, f"has more than {most:,} parts")
+        if len(waiting) > MOST_PARTS:
+            raise ConfigError(field, value, f"has more than {MOST_PARTS:,} parts")
     return tree
 
 
