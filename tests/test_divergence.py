@@ -19,6 +19,7 @@ from hf_icl.runs.replicas import train_replicas
 from hf_icl.runs.run import Run
 from hf_icl.task.scoring import score
 from hf_icl.training.callback import TransienceCallback as Callback
+from hf_icl.training.compiled.compiling import OLDEST_TORCH
 from hf_icl.training.trainer import TransienceTrainer
 from tests.programs import TINY
 from tests.test_trainer import arguments, build_model, task  # noqa: F401
@@ -42,8 +43,13 @@ def poison(monkeypatch, at: int) -> None:
     monkeypatch.setattr(Trainer, "training_step", broken)
 
 
+needs_new_torch = pytest.mark.skipif(
+    torch.__version__ < OLDEST_TORCH, reason="this torch cannot compile a step"
+)
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_new_torch)])
 def test_a_run_ends_where_its_loss_is_no_number_and_says_so(tmp_path, compiled, recwarn):
     run = make_run(tmp_path / "run", BURST, f"training.compile={str(compiled).lower()}")
     with torch.compiler.set_stance("force_eager"), pytest.raises(DivergedError, match="diverged at step 2: "):

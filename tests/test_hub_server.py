@@ -246,7 +246,7 @@ def test_downloads(hub, repo, tmp_path):
 @pytest.mark.integration
 def test_who_may_do_what(hub, tmp_path):
     code = """
-        for name in ("ann/private", "ann/gated", "ann/open", "ann/nothing"):
+        for name in ("ann/may-private", "ann/may-gated", "ann/may-open", "ann/nothing"):
             result[name] = [outcome(lambda: api.repo_info(name).id), outcome(lambda: open(hf_hub_download(name, "a.txt")).read()),
                 outcome(lambda: push(name, "b.txt", b"more"))]
         result["create"] = outcome(lambda: api.create_repo("ann/new"))
@@ -256,8 +256,8 @@ def test_who_may_do_what(hub, tmp_path):
         hub,
         """
         for name in ("private", "gated", "open"):
-            api.create_repo(name, private=name == "private"); push("ann/" + name)
-        api.update_repo_settings("ann/gated", gated="manual")
+            api.create_repo("may-" + name, private=name == "private"); push("ann/may-" + name)
+        api.update_repo_settings("ann/may-gated", gated="manual")
         """,
     )
     missing, none = ["RepositoryNotFoundError", 404], ["RepositoryNotFoundError", 401]
@@ -268,15 +268,15 @@ def test_who_may_do_what(hub, tmp_path):
         results = pool.map(lambda user, home: client(hub, code, user=user, HF_HOME=home), users, homes)
         reader, bob, nobody, wrong = results
     for name in ("private", "gated", "open"):
-        assert reader[f"ann/{name}"] == [f"ann/{name}", "text", forbidden]
+        assert reader[f"ann/may-{name}"] == [f"ann/may-{name}", "text", forbidden]
     assert reader["create"] == forbidden
-    assert bob["ann/private"] == bob["ann/nothing"] == [missing] * 3
-    assert bob["ann/gated"] == ["ann/gated", gated, forbidden]
-    assert bob["ann/open"] == ["ann/open", "text", forbidden]
-    assert nobody["ann/private"] == nobody["ann/nothing"] == [none] * 3
-    assert nobody["ann/open"] == ["ann/open", "text", ["HfHubHTTPError", 401]]
+    assert bob["ann/may-private"] == bob["ann/nothing"] == [missing] * 3
+    assert bob["ann/may-gated"] == ["ann/may-gated", gated, forbidden]
+    assert bob["ann/may-open"] == ["ann/may-open", "text", forbidden]
+    assert nobody["ann/may-private"] == nobody["ann/nothing"] == [none] * 3
+    assert nobody["ann/may-open"] == ["ann/may-open", "text", ["HfHubHTTPError", 401]]
     assert nobody["create"] == ["HfHubHTTPError", 401]
-    assert wrong["ann/open"] + [wrong["create"], wrong["whoami"]] == [["HfHubHTTPError", 401]] * 5
+    assert wrong["ann/may-open"] + [wrong["create"], wrong["whoami"]] == [["HfHubHTTPError", 401]] * 5
     assert {seen["user"] for seen in hub.requests()} == {"ann/write", "ann/read", "bob/write", None}
     assert not any("hf_" in str(seen) for seen in hub.requests()), "a token in the log"
 

@@ -76,6 +76,7 @@ def test_a_compiled_run_is_the_stock_run(tmp_path):
     assert not names[1] - names[0]
 
 
+@needs_new_torch
 @pytest.mark.integration
 def test_what_is_logged_is_what_a_stock_trainer_logs(tmp_path, eager):
     l2 = "training.regularization={kind: l2, strength: 1e-3}"

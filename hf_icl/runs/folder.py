@@ -195,7 +195,7 @@ class _BankFacts(pydantic.BaseModel):
 class _About(pydantic.BaseModel):
     """What is used of `run.json`; what else stands there is shown."""
 
-    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
 
     schema_: Literal[1] = pydantic.Field(alias="schema")
     config: dict[str, Any]
