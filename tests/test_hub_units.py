@@ -177,7 +177,7 @@ def test_a_kill_leaves_an_item_whole_or_none(tmp_path, when):
 def test_a_kill_while_an_item_is_forgotten_leaves_no_half(tmp_path):
     def forget():
         shutil.rmtree = lambda path, **more: (
-            path.name.endswith(".gone.tmp") and path.exists() and os.kill(os.getpid(), 9)
+            path.name.endswith(".tmp") and path.exists() and os.kill(os.getpid(), 9)
         )
         Outbox(tmp_path).done(Outbox(tmp_path).items()[0])
 

@@ -12,7 +12,7 @@ from concurrent.futures import process as pools
 
 import pytest
 
-from hf_icl import distributed
+from hf_icl import distributed, files
 from hf_icl.distributed import count_cores, explain_loss
 from hf_icl.errors import ConfigError, FileError, LostProcessError, RunError
 from hf_icl.hub.outbox import _link
@@ -31,6 +31,7 @@ LACKING = {"sched_getaffinity": "distributed.py", "link": "hub/outbox.py"} | dic
         "fchmod", "getloadavg", "sysconf", "WIFSIGNALED", "posix_fallocate",
     )
 )  # fmt: skip
+GUARDED = {("fcntl", "files.py")}  # imported where it is there
 POSIX_MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty", "syslog"}
 
 
@@ -41,8 +42,8 @@ def test_what_a_system_may_lack_is_asked_for_in_one_place_each():
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
                 asked.add((node.attr, str(path.relative_to(PACKAGE))))
             if isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names}
-    assert not imported & POSIX_MODULES
+                imported |= {(alias.name, str(path.relative_to(PACKAGE))) for alias in node.names}
+    assert {(name, where) for name, where in imported if name in POSIX_MODULES} == GUARDED
     assert {(name, where) for name, where in asked if name in LACKING and where != LACKING[name]} == set()
 
 
@@ -65,6 +66,23 @@ def test_without_locks_a_warning_says_so_and_the_file_stands_in(tmp_path, monkey
         with pytest.raises(RunError, match=f"if there is none, delete {LOCK_FILE} there"), hold(tmp_path):
             pass
     assert any("flock not supported" in str(one.message) for one in said)
+
+
+@pytest.mark.parametrize("lacking", ["module", "disk"])
+def test_without_locks_files_and_folders_are_still_whole_or_not_there(tmp_path, monkeypatch, lacking):
+    """The dead cannot be told from the living there: drafts go where the folder is held alone."""
+    if lacking == "module":
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", fail(OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))))
+    dead = files.name_draft(tmp_path / "a")
+    dead.touch()
+    files.write_whole(tmp_path / "a", b"1")
+    with files.fill_whole(tmp_path / "b", last="c", way_out="") as draft:
+        (draft / "c").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", dead.name}
+    files.remove_drafts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
 def test_a_disk_whose_locks_fail_is_named(tmp_path, monkeypatch):

@@ -223,6 +223,17 @@ def test_another_seed_gives_another_run(tmp_path, undisturbed):
     assert (run.folder / "history.jsonl").read_bytes() != (undisturbed / "history.jsonl").read_bytes()
 
 
+def test_files_of_a_run_have_the_permissions_of_the_umask(undisturbed):
+    files = [path for path in undisturbed.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.safetensors", "optimizer.pt", "run.json"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~current_umask()}
+
+
+def current_umask() -> int:
+    os.umask(umask := os.umask(0))
+    return umask
+
+
 def test_a_finished_run_is_left_alone(undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     Run.open(undisturbed).train()

@@ -83,12 +83,9 @@ def pull(
     Example: `hf-icl pull me/transience runs/mine`
     """
     from hf_icl.hub.pull import pull_run
-    from hf_icl.report.write import write_report
 
     target = folder or Path("runs") / repo.rpartition("/")[2]
     with quiet_hub(), console.status(f"Pulling {repo} …"):
-        run = pull_run(repo, target, revision=revision, max_gigabytes=max_gb, max_seconds=wait)
-        if run.history.rows:
-            write_report([run.record()], target / "report")
+        run = pull_run(repo, target, revision=revision, max_gigabytes=max_gb, max_seconds=wait, report=True)
     state = "finished" if run.is_finished else f"go on with: hf-icl resume {target}"
     say(f"{repo} is now in {target} ({state}).")

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from safetensors import SafetensorError
 
 from hf_icl.errors import RunError
+from hf_icl.files import give_usual_permissions, name_draft
 from hf_icl.history.history import HISTORY_FILE, History
 from hf_icl.hub.eval_results import EVAL_RESULTS_FILE, render_eval_results
 from hf_icl.hub.outbox import Outbox
@@ -57,10 +58,11 @@ def put_step(outbox: Outbox, run: Path, checkpoint: Path) -> None:
     """
     if (damage := find_damage(checkpoint)) is not None:
         raise RunError(f"{checkpoint}: {damage}. It is not published.")
-    step, draft = step_of(checkpoint), outbox.folder / f".state-{step_of(checkpoint)}.tmp"
+    step, draft = step_of(checkpoint), name_draft(outbox.folder / "state")
     try:
-        draft.mkdir(parents=True, exist_ok=True)
+        draft.mkdir(parents=True)
         _write_state(checkpoint, draft)
+        give_usual_permissions(draft)
         files = describe_step(run, step, checkpoint)
         files |= {f"{STATE_FOLDER}/{path.name}": path for path in sorted(draft.iterdir())}
         outbox.put(step, files, message=f"Step {step:,}")

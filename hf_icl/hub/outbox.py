@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock
 
 from hf_icl.errors import RunError
+from hf_icl.files import name_draft
 from hf_icl.hub.target import name_tag
 from hf_icl.reading import read_json
 
@@ -86,9 +87,8 @@ class Outbox:
         self._put(CLOSING, files, {"message": message, "tag": None, "remove": list(remove)})
 
     def _put(self, name: str, files: Mapping[str, Path | bytes], about: dict) -> None:
-        target, draft = self.folder / name, self.folder / f".{name}.tmp"
+        target, draft = self.folder / name, name_draft(self.folder / name)
         try:
-            shutil.rmtree(draft, ignore_errors=True)
             for path, source in files.items():
                 copy = draft / "files" / path
                 copy.parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +122,13 @@ class Outbox:
     def tidy(self) -> None:
         """Remove what a killed process has left in parts, and the closing commit,
         which is made anew at each end."""
-        for path in (*self.folder.glob(".*.tmp"), *self.folder.glob(CLOSING)):
-            shutil.rmtree(path)
+        for path in (*self.folder.glob(".*.tmp"), self.folder / CLOSING):
+            if path.is_dir():
+                shutil.rmtree(path)
 
     def done(self, item: Item) -> None:
         """Forget an item that is on the Hub."""
-        gone = item.folder.with_name(f".{item.folder.name}.gone.tmp")
-        shutil.rmtree(gone, ignore_errors=True)
+        gone = name_draft(item.folder)
         os.replace(item.folder, gone)  # so that a kill in mid-deletion leaves no half of an item
         shutil.rmtree(gone)
 

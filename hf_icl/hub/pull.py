@@ -7,6 +7,7 @@ hold anything: it is written anew from the history.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from hf_icl.hub.remote import Remote, RemoteFile
 from hf_icl.hub.repos import check_repo_id
 from hf_icl.hub.state import read_plain
 from hf_icl.report.card import render_card
+from hf_icl.report.write import write_report
 from hf_icl.runs.folder import CARD_FILE, RUN_FILE
 from hf_icl.runs.run import Run, list_model_files
 from hf_icl.training.checkpoints import STATE_FILE, find_checkpoint, mark_whole, read_state
@@ -38,6 +40,7 @@ def pull_run(
     revision: str | None = None,
     max_gigabytes: float = 10.0,
     max_seconds: float = 3600.0,
+    report: bool = False,
     api: HfApi | None = None,
 ) -> Run:
     """Fetch a run that was pushed, and open it.
@@ -48,6 +51,7 @@ def pull_run(
         revision: A tag such as step-00012000, a branch or a commit; None: the newest.
         max_gigabytes: The most that its files may take together.
         max_seconds: The longest that the Hub is waited for, all files together.
+        report: Also write the report, as `RUN/report`; it is there with the run, or neither is.
         api: The Hub's client.
 
     Returns:
@@ -74,10 +78,13 @@ def pull_run(
             shutil.copyfile(path, target)
         try:
             _arrange(draft)
-            _check(Run.open(draft))
+            made = Run.open(draft)
+            _check(made)
         except HfIclError as error:
             said = str(error).replace(str(draft), "what came").rstrip(".")
             raise HubError(f"{repo_id}: {said}. It cannot be opened: {folder} was not made.") from error
+        if report and made.history.rows:
+            write_report([dataclasses.replace(made.record(), name=folder.resolve().name)], draft / "report")
     return Run.open(folder)
 
 

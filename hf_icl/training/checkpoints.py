@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_icl.distributed import wait_for_all
 from hf_icl.errors import FileError, RunError
-from hf_icl.files import find_way_out, name_draft, write_whole
+from hf_icl.files import find_way_out, give_usual_permissions, name_draft, write_whole
 from hf_icl.local import hide_path, read_paths
 from hf_icl.reading import read_json
 
@@ -62,6 +62,7 @@ class ManifestCallback(TrainerCallback):
                     "write or delete there? Earlier checkpoints are whole: resume the run alone."
                 )
         hide_base(folder, Path(args.output_dir))
+        give_usual_permissions(folder)
         mark_whole(folder, folder.glob("**/[!.]*"))
 
 
