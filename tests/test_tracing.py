@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from hf_icl.errors import ConfigError, RunError
+from hf_icl.errors import BankError, ConfigError, RunError
 from hf_icl.report.analysis import analyse
 from hf_icl.report.words import describe_run, list_table
 from hf_icl.traces.folder import Trace, check_axis
@@ -135,7 +135,7 @@ def test_what_cannot_be_measured_is_said_and_skipped(copy, tmp_path):
 def test_a_folder_with_nothing_to_measure_is_an_error(tmp_path, build, says):
     (tmp_path / "empty").mkdir()
     build(tmp_path / "empty")
-    with pytest.raises((RunError, ConfigError), match=says):
+    with pytest.raises((RunError, ConfigError, BankError), match=says):
         trace(str(tmp_path / "empty"), tmp_path / "trace", overrides=SMALL)
 
 

@@ -85,7 +85,7 @@ def checkpoint(tmp_path):
 
 def small(source, **settings):
     counts = {"n_classes": 20, "n_holdout_classes": 4, "n_exemplars": 5}
-    return VocabularyConfig(**{"source": str(source), **counts, **settings})
+    return VocabularyConfig(**{"source": str(source), "tokens": "any", **counts, **settings})
 
 
 def edit_table(folder, edit):
@@ -479,7 +479,8 @@ class TestReported:
 
 
 def test_dataset_of_a_vocabulary(checkpoint):
-    arguments = {"source": str(checkpoint), "n_classes": 20, "n_holdout_classes": 4, "n_exemplars": 5}
+    arguments = {"source": str(checkpoint), "tokens": "any", "n_classes": 20, "n_holdout_classes": 4}
+    arguments["n_exemplars"] = 5
     rows = load_dataset("vocabulary", split="train", streaming=True, with_exemplars=True, **arguments)
     row, bank = next(iter(rows)), load_bank(small(checkpoint))
     places = zip(row["class_ids"], row["exemplar_ids"], strict=True)
@@ -496,7 +497,7 @@ def test_revision_is_not_the_one_of_load_dataset():
 READ_FROM_HUB = """
 import sys, torch
 from hf_icl.banks import VocabularyConfig, load_bank
-config = VocabularyConfig(source="me/tiny", n_classes=20, n_holdout_classes=4, n_exemplars=5)
+config = VocabularyConfig(source="me/tiny", tokens="any", n_classes=20, n_holdout_classes=4, n_exemplars=5)
 banks = [load_bank(config) for _ in range(2)]
 torch.save([[bank.rows, dict(bank.facts), bank.vocabulary.prefix] for bank in banks], sys.argv[1])
 """

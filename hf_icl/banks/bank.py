@@ -6,8 +6,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pydantic
 import rich.console
@@ -19,6 +19,9 @@ from hf_icl.banks.facts import describe_bank, tell_bank
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS, Config
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.philox import draw_words, stream_of, uniform_below
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LABEL_STREAM = stream_of("bank/labels")
 SPLIT_STREAM = stream_of("bank/split")
@@ -147,12 +150,16 @@ class Vocabulary:
         prefix: Tokens that the model's tokenizer puts before every text, such as the one that begins a
             sequence.
         names: Text of each token, by its id.
+        load_tokenizer: Loads the model's tokenizer, or gives None where it has none; None where nobody knows.
     """
 
     label_tokens: Tensor
     size: int
     prefix: tuple[int, ...] = ()
     names: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
+    load_tokenizer: Callable[[], PreTrainedTokenizerBase | None] | None = dataclasses.field(
+        default=None, repr=False
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -15,12 +16,14 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hf_icl.banks.bank import Bank, BankConfigBase, Vocabulary, make_bank, number_exemplars
 from hf_icl.banks.cache import find_cache_folder, open_cached
 from hf_icl.banks.embeddings import Checkpoint, open_checkpoint
 from hf_icl.banks.grouping import group_neighbours, measure_spread
 from hf_icl.banks.tokenizer import find_prefix, list_text_tokens, load_tokenizer, name_tokens
+from hf_icl.banks.words import choose_labels, is_readable
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS
 from hf_icl.errors import BankError
 from hf_icl.philox import draw_words, stream_of
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 LABEL_TOKEN_STREAM = stream_of("bank/label-tokens")
 GROUP_STREAM = stream_of("bank/groups")
 CACHE_FORMAT = 1
+CHOICE = 1  # of label tokens and exemplars: raised when what is readable, a word or near changes
 CHUNK_ROWS = 4096
 
 
@@ -63,6 +67,11 @@ class VocabularyConfig(BankConfigBase):
         description="Distance that makes neighbours; by the Euclidean one, short rows are near to "
         "everything.",
     )
+    tokens: Literal["readable", "any"] = pydantic.Field(
+        default="readable",
+        description="readable: exemplars are text that can be read, and label tokens whole words, no near "
+        "neighbours of one another or of exemplars; any: all tokens that stand for text, as version 0.1.0.",
+    )
     vectors: bool = pydantic.Field(
         default=False,
         description="Give the rows of the embedding matrix as vectors, not the ids of the tokens.",
@@ -90,7 +99,8 @@ def load_vocabulary(config: VocabularyConfig, *, seed: int = 0, progress: bool =
     free begins a class and takes the nearest free ones (`group_neighbours`): the training classes, then the
     holdout classes, whose number changes neither training classes nor labels. The exemplars of a class are in
     random order. Left out are tokens that stand for no text (`list_text_tokens`), and those whose rows are
-    zero, not finite, or exactly those of another token. Groups are kept in `find_cache_folder()`, by the
+    zero, not finite, or exactly those of another token; and, unless `tokens` is any, what
+    `hf_icl.banks.words` says. Groups are kept in `find_cache_folder()`, by the
     checkpoint's commit or files.
 
     Source of the task: Singh et al. 2023 (arXiv 2311.08360), with LLaMA, 3,200 classes of 5 and 1,600 of 10.
@@ -115,7 +125,13 @@ def load_vocabulary(config: VocabularyConfig, *, seed: int = 0, progress: bool =
     if config.vectors:
         data = _load_rows(path.with_suffix(".rows.safetensors"), checkpoint, table, tokens, progress).float()
     names = {int(token): name for token, name in about["names"].items()}
-    vocabulary = Vocabulary(tensors["label_tokens"], about["size"], tuple(about["prefix"]), names)
+    vocabulary = Vocabulary(
+        tensors["label_tokens"],
+        about["size"],
+        tuple(about["prefix"]),
+        names,
+        functools.partial(load_tokenizer, checkpoint),
+    )
     bank = make_bank(
         "vocabulary",
         data,
@@ -134,6 +150,8 @@ def load_vocabulary(config: VocabularyConfig, *, seed: int = 0, progress: bool =
 def _make_key(checkpoint: Checkpoint, config: VocabularyConfig, seed: int) -> str:
     counts = (config.n_classes, config.n_holdout_classes, config.n_exemplars, config.n_label_tokens)
     key = (CACHE_FORMAT, checkpoint.identity, counts, config.metric, seed)
+    if config.tokens != "any":
+        key += (config.tokens, CHOICE)
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
 
@@ -143,17 +161,15 @@ def _group(
     """Return `tokens` (n_classes, n_exemplars) and `label_tokens`; and names, prefix, size and spread."""
     tokenizer = load_tokenizer(checkpoint)
     usable = drop_odd_rows(table, list_text_tokens(checkpoint, tokenizer, len(table)))
+    label_tokens, candidates = _set_labels_aside(config, tokenizer, table, usable, seed)
     n_all = config.n_classes + config.n_holdout_classes
-    n_needed = n_all * config.n_exemplars + config.n_label_tokens
-    if n_needed > len(usable):
+    n_needed = n_all * config.n_exemplars + len(label_tokens)
+    if n_needed > len(candidates) + len(label_tokens):
         raise BankError(
-            f"{config.source}: {len(usable):,} of its {len(table):,} tokens can be used, but {n_all:,} "
-            f"classes × {config.n_exemplars} exemplars + {config.n_label_tokens:,} label tokens make "
-            f"{n_needed:,}. Lower n_classes, n_holdout_classes, n_exemplars or n_labels."
+            f"{config.source}: {len(candidates) + len(label_tokens):,} of its {len(table):,} tokens can be "
+            f"used, but {n_all:,} classes × {config.n_exemplars} exemplars + {len(label_tokens):,} label "
+            f"tokens make {n_needed:,}. Lower n_classes, n_holdout_classes, n_exemplars or n_labels."
         )
-    shuffled = usable[_shuffle(usable, LABEL_TOKEN_STREAM, seed)]
-    label_tokens = shuffled[: config.n_label_tokens]
-    candidates = shuffled[config.n_label_tokens :].sort().values
     words = draw_words(candidates, 4, seed=seed, stream=GROUP_STREAM)
     order = _sort_words(words[:, :2]).numpy()
     vectors = _take_rows(table, candidates, unit_length=config.metric == "cosine")
@@ -171,6 +187,38 @@ def _group(
         "spread": _describe_spread(table, tokens, config.n_classes),
     }
     return {"tokens": tokens, "label_tokens": label_tokens}, about
+
+
+def _set_labels_aside(
+    config: VocabularyConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    table: Tensor,
+    usable: Tensor,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the label tokens, and in ascending order those that exemplars are chosen from."""
+    n_labels = config.n_label_tokens
+    if config.tokens == "any":
+        shuffled = usable[_shuffle(usable, LABEL_TOKEN_STREAM, seed)]
+        return shuffled[:n_labels], shuffled[n_labels:].sort().values
+    if tokenizer is None:
+        raise BankError(
+            f"{config.source}: comes without a tokenizer, so that nobody can say which tokens can be read. "
+            "Save one there with the tokenizer's save_pretrained, or set tokens to any."
+        )
+    names = name_tokens(tokenizer, usable.tolist())
+    readable = usable[
+        torch.tensor([is_readable(names[token]) for token in usable.tolist()], dtype=torch.bool)
+    ]
+    vectors = _take_rows(table, readable, unit_length=config.metric == "cosine")
+    order = _shuffle(readable, LABEL_TOKEN_STREAM, seed)
+    labels, candidates = choose_labels(readable, vectors, order, names, n_labels)
+    if len(labels) < n_labels:
+        raise BankError(
+            f"{config.source}: {len(labels):,} of its tokens are whole words and no near neighbours of one "
+            f"another, but {n_labels:,} label tokens are needed. Lower n_labels, or set tokens to any."
+        )
+    return labels, candidates
 
 
 def _shuffle(tokens: Tensor, stream: int, seed: int) -> Tensor:

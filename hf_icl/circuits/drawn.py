@@ -46,7 +46,7 @@ def draw_attention(task: Task, model: nn.Module, n_sequences: int = N_DRAWN) -> 
     found = []
     for evaluator in HeadInstrument().choose(task):
         batch, layout = evaluator.batch[:n_sequences], find_layout(task, model, task.n_context)
-        looks = _Looks(layout.query)
+        looks = _Looks(layout.answer)
         with visit(model, looks):
             task.predict(model, batch)
         for row in range(len(batch)):
@@ -64,8 +64,8 @@ def draw_attention(task: Task, model: nn.Module, n_sequences: int = N_DRAWN) -> 
 
 
 def list_places(batch: SequenceBatch, layout: Layout) -> list[dict[str, Any]]:
-    """Return role and label of each place of one sequence, up to the query."""
-    places: list[dict[str, Any]] = [{"role": None, "label": None} for _ in range(layout.query + 1)]
+    """Return role and label of each place of one sequence, up to that of the answer."""
+    places: list[dict[str, Any]] = [{"role": None, "label": None} for _ in range(layout.answer + 1)]
     n_context = batch.labels.shape[1] - 1
     for number, (exemplar, label) in enumerate(
         zip(layout.exemplars.tolist(), layout.labels.tolist(), strict=True)
@@ -78,12 +78,12 @@ def list_places(batch: SequenceBatch, layout: Layout) -> list[dict[str, Any]]:
 
 
 class _Looks(Visitor):
-    """Keeps the query's attention, (n_sequences, n_heads, places), by layer."""
+    """Keeps the attention of the answer's place, (n_sequences, n_heads, places), by layer."""
 
-    def __init__(self, query: int) -> None:
-        self.query = query
+    def __init__(self, answer: int) -> None:
+        self.answer = answer
         self.found: dict[int, Tensor] = {}
 
     def take_pattern(self, layer: int, pattern: Tensor) -> Tensor:
-        self.found[layer] = pattern[:, :, self.query, : self.query + 1].float().cpu()
+        self.found[layer] = pattern[:, :, self.answer, : self.answer + 1].float().cpu()
         return pattern

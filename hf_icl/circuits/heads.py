@@ -20,12 +20,14 @@ class Layout:
     Attributes:
         exemplars: int64 (n_context,), places of the context's exemplars.
         labels: int64 (n_context,), places that show their labels; of paired places the same ones.
-        query: Place of the query's exemplar, at which the answer is read.
+        query: Place of the query's exemplar.
+        answer: Place at which the answer is read; the query's own where nothing is written after it.
     """
 
     exemplars: Tensor
     labels: Tensor
     query: int
+    answer: int
 
     @property
     def is_paired(self) -> bool:
@@ -49,7 +51,8 @@ def lay_out(n_context: int, places: Places, *, n_before: int = 0) -> Layout:
     """
     step = 2 if places == "interleaved" else 1
     exemplars = n_before + step * torch.arange(n_context)
-    return Layout(exemplars, exemplars + step - 1, n_before + count_places(n_context, places) - 1)
+    query = n_before + count_places(n_context, places) - 1
+    return Layout(exemplars, exemplars + step - 1, query, answer=query)
 
 
 def score_heads(
@@ -68,10 +71,10 @@ def score_heads(
     Returns:
         Tensors of shape (n_sequences, n_heads):
 
-        - `induction`: attention from the query to the places that show the right label less that to the
-          places that show others, a mean over each kind; in [−1, 1]. Not-a-number where the context lacks
-          either kind.
-        - `context_mass`: attention from the query to all places that show labels together, in [0, 1].
+        - `induction`: attention from the answer's place to the places that show the right label less that
+          to the places that show others, a mean over each kind; in [−1, 1]. Not-a-number where the context
+          lacks either kind.
+        - `context_mass`: attention from there to all places that show labels together, in [0, 1].
         - `previous_token`: attention from a label to the exemplar before it, a mean over labels, in [0, 1];
           of interleaved places only.
         - `own_token`: attention from a label to itself instead: the control of the one before.
@@ -83,7 +86,7 @@ def score_heads(
     >>> [round(found[name].item(), 3) for name in ("induction", "context_mass")]
     [0.6, 0.8]
     """
-    from_query_BHC = pattern_BHPP[:, :, layout.query, layout.labels.to(pattern_BHPP.device)].float()
+    from_query_BHC = pattern_BHPP[:, :, layout.answer, layout.labels.to(pattern_BHPP.device)].float()
     weight_BC = weigh_labels(context_labels_BC, target_B)
     scores = {
         "induction": (from_query_BHC * weight_BC[:, None]).sum(-1),

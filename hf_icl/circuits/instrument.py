@@ -152,8 +152,9 @@ def score_batch(task: Task, model: nn.Module, batch: SequenceBatch) -> Scores:
 def find_layout(task: Task, model: nn.Module, n_context: int) -> Layout:
     """Return where the parts of a task's sequences stand among a model's places."""
     if isinstance(task.form, TokenForm):
-        prefix = task.bank.vocabulary.prefix if task.bank.vocabulary else ()
-        return lay_out(n_context, "interleaved", n_before=len(prefix))
+        template = task.form.find_template(task.bank)
+        exemplars, labels = template.exemplar_places(n_context), template.label_places(n_context)
+        return Layout(exemplars[:-1], labels[:-1], int(exemplars[-1]), template.count_places(n_context) - 1)
     return lay_out(n_context, model.config.places)
 
 

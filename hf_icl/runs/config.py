@@ -82,6 +82,23 @@ class RunConfig(Config):
         return tree | {"task": tree["task"] | {"bank": bank | own}}
 
 
+def read_config(recorded: Mapping[str, Any]) -> RunConfig:
+    """Return the config that a run was made with, from what was written of it then.
+
+    What a setting decides that came later was decided otherwise before: a bank of tokens that says nothing of
+    which ones took any.
+
+    >>> bank = {"kind": "vocabulary", "source": "me/model"}
+    >>> read_config({"task": {"bank": bank}}).task.bank.tokens
+    'any'
+    """
+    task = recorded.get("task")
+    bank = task.get("bank") if isinstance(task, Mapping) else None
+    if isinstance(bank, Mapping) and bank.get("kind") == "vocabulary":
+        recorded = {**recorded, "task": {**task, "bank": {"tokens": "any"} | dict(bank)}}
+    return RunConfig(**recorded)
+
+
 def load_config(source: str = "default", overrides: Iterable[str] | Mapping[str, Any] = ()) -> RunConfig:
     """Build a run's config from a preset's name or a YAML file, and settings on top.
 

@@ -28,7 +28,7 @@ from hf_icl.history.record import RunRecord, begins_pretrained
 from hf_icl.local import hide_paths, hide_words, show_paths, write_paths
 from hf_icl.locks import hold
 from hf_icl.models.build import build_model, count_saved_bytes, load_model, load_tokenizer
-from hf_icl.runs.config import RunConfig
+from hf_icl.runs.config import RunConfig, read_config
 from hf_icl.runs.folder import (
     CONFIG_FILE,
     RUN_FILE,
@@ -153,7 +153,7 @@ class Run:
             RunError: If it is no run folder, cannot be read, comes from another version, or was edited.
         """
         about = read_about(folder)
-        return cls(Path(folder), RunConfig(**show_paths(about["config"], Path(folder))), about)
+        return cls(Path(folder), read_config(show_paths(about["config"], Path(folder))), about)
 
     @property
     def is_finished(self) -> bool:

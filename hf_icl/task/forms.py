@@ -17,7 +17,8 @@ from hf_icl.banks.bank import Bank
 from hf_icl.errors import ConfigError
 from hf_icl.philox import normals
 from hf_icl.sequences.batch import SequenceBatch
-from hf_icl.sequences.spec import SequenceSpec, count_places
+from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task.prompt import PromptConfig, Template, make_template
 from hf_icl.task.wrapped import list_parameters
 
 IGNORED = -100  # a label that transformers' losses leave out
@@ -84,46 +85,57 @@ class VectorForm:
 class TokenForm:
     """Exemplars and labels as ids of a vocabulary: what any causal language model takes, nothing wrapped.
 
-    A sequence reads `[prefix] x1 l1 … xn ln xq lq`; `labels` are −100 everywhere but at lq, as transformers'
-    own loss wants them (it shifts by one place). The places up to xq are a prompt for `generate`, whose next
-    token answers.
+    A sequence reads `start x1 between l1 after … xq between lq`, see `hf_icl.task.prompt`; `labels` are −100
+    everywhere but at lq, as transformers' own loss wants them (it shifts by one place). The places before lq
+    are a prompt for `generate`, whose next token answers.
 
     In a vocabulary of its own, exemplar e of class k is token k · n_exemplars + e, and labels follow. Freshly
     initialised embeddings know nothing of classes: take one exemplar per class, start the table from the bank
     (`fill_token_table`), or take a bank of kind `vocabulary`.
+
+    Attributes:
+        template: What stands around exemplars and labels; None: nothing but what the tokenizer puts before
+            every text.
     """
 
+    template: Template | None = None
+
+    def find_template(self, bank: Bank) -> Template:
+        """Return what stands around a bank's exemplars and labels."""
+        return self.template or make_template(PromptConfig(), bank)
+
     def encode(self, bank: Bank, batch: SequenceBatch) -> dict[str, Tensor]:
-        """Return `input_ids` and `labels`, both int64 (n_sequences, len(prefix) + 2 · n_context + 2)."""
+        """Return `input_ids` and `labels`, both int64 (n_sequences, places + 1)."""
         input_ids = torch.cat([self.prompt(bank, batch), label_tokens(bank)[batch.labels[:, -1:]]], dim=1)
         labels = torch.full_like(input_ids, IGNORED)
         labels[:, -1] = input_ids[:, -1]
         return {"input_ids": input_ids, "labels": labels}
 
     def prompt(self, bank: Bank, batch: SequenceBatch) -> Tensor:
-        """Return the tokens up to the query's exemplar,
-        int64 (n_sequences, len(prefix) + 2 · n_context + 1)."""
-        exemplars = exemplar_tokens(bank, batch)
-        pairs = torch.stack([exemplars[:, :-1], label_tokens(bank)[batch.labels[:, :-1]]], dim=2).flatten(1)
-        prefix = bank.vocabulary.prefix if bank.vocabulary else ()
-        start = pairs.new_tensor(prefix).expand(len(pairs), -1)
-        return torch.cat([start, pairs, exemplars[:, -1:]], dim=1)
+        """Return the tokens before the answer, int64 (n_sequences, places)."""
+        labels = label_tokens(bank)[batch.labels[:, :-1]]
+        return self.find_template(bank).fill(exemplar_tokens(bank, batch), labels)
 
     def read_labels(self, bank: Bank, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
         """Return them as tokens."""
         tokens, right = inputs.get("input_ids"), inputs.get("labels")
         if tokens is None or right is None:
             return None
-        n_before = len(bank.vocabulary.prefix) if bank.vocabulary else 0
-        return tokens[:, n_before + 1 : -2 : 2], tokens[:, -1]
+        template = self.find_template(bank)
+        n_context = template.count_pairs(tokens.shape[1] - 1)
+        places = template.label_places(n_context).to(tokens.device)
+        return tokens[:, places[:-1]], tokens[:, -1]
 
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
-        """Return the logits of the label tokens after the query's exemplar; all others are left aside."""
+        """Return the logits of the label tokens where the answer stands; all others are left aside."""
+        return self.predict_tokens(bank, model, batch)[:, label_tokens(bank)]
+
+    def predict_tokens(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
+        """Return the logits of all tokens where the answer stands, (n_sequences, vocabulary)."""
         options = _without_cache(model) | (
             {"logits_to_keep": 1} if "logits_to_keep" in list_parameters(model) else {}
         )
-        logits = model(input_ids=self.prompt(bank, batch), **options).logits
-        return logits[:, -1, label_tokens(bank)]
+        return model(input_ids=self.prompt(bank, batch), **options).logits[:, -1]
 
     def read_logits(self, bank: Bank, logits: Tensor, labels: Tensor) -> Tensor:
         """Return label logits from a whole language-model output, wherever padding has put the query.
@@ -163,11 +175,11 @@ class TokenForm:
             )
             raise ConfigError("model", name, rule, hint)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
-        prefix = bank.vocabulary.prefix if bank.vocabulary else ()
-        n_places = len(prefix) + count_places(n_context, "interleaved") + 1  # the query's label too
+        n_places = self.find_template(bank).count_places(n_context) + 1  # the query's label too
         if 0 < limit < n_places:
             rule = f"makes {n_places} places of tokens, and the model's positions reach to {limit}"
-            raise ConfigError("n_context", n_context, rule, "Shorten the context, or take another model.")
+            hint = "Shorten the context or the prompt, or take another model."
+            raise ConfigError("n_context", n_context, rule, hint)
         self._check_causal(bank, model)
 
     @torch.no_grad()
@@ -191,11 +203,19 @@ class TokenForm:
 FORMS: dict[str, Form] = {"vectors": VectorForm(), "tokens": TokenForm()}
 
 
-def choose_form(name: str | None, bank: Bank, specs: Iterable[SequenceSpec]) -> Form:
+def choose_form(
+    name: str | None, bank: Bank, specs: Iterable[SequenceSpec], prompt: PromptConfig | None = None
+) -> Form:
     """Return the form of that name; None: tokens for a bank of a model's vocabulary, else vectors.
 
+    Args:
+        name: vectors or tokens.
+        bank: What is given.
+        specs: How sequences are drawn.
+        prompt: How tokens are written.
+
     Raises:
-        ConfigError: If the bank or a sequence spec cannot be put in that form.
+        ConfigError: If the bank or a sequence spec cannot be put in that form, or the prompt not be written.
     """
     name = name or ("tokens" if bank.vocabulary and bank.kind == "ids" else "vectors")
     if name == "vectors" and bank.vocabulary and bank.kind == "ids":
@@ -206,6 +226,10 @@ def choose_form(name: str | None, bank: Bank, specs: Iterable[SequenceSpec]) -> 
             if spec.noise:
                 rule = "tokens carry no noise"
                 raise ConfigError("train.noise", spec.noise, rule, "Set it to 0, or form to vectors.")
+        return FORMS[name] if prompt is None else TokenForm(make_template(prompt, bank))
+    if prompt is not None:
+        rule = "is how a language model is asked, and this task gives vectors"
+        raise ConfigError("prompt", prompt.template, rule, "Leave it out, or take a bank of kind vocabulary.")
     return FORMS[name]
 
 

@@ -12,9 +12,11 @@ from torch.nn import functional
 
 from hf_icl.banks.bank import Bank
 from hf_icl.banks.facts import describe_bank, tell_bank
+from hf_icl.banks.tokenizer import name_tokens
 from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.spec import Role
 from hf_icl.task.forms import TokenForm
+from hf_icl.task.prompt import PromptConfig, count_unstable
 from hf_icl.task.task import Task
 
 STYLES = {Role.BURST: "green", Role.DISTRACTOR: "yellow", Role.FILLER: "white", Role.QUERY: "bold cyan"}
@@ -24,6 +26,7 @@ INK_THRESHOLD = 0.35  # of the darkest and lightest dot's distance: thin strokes
 BARS = "▁▂▃▄▅▆▇█"
 BARS_PER_LINE, MAX_BAR_LINES = 14, 2
 BAR_RANGE = 2.5  # features between −2.5 and 2.5 times their root mean square fill a bar
+N_READ_AGAIN = 200  # prompts whose text is read again
 CARD_WIDTH = BARS_PER_LINE + 2  # so that four exemplars and a query fit into 80 columns
 
 
@@ -56,12 +59,13 @@ def render_sequences(
     batch = task.to("cpu").sampler(evaluator).draw(start, count)
     exemplars = task.features(batch)
     parts: list[RenderableType] = [Text(tell_bank(describe_bank(task.bank)), style="dim")]
+    parts += _read_prompts(task, task.sampler(evaluator).draw(0, N_READ_AGAIN))
     for row in range(count):
         sequence = batch[row : row + 1]
         parts += [
             _write_title(evaluator, int(batch.index[row])),
             _draw_row(task, sequence, exemplars[row]),
-            *_write_names(task.bank, sequence),
+            *_write_names(task, sequence),
             "",
         ]
     return Group(*parts[:-1])
@@ -117,8 +121,17 @@ def _name_label(bank: Bank, label: int) -> str:
     return repr(bank.vocabulary.names[int(bank.vocabulary.label_tokens[label])])
 
 
-def _write_names(bank: Bank, sequence: SequenceBatch) -> list[Text]:
+def _name_tokens(bank: Bank, tokens: list[int]) -> list[str]:
+    """Return the text of tokens, those of a template among them."""
+    names, load = dict(bank.vocabulary.names), bank.vocabulary.load_tokenizer
+    if (missing := set(tokens) - names.keys()) and load is not None:
+        names |= name_tokens(load(), missing)
+    return [names[token] for token in tokens]
+
+
+def _write_names(task: Task, sequence: SequenceBatch) -> list[Text]:
     """Say which exemplars form the classes of a sequence, and how a sequence of tokens reads."""
+    bank = task.bank
     if bank.exemplar_names is None:
         return []
     lines = [
@@ -126,10 +139,23 @@ def _write_names(bank: Bank, sequence: SequenceBatch) -> list[Text]:
         for class_id in dict.fromkeys(sequence.class_ids[0].tolist())
     ]
     if bank.vocabulary is not None:
-        tokens = TokenForm().prompt(bank, sequence)[0].tolist()
-        prompt = "".join(bank.vocabulary.names[token] for token in tokens)
+        form = task.form if isinstance(task.form, TokenForm) else TokenForm()
+        tokens = form.prompt(bank, sequence)[0].tolist()
+        prompt = "".join(_name_tokens(bank, tokens))
         answer = _name_label(bank, int(sequence.labels[0, -1]))
         lines.append(Text.assemble(("prompt: ", "dim"), repr(prompt), " → ", (answer, STYLES[Role.QUERY])))
+    return lines
+
+
+def _read_prompts(task: Task, batch: SequenceBatch) -> list[Text]:
+    """Say how prompts are written, and how many are other tokens when their text is read again."""
+    if not isinstance(task.form, TokenForm) or task.bank.vocabulary is None:
+        return []
+    lines = [Text(f"written as {task.config.prompt or PromptConfig()}", style="dim")]
+    found = count_unstable(task.bank, task.form.prompt(task.bank, batch))
+    if found is not None:
+        told = f"{found.count:,} of {found.total:,} prompts are other tokens when their text is read again"
+        lines.append(Text(told, style="yellow" if found.count else "dim"))
     return lines
 
 

@@ -25,8 +25,9 @@ from hf_icl.sequences.sampler import Sampler
 from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.task.datasets import SequenceDataset, SequenceRows
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
-from hf_icl.task.forms import FORMS, choose_form, look_up
+from hf_icl.task.forms import TokenForm, choose_form, look_up
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Measure, Reading, measure
+from hf_icl.task.prompt import PromptConfig
 from hf_icl.task.scoring import MEASURES
 from hf_icl.task.wrapped import see_through
 from hf_icl.wording import render_table
@@ -57,6 +58,10 @@ class TaskConfig(Config):
         default=None,
         description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language "
         "model; null: tokens for a bank of kind vocabulary, else vectors.",
+    )
+    prompt: PromptConfig | None = pydantic.Field(
+        default=None,
+        description="How sequences are written for a language model, as {template: arrow}; null: bare.",
     )
     n_eval_sequences: int = pydantic.Field(
         default=1000, ge=1, le=1 << 24, description="Sequences per evaluator, drawn once."
@@ -142,7 +147,7 @@ class Task:
             _check_bank(bank)
         with name_part("bank"):
             self.bank = load_bank(self.config.bank, seed=seed, progress=progress) if bank is None else bank
-        self.form = choose_form(self.config.form, self.bank, self._all_specs())
+        self.form = choose_form(self.config.form, self.bank, self._all_specs(), self.config.prompt)
         self.measures = dict(measures or {})
         self._check_measures()
         self.given: tuple[Tensor, Tensor] | None = None  # see `note`
@@ -152,7 +157,7 @@ class Task:
 
     def __repr__(self) -> str:
         specs = ", ".join(map(str, self.config.train_specs))
-        form = "tokens" if self.form is FORMS["tokens"] else "vectors"
+        form = self.form_name
         return f"Task({self.bank}; {specs} as {form}; asks {', '.join(self.specs)}; seed {self.seed})"
 
     def _repr_html_(self) -> str:
@@ -167,6 +172,11 @@ class Task:
         n_places = sum(1 + specs[0].n_context for specs in self.specs.values())
         count = self.config.n_eval_sequences
         ask_for_memory(24 * count * n_places, "n_eval_sequences", count, f"{len(self.specs)} evaluators")
+
+    @property
+    def form_name(self) -> str:
+        """How sequences reach a model: tokens or vectors."""
+        return "tokens" if isinstance(self.form, TokenForm) else "vectors"
 
     @property
     def n_labels(self) -> int:
@@ -224,8 +234,7 @@ class Task:
         config = self.config.to_dict()
         if not self.has_own_bank:
             return config
-        form = next(name for name, form in FORMS.items() if form is self.form)
-        return config | {"bank": describe_bank(self.bank) | {"kind": "own"}, "form": form}
+        return config | {"bank": describe_bank(self.bank) | {"kind": "own"}, "form": self.form_name}
 
     def _all_specs(self) -> list[SequenceSpec]:
         return [*self.config.train_specs, *self.config.extra_evaluators.values()]

@@ -23,7 +23,7 @@ from hf_icl.history.origin import describe_origin
 from hf_icl.history.record import begins_pretrained
 from hf_icl.local import hide_words
 from hf_icl.locks import hold
-from hf_icl.runs.config import RunConfig
+from hf_icl.runs.config import RunConfig, read_config
 from hf_icl.runs.folder import CONFIG_FILE, RUN_FILE, read_about
 from hf_icl.runs.run import Run
 from hf_icl.task.task import Task
@@ -252,7 +252,7 @@ def _read_run(source: Source, scratch: Path) -> RunConfig | None:
     try:
         for name in (RUN_FILE, CONFIG_FILE):
             (scratch / name).write_bytes(source.remote.read(name, files[name], commit))
-        return RunConfig(**read_about(scratch)["config"])
+        return read_config(read_about(scratch)["config"])
     except (HfIclError, KeyError, TypeError) as error:
         said = str(error).replace(str(scratch), "what came")
         raise HubError(f"{source.place}: its {RUN_FILE} is damaged ({said})") from error

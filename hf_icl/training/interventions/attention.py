@@ -222,7 +222,7 @@ def aim_at_label(context_BC: Tensor, target_B: Tensor, layout: Layout, n_places:
     is_right_BC = (context_BC == target_B[:, None]).float()
     share_BC = is_right_BC / is_right_BC.sum(1, keepdim=True).clamp_min(1)
     target_BPP = share_BC.new_zeros(len(share_BC), n_places, n_places)
-    target_BPP[:, layout.query, layout.labels.to(share_BC.device)] = share_BC
+    target_BPP[:, layout.answer, layout.labels.to(share_BC.device)] = share_BC
     return Wanted(target_BPP, target_BPP.sum(-1) > 0)
 
 
