@@ -49,8 +49,6 @@ def hold(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise _refuse(folder, _read(holder)) from error
-        except NotImplementedError as error:  # of a filelock that does not stand in for them itself
-            raise RunError(f"{folder}: this disk has no locks. Choose a folder on another one.") from error
     try:
         if _is_alive_elsewhere(holder, folder / LOCK_FILE):
             raise _refuse(folder, _read(holder))

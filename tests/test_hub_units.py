@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -10,6 +11,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -526,6 +528,21 @@ def test_the_state_of_a_trainer_comes_back_bit_for_bit(undisturbed, tmp_path):  
         assert {path.suffix for path in tmp_path.glob(f"{name}.*")} == {".json", ".safetensors"}
         read_plain(tmp_path / name, tmp_path / name)
         same(*(torch.load(path, weights_only=False) for path in (source, tmp_path / name)))
+
+
+@pytest.mark.parametrize("core", ["core", "_core"])
+def test_random_state_is_read_whichever_numpy_wrote_it(tmp_path, core):
+    saved, renamed = tmp_path / "saved.pth", tmp_path / "rng_state.pth"
+    state = np.random.RandomState(3).get_state()
+    torch.save({"numpy": state}, saved)
+    with ZipFile(saved) as source, ZipFile(renamed, "w") as target:
+        for name in source.namelist():
+            written = re.sub(rb"cnumpy\._?core\.", f"cnumpy.{core}.".encode(), source.read(name))
+            assert not name.endswith("data.pkl") or f"cnumpy.{core}.multiarray".encode() in written
+            target.writestr(name, written)
+    write_plain(renamed, tmp_path / "plain")
+    read_plain(tmp_path / "plain", tmp_path / "back.pth")
+    same(torch.load(tmp_path / "back.pth", weights_only=False), {"numpy": state})
 
 
 def same(one, two) -> None:

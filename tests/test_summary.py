@@ -1,7 +1,10 @@
 """Measures against curves worked by hand, and intervals against known distributions."""
 
 import base64
+import itertools
 import time
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -185,17 +188,25 @@ def test_measures_do_not_depend_on_the_unit_of_steps():
 
 
 def loop_measures(steps, v, chance, f, pretrained):
-    """The measures once more, as plain loops over one curve: the twin of the vectorised ones."""
+    """The measures once more, as plain loops over one curve of fractions: the twin of the vectorised ones,
+    which says of a value at a level what is true."""
+    steps, v = [Fraction(step) for step in steps], [Fraction(str(value)) for value in v]
+    chance, f = Fraction(str(chance)), Fraction(str(f))
     p, c = max(v), max(chance, f) if pretrained else chance
-    had = pretrained and v[0] - c >= 0.2 * (1 - c) and v[0] > max(c, f)
+    had = pretrained and v[0] - c >= (1 - c) / 5 and v[0] > max(c, f)
     k = next(i for i, x in enumerate(v) if x == p)
-    fine = np.linspace(steps[-1] - 0.1 * (steps[-1] - steps[0]), steps[-1], 20_001)
-    late = float(np.interp((fine[1:] + fine[:-1]) / 2, steps, v).mean())
+    edge = steps[-1] - (steps[-1] - steps[0]) / 10
+    last = next(i for i, s in enumerate(steps) if s > edge)
+    share = (edge - steps[last - 1]) / (steps[last] - steps[last - 1])
+    first = (edge, v[last - 1] + share * (v[last] - v[last - 1]))
+    points = [first, *zip(steps[last:], v[last:], strict=True)]
+    area = sum((t - s) * (x + y) / 2 for (s, x), (t, y) in pairwise(points))
+    late = area / (steps[-1] - edge)
     out = dict.fromkeys(measures_of(FLIP_SHARE, pretrained=pretrained))
     if pretrained:
         out |= {"start": v[0], "retention": (late - c) / (v[0] - c) if had else None}
     out |= {"peak": p, "peak_step": steps[k], "final": v[-1], "late": late}
-    if p <= c or p - c < 0.2 * (1 - c) or p <= f:
+    if p <= c or p - c < (1 - c) / 5 or p <= f:
         return out, "never emerged"
     h = c + (p - c) / 2
 
@@ -219,14 +230,14 @@ def loop_measures(steps, v, chance, f, pretrained):
     out["crossover_step"] = meet(falls[-1], 0.5) if falls and v[-1] < 0.5 else None
     if had:
         left = out["retention"]
-        return out, "lost" if left < 0.5 else "fading" if left < 0.8 else "kept" if left < 1.5 else "grown"
-    edge = steps[-1] - 0.1 * (steps[-1] - steps[0])
+        limits = {"lost": Fraction(1, 2), "fading": Fraction(4, 5), "kept": Fraction(3, 2)}
+        return out, next((verdict for verdict, limit in limits.items() if left < limit), "grown")
     gain = p - max(x for s, x in zip(steps, v, strict=True) if s < edge)
-    if gain >= 0.02 * (1 - c) and out["persistence"] >= 0.5:
+    if gain >= (1 - c) / 50 and out["persistence"] >= 0.5:
         return out, "still rising"
     if out["late_persistence"] < 0.5 or late <= f > chance:
         return out, "transient"
-    return out, "fading" if out["late_persistence"] < 0.8 or later else "persistent"
+    return out, "fading" if out["late_persistence"] < Fraction(4, 5) or later else "persistent"
 
 
 def test_vectorised_measures_agree_with_loops():
@@ -246,9 +257,23 @@ def test_vectorised_measures_agree_with_loops():
             expected, verdict = loop_measures(steps.tolist(), curve, chance, floor, pretrained)
             assert VERDICTS[verdicts[row]] == verdict
             for name, value in expected.items():
-                assert found[name][row] == pytest.approx(
-                    NAN if value is None else value, nan_ok=True, rel=1e-5, abs=1e-5
-                ), name
+                value = NAN if value is None else float(value)
+                assert found[name][row] == pytest.approx(value, nan_ok=True, rel=1e-9, abs=1e-9), name
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_value_at_a_level_is_at_it_however_sums_round(pretrained):
+    """All shares of a rise that decimals can hit: a half, four fifths, one and a half of what was there."""
+    steps = [0, 10, 20, 85, 93, 100]
+    for base, rise, left in itertools.product(range(0, 60, 4), range(10, 45, 5), (50, 80, 150)):
+        kept = rise * left / 100
+        if base + max(rise, kept) > 100:
+            continue
+        first = base + rise if pretrained else base
+        v = [round(x / 100, 4) for x in (first, base + rise, base + rise, *[base + kept] * 3)]
+        curves = Curves(np.array(steps, float), np.array([v]), base / 100, base / 100, pretrained)
+        verdict = loop_measures(steps, v, base / 100, base / 100, pretrained)[1]
+        assert VERDICTS[judge(curves)[0]] == verdict, (v, base)
 
 
 def history(**metrics):

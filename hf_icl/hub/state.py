@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from hf_icl.errors import RunError
 from hf_icl.reading import read_json
+from hf_icl.training.checkpoints import read_any_numpy
 
 MOST_STATE_BYTES = 1 << 28  # of the structure of an optimizer: some 200 bytes a tensor
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
@@ -34,7 +35,7 @@ def write_plain(source: Path, target: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     try:
-        with safe_globals():
+        with safe_globals(), read_any_numpy():
             value = torch.load(source, map_location="cpu", weights_only=True)
         skeleton = to_plain(value, tensors)
     except (TypeError, UnpicklingError) as error:

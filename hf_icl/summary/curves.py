@@ -13,6 +13,8 @@ EMERGED_RISE = 0.2
 """A curve has emerged when its peak covers this share of the way from its base to 1, and tops the floor."""
 LATE_WINDOW = 0.1
 """The last share of training, over which single evaluations are averaged."""
+ROUNDING = 1e-9
+"""Values this near to a level are at it: sums round by less, and differently from one numpy to the next."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Curves:
 
     def _is_clear(self, values: np.ndarray) -> np.ndarray:
         rise = values - self.base
-        return (rise > 0) & (rise >= EMERGED_RISE * (1 - self.base)) & (values > self.floor)
+        return (rise > 0) & ~is_below(rise, EMERGED_RISE * (1 - self.base)) & is_below(self.floor, values)
 
     @cached_property
     def after_peak(self) -> np.ndarray:
@@ -129,3 +131,12 @@ class Curves:
         edge = np.array([np.interp(start, self.steps, curve) for curve in self.values])
         values = np.concatenate([edge[:, None], self.values[:, inside]], axis=1)
         return ((values[:, 1:] + values[:, :-1]) / 2 * np.diff(at)).sum(axis=1) / (last - start)
+
+
+def is_below(values: np.ndarray | float, level: np.ndarray | float) -> np.ndarray:
+    """Return which values are below a level, and not at it but for rounding; not-a-number is not.
+
+    >>> is_below(np.array([0.4, (0.7 - 0.5) / (0.9 - 0.5), np.nan]), 0.5).tolist()
+    [True, False, False]
+    """
+    return values < level - ROUNDING

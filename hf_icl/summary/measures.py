@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from hf_icl.summary.curves import LATE_WINDOW, Curves
+from hf_icl.summary.curves import LATE_WINDOW, Curves, is_below
 from hf_icl.task.evaluators import PREFERENCE
 
 
@@ -138,7 +138,7 @@ def measure_onset_step(curves: Curves) -> np.ndarray:
     >>> measure_onset_step(curves).round(6).item()
     150.0
     """
-    index = (curves.values >= curves.onset_level[:, None]).argmax(axis=1)
+    index = (~is_below(curves.values, curves.onset_level[:, None])).argmax(axis=1)
     step = np.where(index > 0, curves.crossing(index, curves.onset_level), curves.steps[0])
     return np.where(curves.emerged & ~curves.begins_high, step, np.nan)
 
@@ -177,7 +177,7 @@ def measure_half_decay_step(curves: Curves) -> np.ndarray:
     >>> measure_half_decay_step(Curves.clean([0, 100, 200, 300, 400], [0, 0.8, 0.6, 0.2, 0], chance=0)).item()
     250.0
     """
-    fallen = (curves.values < curves.half_level[:, None]) & curves.after_peak
+    fallen = is_below(curves.values, curves.half_level[:, None]) & curves.after_peak
     index = fallen.argmax(axis=1)
     return np.where(curves.emerged & fallen.any(axis=1), curves.crossing(index, curves.half_level), np.nan)
 
@@ -304,7 +304,7 @@ def measure_crossover_step(curves: Curves) -> np.ndarray:
     >>> measure_crossover_step(curves).round(6).item()
     250.0
     """
-    below = curves.values < 0.5
+    below = is_below(curves.values, 0.5)
     falls = below[:, 1:] & ~below[:, :-1]
     if not falls.shape[1]:
         return np.full(len(falls), np.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hf_icl.summary.curves import Curves
+from hf_icl.summary.curves import Curves, is_below
 from hf_icl.summary.measures import (
     measure_half_decay_step,
     measure_late,
@@ -81,19 +81,23 @@ def judge(curves: Curves) -> np.ndarray:
     first, last = curves.steps[[0, -1]]
     early = curves.steps < last - RISING_WINDOW * (last - first)
     gain = curves.peak - curves.values[:, early].max(axis=1)
-    holds = measure_persistence(curves) >= TRANSIENT_PERSISTENCE
-    rising = (gain >= RISING_GAIN * (1 - curves.base)) & holds
+    holds = ~is_below(measure_persistence(curves), TRANSIENT_PERSISTENCE)
+    rising = ~is_below(gain, RISING_GAIN * (1 - curves.base)) & holds
     left, kept = measure_late_persistence(curves), measure_retention(curves)
-    copies = (measure_late(curves) <= curves.floor) & (curves.floor > curves.chance)
-    fading = (left < FADING_PERSISTENCE) | ~np.isnan(measure_half_decay_step(curves))
+    copies = ~is_below(curves.floor, measure_late(curves)) & (curves.floor > curves.chance)
+    fading = is_below(left, FADING_PERSISTENCE) | ~np.isnan(measure_half_decay_step(curves))
     cases = {
         VERDICTS[0]: ~curves.emerged,
-        "lost": kept < TRANSIENT_PERSISTENCE,
-        "fading": kept < FADING_PERSISTENCE,
-        "grown": kept >= GROWN_RETENTION,
+        "lost": is_below(kept, TRANSIENT_PERSISTENCE),
+        "fading": is_below(kept, FADING_PERSISTENCE),
+        "grown": curves.begins_high & ~is_below(kept, GROWN_RETENTION),
         "kept": curves.begins_high,
     }
-    of_rise = {"still rising": rising, "transient": (left < TRANSIENT_PERSISTENCE) | copies, "fading": fading}
+    of_rise = {
+        "still rising": rising,
+        "transient": is_below(left, TRANSIENT_PERSISTENCE) | copies,
+        "fading": fading,
+    }
     cases = [*cases.items(), *of_rise.items()]
     numbers = [VERDICTS.index(verdict) for verdict, _ in cases]
     return np.select([holds for _, holds in cases], numbers, default=VERDICTS.index("persistent"))

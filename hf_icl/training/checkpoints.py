@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -260,6 +262,20 @@ def _find_obstacle(folder: Path) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+def read_any_numpy() -> contextlib.AbstractContextManager[None]:
+    """Let torch read the random state of a checkpoint, whether numpy 1 or numpy 2 wrote it: each has its own
+    name for what makes an array, and torch takes no name that it was not told.
+
+    >>> with read_any_numpy():
+    ...     known = torch.serialization.get_safe_globals()
+    >>> sorted(one[1] for one in known if isinstance(one, tuple) and "_reconstruct" in one[1])
+    ['numpy._core.multiarray._reconstruct', 'numpy.core.multiarray._reconstruct']
+    """
+    make_array = np.empty(0).__reduce__()[0]
+    names = [f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")]
+    return torch.serialization.safe_globals([(make_array, name) for name in names])
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from hf_icl.task.sample import N_ANSWERS
 from hf_icl.task.task import Instrument, Task
 from hf_icl.task.wrapped import list_parameters, see_through
 from hf_icl.training.callback import OnDivergence, TransienceCallback
-from hf_icl.training.checkpoints import ManifestCallback
+from hf_icl.training.checkpoints import ManifestCallback, read_any_numpy
 from hf_icl.training.divergence import LossWatch
 from hf_icl.training.interventions.base import Intervention
 from hf_icl.training.interventions.callback import InterventionCallback
@@ -138,7 +138,8 @@ class TransienceTrainer(Trainer):
     def train(self, *args, **kwargs) -> TrainOutput:
         """As `Trainer.train`; how an earlier training ended is forgotten."""
         self.watch = LossWatch(device=self.args.device)
-        return super().train(*args, **kwargs)
+        with read_any_numpy():
+            return super().train(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer.log`; the state, which goes into every checkpoint, keeps the newest entries alone, and
