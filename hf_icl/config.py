@@ -19,6 +19,7 @@ import pydantic
 
 from hf_icl import reading
 from hf_icl.errors import ConfigError
+from hf_icl.wording import MASK, mask
 
 MOST = 1e30  # of real numbers: fp32 holds its squares' roots, and little more
 MOST_STEPS = 10**12
@@ -142,6 +143,30 @@ def check_plain(tree: Any) -> Any:
         if len(waiting) > MOST_PARTS:
             raise ConfigError(field, value, f"has more than {MOST_PARTS:,} parts")
     return tree
+
+
+def refuse_secrets(tree: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a key or a value looks like a token or password: settings are written into
+    every record of a run, and published with it.
+
+    >>> refuse_secrets({"source": "https://me:secret@hub/x"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    hf_icl.errors.ConfigError: source = 'https://***@hub/x': looks like a token or password. It would ...
+    """
+    waiting: list[tuple[str, Any]] = [("", tree)]
+    for field, value in waiting:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value) if _is_list(value) else ()
+        waiting += [(f"{field}.{key}".lstrip("."), item) for key, item in items]
+        name = field.rpartition(".")[2]
+        if isinstance(value, str) and (mask(value) != value or mask(f"{name}={value}") != f"{name}={value}"):
+            shown = mask(value) if mask(value) != value else MASK
+        elif mask(field) != field:
+            field, shown = mask(field), value
+        else:
+            continue
+        hint = "It would stand in every record. Log in with: hf auth login"
+        raise ConfigError(field, shown, "looks like a token or password", hint)
 
 
 def _is_list(value: Any) -> bool:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import hf_icl
-from hf_icl.cli import main as cli
+from hf_icl import __main__ as start
 from tests.floors import read_floors
 from tests.programs import ROOT, TINY, environment
 
@@ -74,8 +74,8 @@ def test_floors_are_read_from_the_runtime_and_the_extras(tmp_path):
 
 
 def test_the_command_and_the_version_are_declared():
-    assert SETUP["options.entry_points"]["console_scripts"].split() == ["hf-icl", "=", "hf_icl.cli.main:main"]
-    assert callable(cli.main)
+    assert SETUP["options.entry_points"]["console_scripts"].split() == ["hf-icl", "=", "hf_icl.__main__:main"]
+    assert callable(start.main)
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
 
 
@@ -207,7 +207,7 @@ def test_an_installed_package_runs_far_from_the_checkout(installed, tmp_path):
     assert Path(run_installed(installed, tmp_path, "-c", WHERE).strip()).is_relative_to(installed)
     listed = run_installed(installed, tmp_path, "-m", "hf_icl", "presets")
     assert all(path.stem in listed for path in (ROOT / "hf_icl/runs/presets").rglob("*.yaml"))
-    assert "hf_icl.cli.main" in (installed / "bin/hf-icl").read_text()
+    assert "hf_icl.__main__" in (installed / "bin/hf-icl").read_text()
     steps = ["training.steps=4", "evaluate=2", "training.checkpoint_every=2"]
     said = run_installed(
         installed, tmp_path, "-m", "hf_icl", "run", "default", *TINY, *steps, "--output", "mine"

@@ -19,6 +19,7 @@ from hf_icl.banks.facts import describe_bank, tell_bank
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS, Config
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.philox import draw_words, stream_of, uniform_below
+from hf_icl.wording import clean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -468,4 +469,4 @@ def track(items: Sequence | Iterable, description: str, *, show: bool, total: in
     if not show:  # a disabled bar of rich < 14.3 still writes an empty line at its end
         return items
     console = rich.console.Console(stderr=True)
-    return rich.progress.track(items, description, total=total, console=console, transient=True)
+    return rich.progress.track(items, clean(description), total=total, console=console, transient=True)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 import hf_icl
 from hf_icl.runs.presets import list_presets
 from hf_icl.sweeps.examples import list_examples
+from hf_icl.wording import clean, mask
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,7 +33,16 @@ app.add_typer(metrics_app, name="metrics")
 
 
 class PatientConsole(Console):
-    """A console whose reader may go away: what is at work goes on, and is not shown."""
+    """A console whose reader may go away: what is at work goes on, and is not shown.
+
+    Whatever is printed on it, as text or in tables, bars and status lines, shows control characters and obeys
+    none; what looks like a token is masked.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Return the pieces of what is printed, those of text cleaned."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=clean(mask(segment.text)))
 
     def on_broken_pipe(self) -> None:
         """Say nothing from now on, where rich would end the program."""

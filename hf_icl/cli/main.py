@@ -6,13 +6,16 @@ import io
 import logging
 import os
 import sys
+import traceback
 
-from rich.console import Console
+import typer
 from rich.markup import escape
+from typer.rich_utils import rich_format_error
 
-from hf_icl.cli.app import app, console
+from hf_icl.cli.app import PatientConsole, app, console
 from hf_icl.errors import DivergedError, FileError, HfIclError, LostProcessError
 from hf_icl.files import find_way_out
+from hf_icl.wording import clean, mask, say_plainly
 
 # Each adds its commands to the app; this is their order in --help.
 # isort: off
@@ -26,26 +29,44 @@ import hf_icl.cli.data  # noqa: F401
 # isort: on
 
 
-MISTAKE, DIVERGED = 2, 4  # exit codes; 3: something is not on the Hub yet
+FAULT, MISTAKE, DIVERGED = 1, 2, 4  # exit codes; 3: something is not on the Hub yet
+NETWORK = (ConnectionError, TimeoutError)
+UsageError = typer.BadParameter.__base__  # of the click that this typer brings along
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Nothing that it prints can steer a terminal, or holds a token."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal knows few signs
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     console.quiet = not _speaks()
     try:
-        app()
+        sys.exit(typer.main.get_command(app)(standalone_mode=False))
+    except UsageError as error:
+        error.message = say_plainly(error.message)
+        rich_format_error(error)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(FAULT)
     except HfIclError as error:
         if not _speaks() and not isinstance(error, LostProcessError):
             sys.exit(2)  # the first process has the same error and says so
         _fail(str(error), DIVERGED if isinstance(error, DivergedError) else MISTAKE)
-    except OSError as error:
-        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
-            raise
-        _fail(str(FileError(error.filename or "A file", error, find_way_out(error), action="used")))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno and not isinstance(error, NETWORK):
+            _fail(str(FileError(error.filename or "A file", error, find_way_out(error), action="used")))
+        sys.stderr.write(clean(mask(traceback.format_exc())))
+        sys.exit(FAULT)
+
+
+class _Plain(logging.Formatter):
+    """Messages of all libraries, as they may be shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(mask(super().format(record)))
 
 
 def _speaks() -> bool:
@@ -55,5 +76,5 @@ def _speaks() -> bool:
 
 
 def _fail(text: str, code: int = MISTAKE) -> None:
-    Console(stderr=True).print(f"[bold red]Error[/] {escape(text)}", soft_wrap=True, highlight=False)
+    PatientConsole(stderr=True).print(f"[bold red]Error[/] {escape(text)}", soft_wrap=True, highlight=False)
     sys.exit(code)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hf_icl.distributed import count_processes
+from hf_icl.wording import mask
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub", "numpy")
 
@@ -24,7 +25,7 @@ def describe_origin(seed: int, command: str = "") -> dict[str, Any]:
         "commit": _find_commit(),
         "machine": f"{platform.machine()}, processes × threads: {count_processes()} × "
         f"{torch.get_num_threads()}",
-        "command": command,
+        "command": mask(command),
     }
 
 

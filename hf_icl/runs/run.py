@@ -18,7 +18,7 @@ from hf_icl.banks.facts import describe_bank
 from hf_icl.circuits.attention import check_heads
 from hf_icl.circuits.instrument import find_instruments
 from hf_icl.circuits.language import RepeatInstrument, TextInstrument
-from hf_icl.config import name_part
+from hf_icl.config import name_part, refuse_secrets
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
 from hf_icl.errors import ConfigError, DivergedError, RunError
 from hf_icl.files import explain, fill_whole, is_unused, remove_drafts
@@ -114,6 +114,7 @@ class Run:
                 f"{folder}: is there already. Continue it with: hf-icl resume {folder} — or choose another "
                 "--output."
             )
+        refuse_secrets(config.to_dict())
         task = build_task(config, progress=progress)
         model = build_model(config.model, task, seed=config.seed)
         task.check_model(model)

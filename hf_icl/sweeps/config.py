@@ -14,7 +14,7 @@ from typing import Any, Self
 import pydantic
 from pydantic import JsonValue
 
-from hf_icl.config import Config, flatten, read_yaml, unknown_key
+from hf_icl.config import Config, flatten, read_yaml, refuse_secrets, unknown_key
 from hf_icl.errors import ConfigError
 from hf_icl.report.sweep import write_value
 from hf_icl.runs.config import RunConfig, load_config
@@ -89,7 +89,9 @@ def load_sweep(source: str | Path) -> SweepConfig:
     Raises:
         ConfigError: If it cannot be read, a key is unknown, or a value breaks a rule.
     """
-    return SweepConfig(**read_yaml(find_sweep(source), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
+    made = SweepConfig(**read_yaml(find_sweep(source), "sweep file", "For example: {grid: {seed: [0, 1]}}"))
+    refuse_secrets(made.to_dict())
+    return made
 
 
 def list_points(sweep: SweepConfig) -> list[Point]:
