@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 WORKERS := -n 2 --dist loadfile
 
-.PHONY: run test test-integration test-slow test-floor test-newest test-reporters lint docs format bench help
+.PHONY: run test test-integration test-slow test-floor test-newest test-reporters test-gpu lint docs format bench help
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ test-integration: $(READY)  ## Trainings, processes, servers and pages as people
 
 test-slow: $(READY)  ## What takes longer: real runs, environments of their own
 	$(PYTEST) $(WORKERS) -q -m slow
+
+test-gpu: $(READY)  ## What a GPU does against what a CPU does; needs one
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(PYTEST) -n 4 -q -m "" tests/test_gpu.py
 
 docs: $(READY)  ## The documentation as a site, in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -10,6 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault(
+    "CUDA_VISIBLE_DEVICES", ""
+)  # numbers are a CPU's on any machine; `make test-gpu` lets one be seen
 os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="hf_icl_tests_"))
 
 import pytest  # noqa: E402

@@ -100,6 +100,20 @@ def test_a_machine_is_shared_by_the_threads_of_its_runs(monkeypatch):
     assert count_workers({"1": configs["1"]}) == 8
 
 
+def test_a_gpu_trains_one_process_of_those_runs_that_use_it(monkeypatch):
+    monkeypatch.setattr(engines.os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    on_gpu, on_cpu = (
+        load_config("default", [f"training.arguments={{use_cpu: {word}}}"]) for word in ("false", "true")
+    )
+    assert count_workers({"a": on_gpu, "b": on_cpu}) == 2
+    assert count_workers({"a": on_cpu, "b": on_cpu}) == 8
+    monkeypatch.setattr(replicas, "choose_device", lambda *, cpu: torch.device("cpu" if cpu else "cuda"))
+    assert replicas._count_processes([on_gpu, on_gpu]) == 1
+    assert replicas._count_processes([on_cpu, on_cpu]) == 8
+
+
 @pytest.mark.parametrize(("users", "given"), [(None, "4"), ("3", "3")])
 def test_a_sweep_leaves_the_users_threads_alone(tmp_path, monkeypatch, users, given):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

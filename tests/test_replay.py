@@ -93,6 +93,21 @@ def test_what_is_recorded_is_what_is_called(recording):
     assert len(recording) == 1
 
 
+def test_what_is_recorded_has_the_layout_of_the_calls_before(recording):
+    """A compiler that is asked for another layout compiles anew, which a recording does not survive."""
+    layouts = []
+
+    def note(x):
+        layouts.append((x.stride(), x.data_ptr()))
+        return x + 1
+
+    replayed = replay.Replayed(note)
+    for number in range(6):
+        wide = torch.full((2, 5, 9), float(number))
+        assert torch.equal(replayed(wide[:1, :, :-1]), wide[:1, :, :-1] + 1)
+    assert len(layouts) == replay.N_WARM_UP + 1 and len(set(layouts)) == 1
+
+
 @pytest.mark.integration
 @needs_new_torch
 def test_a_replayed_run_is_the_stock_run(tmp_path, recording):

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_icl.distributed import count_cores
+from hf_icl.distributed import choose_device, count_cores
 from hf_icl.errors import ConfigError, DivergedError
 from hf_icl.history.history import History
 from hf_icl.locks import hold
@@ -51,9 +51,9 @@ def train_replicas(
     Args:
         runs: Made with `Run.create`; see `can_stack` for what may differ between their configs.
         console: Where to show the progress of the first run of this process's share; None is silent.
-        n_processes: Among how many processes to share the runs; 1 trains in this process; None: as many as
-            the cores have threads for, of which each takes as many as the runs say (`training.threads`), or
-            one.
+        n_processes: Among how many processes to share the runs; 1 trains in this process; None: on a GPU 1,
+            else as many as the cores have threads for, of which each takes as many as the runs say
+            (`training.threads`), or one.
 
     Raises:
         ConfigError: If a run cannot be stacked, or two differ in more than that; nothing is trained then.
@@ -67,8 +67,7 @@ def train_replicas(
     if not runs:
         return
     check_replicas([run.config for run in runs])
-    n_threads = count_threads([run.config for run in runs]) or 1
-    n_processes = min(n_processes or max(1, count_cores() // n_threads), len(runs))
+    n_processes = min(n_processes or _count_processes([run.config for run in runs]), len(runs))
     shares = [list(runs[start::n_processes]) for start in range(n_processes)]
     if n_processes == 1:
         train_stacked(shares[0], console)
@@ -78,6 +77,13 @@ def train_replicas(
         work = [pool.submit(_train_folders, part, logging.getLogger().level) for part in folders]
         for part in work:
             part.result()
+
+
+def _count_processes(configs: Sequence[RunConfig]) -> int:
+    """Return among how many processes to share some runs: on a GPU, one call moves all."""
+    if choose_device(cpu=all(config.training.on_cpu for config in configs)).type != "cpu":
+        return 1
+    return max(1, count_cores() // (count_threads(configs) or 1))
 
 
 def _open_pool(n_processes: int) -> ProcessPoolExecutor:

@@ -117,7 +117,7 @@ def _can_be_replica(config: RunConfig) -> bool:
 
 def count_workers(configs: Mapping[str, RunConfig]) -> int:
     """Return how many processes this machine trains at a time: one per GPU,
-    else as many as its cores have threads for."""
-    if torch.cuda.is_available():
+    else, or where runs are to leave those alone, as many as its cores have threads for."""
+    if torch.cuda.is_available() and not all(config.training.on_cpu for config in configs.values()):
         return torch.cuda.device_count()
     return max(1, count_cores() // (count_threads(list(configs.values())) or 1))
