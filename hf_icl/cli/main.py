@@ -21,6 +21,7 @@ from hf_icl.wording import clean, mask, say_plainly
 # isort: off
 import hf_icl.cli.run  # noqa: F401
 import hf_icl.cli.trace  # noqa: F401
+import hf_icl.cli.prompts  # noqa: F401
 import hf_icl.cli.circuits  # noqa: F401
 import hf_icl.cli.hub  # noqa: F401
 import hf_icl.cli.sweep  # noqa: F401

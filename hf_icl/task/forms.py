@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,25 @@ from hf_icl.errors import ConfigError
 from hf_icl.philox import normals
 from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.spec import SequenceSpec
-from hf_icl.task.prompt import PromptConfig, Template, make_template
+from hf_icl.task.prompt import PromptConfig, Template, make_template, write_nothing
 from hf_icl.task.wrapped import list_parameters
 
 IGNORED = -100  # a label that transformers' losses leave out
 LM_HINT = (
     "Load it with AutoModelForCausalLM.from_pretrained, or build it with AutoModelForCausalLM.from_config."
 )
+
+
+class LabelAnswers(NamedTuple):
+    """What a language model says of the labels of a bank.
+
+    Attributes:
+        labels: Their logits, or log-probabilities, (n_sequences, n_labels).
+        is_first: Whether a label is the likeliest of all that could be said, bool (n_sequences, n_labels).
+    """
+
+    labels: Tensor
+    is_first: Tensor
 
 
 class Form(Protocol):
@@ -128,14 +140,37 @@ class TokenForm:
 
     def predict(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return the logits of the label tokens where the answer stands; all others are left aside."""
-        return self.predict_tokens(bank, model, batch)[:, label_tokens(bank)]
+        return self._predict_tokens(model, self.prompt(bank, batch))[:, label_tokens(bank)]
 
-    def predict_tokens(self, bank: Bank, model: nn.Module, batch: SequenceBatch) -> Tensor:
-        """Return the logits of all tokens where the answer stands, (n_sequences, vocabulary)."""
+    def read_answers(
+        self, bank: Bank, model: nn.Module, batch: SequenceBatch, *, content_free: bool = False
+    ) -> LabelAnswers:
+        """Return what a model says of each label, and whether it would say it of all it could.
+
+        Args:
+            bank: Whose labels are asked for, on the model's device.
+            model: What is asked.
+            batch: The sequences, on the model's device.
+            content_free: Ask for `N/A` instead of the query's exemplar: what is left is the prior of labels.
+
+        Raises:
+            ConfigError: If the bank has no tokenizer that could write `N/A`.
+        """
+        prompt = self.prompt(bank, batch)
+        if content_free:
+            place = int(self.find_template(bank).exemplar_places(batch.labels.shape[1] - 1)[-1])
+            nothing = prompt.new_tensor(write_nothing(bank)).expand(len(prompt), -1)
+            prompt = torch.cat([prompt[:, :place], nothing, prompt[:, place + 1 :]], dim=1)
+        logits = self._predict_tokens(model, prompt)
+        tokens = label_tokens(bank)
+        return LabelAnswers(logits[:, tokens], logits.argmax(1)[:, None] == tokens)
+
+    def _predict_tokens(self, model: nn.Module, prompt: Tensor) -> Tensor:
+        """Return the logits of all tokens after prompts, (n_sequences, vocabulary)."""
         options = _without_cache(model) | (
             {"logits_to_keep": 1} if "logits_to_keep" in list_parameters(model) else {}
         )
-        return model(input_ids=self.prompt(bank, batch), **options).logits[:, -1]
+        return model(input_ids=prompt, **options).logits[:, -1]
 
     def read_logits(self, bank: Bank, logits: Tensor, labels: Tensor) -> Tensor:
         """Return label logits from a whole language-model output, wherever padding has put the query.

@@ -24,6 +24,7 @@ from hf_icl.errors import ConfigError
 
 TemplateName = Literal["bare", "arrow", "colon", "qa"]
 MOST_ANCHORS = 16  # words that a template is tried on
+NOTHING = " N/A"
 EXEMPLAR, LABEL = "⟦exemplar⟧", "⟦label⟧"  # stand for words while a chat template writes around them
 
 
@@ -188,6 +189,21 @@ def make_template(prompt: PromptConfig, bank: Bank) -> Template:
     template = found.most_common(1)[0][0]
     own_start = () if prompt.chat else tuple(prefix)
     return Template(own_start + template.start, template.between, template.after)
+
+
+def write_nothing(bank: Bank) -> list[int]:
+    """Return the tokens of ` N/A`, which stand for an exemplar that says nothing.
+
+    Raises:
+        ConfigError: If the bank has no tokenizer, or its tokenizer cannot write it.
+    """
+    load = bank.vocabulary.load_tokenizer if bank.vocabulary else None
+    tokenizer = load() if load is not None else None
+    ids = [] if tokenizer is None else tokenizer(NOTHING, add_special_tokens=False)["input_ids"]
+    if not ids or tokenizer.unk_token_id in ids:
+        rule = f"no tokenizer of the bank's could write {NOTHING!r}, by which labels are calibrated"
+        raise ConfigError("bank", bank.name, rule, "Take a bank of kind vocabulary from a model with one.")
+    return ids
 
 
 class _Parts(NamedTuple):
