@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from hf_icl.cli import main as cli
 from hf_icl.errors import ConfigError, RunError
+from hf_icl.files import name_draft
 from hf_icl.locks import hold
 from hf_icl.report import write_report
 from hf_icl.report.sweep import draw_sweep, list_sweep
@@ -217,6 +218,16 @@ def test_the_time_left_is_told_by_steps_and_not_by_what_came_before_them(monkeyp
     assert progress.headline(works, [400]).endswith(
         "800 of 2,000 steps, all runs together · 30 steps/s · 0:40 left"
     )
+
+
+def test_a_folder_in_which_a_sweep_was_killed_at_once_is_a_new_one(tmp_path):
+    """As is one on which a disk is mounted; any other is left alone."""
+    name_draft(tmp_path / "sweep.yaml").touch()
+    (tmp_path / "lost+found").mkdir()
+    assert len(Sweep(make_sweep(grid={"seed": [0, 1]}), tmp_path).points) == 2
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(RunError, match="is no sweep"):
+        Sweep(make_sweep(grid={"seed": [0, 1]}), tmp_path)
 
 
 def test_as_many_workers_as_cores_have_threads_for(monkeypatch):

@@ -13,7 +13,7 @@ from hf_icl.errors import RunError
 from hf_icl.experiments.claim import Claim, ClaimFile
 from hf_icl.experiments.measuring import Measured
 from hf_icl.experiments.plan import Plan
-from hf_icl.files import write_whole
+from hf_icl.files import is_unused, write_whole
 from hf_icl.history.origin import describe_origin
 from hf_icl.reading import read_json
 from hf_icl.runs.folder import read_record
@@ -44,7 +44,7 @@ class Evidence:
         path = self.folder / EVIDENCE_FILE
         if path.exists():
             self.about = self._read(path)
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif not is_unused(self.folder):
             raise RunError(f"{folder}: is there already and holds no claims' runs. Choose another --output.")
         else:
             self.about = {"schema": SCHEMA, "claims": {}, "seconds": 0.0}

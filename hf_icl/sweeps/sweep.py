@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from hf_icl.errors import RunError
-from hf_icl.files import write_whole
+from hf_icl.files import is_unused, write_whole
 from hf_icl.history.history import HISTORY_FILE, read_last_row
 from hf_icl.report.write import Report, write_report
 from hf_icl.runs.config import RunConfig
@@ -117,8 +117,7 @@ class Sweep(RunSet):
             )
 
     def _find_runs(self) -> dict[str, RunConfig]:
-        is_new = not self.folder.exists() or self.folder.is_dir() and not any(self.folder.iterdir())
-        if not is_new and not (self.folder / SWEEP_FILE).exists():
+        if not is_unused(self.folder) and not (self.folder / SWEEP_FILE).exists():
             raise RunError(f"{self.folder}: is there already and is no sweep. Choose another --output.")
         return super()._find_runs()
 

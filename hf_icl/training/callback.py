@@ -144,6 +144,9 @@ class TransienceCallback(TrainerCallback):
         self.diverged_step = last[0].get("diverged") if last else None
         if self.history.last_step < state.global_step and self.schedule.is_due(state.global_step):
             self.measure(args, state, model)
+        elif last and state.global_step == 0:  # killed since, before a checkpoint could keep it
+            self._note(state)
+            self._tell(state, last[0]["metrics"])
         self._check_best(args)
 
     def _take_place(self, state: TrainerState) -> None:
