@@ -224,10 +224,10 @@ def test_a_folder_in_which_a_sweep_was_killed_at_once_is_a_new_one(tmp_path):
     """As is one on which a disk is mounted; any other is left alone."""
     name_draft(tmp_path / "sweep.yaml").touch()
     (tmp_path / "lost+found").mkdir()
-    assert len(Sweep(make_sweep(grid={"seed": [0, 1]}, labels={}), tmp_path).points) == 2
+    assert len(Sweep(make_sweep(grid={STRENGTH: [0, 1]}), tmp_path).points) == 2
     (tmp_path / "mine.txt").touch()
     with pytest.raises(RunError, match="is no sweep"):
-        Sweep(make_sweep(grid={"seed": [0, 1]}, labels={}), tmp_path)
+        Sweep(make_sweep(grid={STRENGTH: [0, 1]}), tmp_path)
 
 
 def test_as_many_workers_as_cores_have_threads_for(monkeypatch):
