@@ -120,7 +120,8 @@ def fill_whole(folder: Path, *, last: str, way_out: str) -> Iterator[Path]:
     is_new = not folder.exists()
     place = folder if is_new else folder / "draft"
     with explain(folder, way_out):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            place.parent.mkdir(parents=True, exist_ok=True)
         remove_drafts(place.parent, of=place.name)
         with _make_draft(place, Path.mkdir) as draft:
             yield draft

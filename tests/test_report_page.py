@@ -464,6 +464,14 @@ def test_a_sweeps_page_fits(browser, tmp_path, sizes, width):
     assert heads == names
     checked = page.locator("#runs input:checked").count()
     assert checked == min(6, len(names))
+    varied = page.locator(".varied")
+    if width == 390:  # a row is a list of what its cells are
+        assert varied.evaluate("e => e.parentElement.scrollWidth <= e.parentElement.clientWidth")
+        labels = "e => [...e.children].map(cell => getComputedStyle(cell, '::before').content)"
+        heads = varied.locator("thead th").all_text_contents()
+        assert varied.locator("tbody tr").first.evaluate(labels) == [json.dumps(head) for head in heads]
+    else:
+        assert varied.locator("thead").is_visible()
     # the picture of a dark page is dark: its corner is the page's own colour
     source = page.locator("picture img").evaluate("e => e.currentSrc")
     picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")
