@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from hf_icl.errors import FileError, RunError
-from hf_icl.files import write_whole
+from hf_icl.files import find_way_out, write_whole
 from hf_icl.history.columns import NO_VALUE, Columns, read_columns
 from hf_icl.history.lines import PREFIX_BYTES, Row, check_lines, decode_row, encode_row
 from hf_icl.wording import render_table
@@ -282,9 +282,10 @@ class History:
             self.rows.append(row, line)
 
     def _write(self, line: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        size = self.rows.n_bytes
+        if not size:  # else it is there, or was moved away
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:
-            size = self.rows.n_bytes
             if file.seek(0, os.SEEK_END) < size:
                 raise RunError(
                     f"{self.path}: was shortened or removed while the run wrote to it. "
@@ -292,14 +293,14 @@ class History:
                 )
             file.truncate(size)  # of a torn last line
             try:
-                written = file.write(line)
-                if written != len(line):
-                    raise OSError(None, "the disk is full")
+                left = line
+                while left:  # what comes after a part tells why it was not the whole
+                    left = left[file.write(left) :]
             except OSError as error:
                 file.truncate(size)
                 raise RunError(
                     f"{self.path}: a row could not be written ({error.strerror}). The rows before it are "
-                    "whole. Free some space, then continue with: hf-icl resume"
+                    f"whole. {find_way_out(error)}"
                 ) from error
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ ADAPTER_FILE = "adapter_config.json"
 MOST_STATE_BYTES = 1 << 32  # the log in it grows with every evaluation
 DAMAGED = "damaged-"
 SMALLEST_FREE_BYTES = 1 << 16
+MOST_PROBED_BYTES = 1 << 26
 # What a checkpoint needs to be resumed from: a file, or folder, of one of these names for each part.
 PARTS = {
     "model": ("*.safetensors", "*.bin", "pytorch_model_fsdp*", "global_step*", "adapter_*"),
@@ -66,6 +68,41 @@ class ManifestCallback(TrainerCallback):
         hide_base(folder, Path(args.output_dir))
         give_usual_permissions(folder)
         mark_whole(folder, folder.glob("**/[!.]*"))
+
+
+class PlaceCallback(TrainerCallback):
+    """Ends a run whose folder is no longer where it was, before anything is written to a new one."""
+
+    def __init__(self) -> None:
+        self._place: os.stat_result | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Look where it is, if it is there yet."""
+        self._place = os.stat(args.output_dir) if os.path.exists(args.output_dir) else None
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Look whether the folder is the one of the step before.
+
+        Raises:
+            RunError: If it was moved or deleted.
+        """
+        if not state.is_world_process_zero:
+            return
+        try:
+            found = os.stat(args.output_dir)
+        except FileNotFoundError:
+            found = None
+        if self._place is not None and (found is None or not os.path.samestat(self._place, found)):
+            raise RunError(describe_loss(args.output_dir))
+        self._place = found
+
+
+def describe_loss(folder: str | Path) -> str:
+    """Return the sentence that says that a folder is gone."""
+    return (
+        f"{folder}: was moved or deleted while the run was at work in it. What was written is whole where "
+        "it is now: continue it there with: hf-icl resume FOLDER"
+    )
 
 
 def hide_base(checkpoint: Path, run: Path) -> None:
@@ -254,13 +291,21 @@ def step_of(checkpoint: Path) -> int | None:
 
 
 def _find_obstacle(folder: Path) -> OSError | None:
-    """Return what the system says to writing in a folder, None if it can be done."""
+    """Return what the system says to writing in a folder a file larger than any there, None if it can be
+    done: a limit on the size of files, or a quota, has cut the largest one."""
     probe = name_draft(folder / "probe")
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    size = 1 + max(sizes, default=0)
     try:
-        probe.write_bytes(b" ")
-        probe.unlink()
+        with open(probe, "xb", buffering=0) as file:
+            file.truncate(size)  # asks for the limit at once
+            for _ in range(0, min(size, MOST_PROBED_BYTES), 1 << 20):
+                file.write(b" " * min(size, 1 << 20))
     except OSError as error:
         return error
+    finally:
+        with contextlib.suppress(OSError):  # where it could not be made
+            probe.unlink()
     return None
 
 
@@ -287,12 +332,14 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
         way_on: How to go on, once there is space; None: with `hf-icl resume`.
 
     Raises:
-        RunError: Where something could not be written because the disk is full, or the folder has become
-            read-only.
+        RunError: Where something could not be written because the disk or a quota is full, files may not be
+            so large, or the folder has become read-only, or is gone.
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, FileError) as error:
+        if not folder.exists():
+            raise RunError(describe_loss(folder)) from error
         if shutil.disk_usage(folder).free >= SMALLEST_FREE_BYTES:
             if (reason := _find_obstacle(folder)) is not None:
                 way_out = f"{find_way_out(reason)} History and earlier checkpoints are whole."

@@ -28,7 +28,7 @@ from hf_icl.task.sample import N_ANSWERS
 from hf_icl.task.task import Instrument, Task
 from hf_icl.task.wrapped import list_parameters, see_through
 from hf_icl.training.callback import OnDivergence, TransienceCallback
-from hf_icl.training.checkpoints import ManifestCallback, read_any_numpy
+from hf_icl.training.checkpoints import ManifestCallback, PlaceCallback, read_any_numpy
 from hf_icl.training.divergence import LossWatch
 from hf_icl.training.interventions.base import Intervention
 from hf_icl.training.interventions.callback import InterventionCallback
@@ -106,7 +106,7 @@ class TransienceTrainer(Trainer):
         self.watch = LossWatch(device=self.args.device)
         self.transience.find_divergence = lambda: self.watch.find()
         self.interventions = InterventionCallback(task, interventions)
-        own = [self.transience, *([self.interventions] if interventions else [])]
+        own = [PlaceCallback(), self.transience, *([self.interventions] if interventions else [])]
         for callback in [*own, *(callbacks or []), ManifestCallback()]:
             self.add_callback(callback)
 
