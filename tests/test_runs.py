@@ -1,12 +1,15 @@
 """Run folders: killed anywhere and resumed, they end in the same bytes."""
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
+import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -133,6 +136,30 @@ def die_in_rotation(number: int) -> None:
     shutil.rmtree = partly
 
 
+def die_in_mid_deletion(number: int, n_files: int) -> None:
+    """Delete so many files of an old checkpoint, then die."""
+    from transformers import trainer_utils
+
+    rmtree, seen = shutil.rmtree, []
+
+    def partly(path, *args, **kwargs):
+        seen.append(path)
+        if len(seen) == number:
+            time.sleep(1.1)  # the host goes by times of folders, if they are a second apart
+            for file in sorted(Path(path).iterdir(), reverse=True)[:n_files]:
+                file.unlink()
+            die()
+        rmtree(path, *args, **kwargs)
+
+    trainer_utils.shutil = SimpleNamespace(**vars(shutil) | {"rmtree": partly})
+
+
+PARTS = {
+    name: functools.partial(die_in_mid_deletion, n_files=count)
+    for name, count in {"none": 0, "some": 2, "most": 5}.items()
+}
+
+
 def die_at_step(step: int) -> None:
     from hf_icl.training.display import LiveDisplay
 
@@ -194,6 +221,21 @@ def test_killed_anywhere_a_run_resumes_to_the_same_bytes(programs, tmp_path, und
     assert not run.is_finished
     Run.open(run.folder).train()
     assert_same_run(run.folder, undisturbed)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("part", ["none", "some", "most"])
+def test_killed_while_an_old_checkpoint_is_deleted_the_same_ones_are_kept(
+    programs, tmp_path, undisturbed, number, part
+):
+    """What is there in part only is as if it was not, and nothing sound is deleted in its place."""
+    run = Run.create(small_config(), tmp_path / "run")
+    assert programs.call(train_until_killed, run.folder, PARTS[part], number) == -signal.SIGKILL
+    Run.open(run.folder).train()
+    assert_same_run(run.folder, undisturbed)
+    kept = [{path.name for path in folder.glob("checkpoint-*")} for folder in (run.folder, undisturbed)]
+    assert kept[0] == kept[1] and len(kept[0]) == 2
 
 
 def test_killed_again_and_again(programs, tmp_path, undisturbed):

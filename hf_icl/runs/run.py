@@ -44,6 +44,7 @@ from hf_icl.task.task import Task
 from hf_icl.training.checkpoints import (
     STATE_FILE,
     check_sound,
+    drop_old_checkpoints,
     explain_full_disk,
     find_checkpoint,
     find_checkpoints,
@@ -247,6 +248,7 @@ class Run:
     def keep_final_model(self) -> None:
         """Copy the last checkpoint's model to the run folder, and mark the run as finished."""
         names = [CONFIG_FILE, RUN_FILE, HISTORY_FILE]
+        drop_old_checkpoints(self.folder, self.config.training.keep_checkpoints)
         last = find_checkpoint(self.folder)
         history = self.history
         if len(history.rows) < read_progress(last)["n_rows"]:  # lost since

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_icl.distributed import wait_for_all
 from hf_icl.errors import FileError, RunError
@@ -249,6 +249,11 @@ def tidy_checkpoints(run: Path, most_steps: int) -> list[Path]:
         logger.warning("%s was written only in part and is removed", path)
         shutil.rmtree(path)
         folders.remove(path)
+    for path in folders[:-1]:  # the newest is never deleted by whoever drops old ones
+        if (missing := find_missing(path)) is not None and missing.endswith(" is missing"):
+            logger.warning("%s was deleted only in part (%s) and is removed", path, missing)
+            shutil.rmtree(path)
+            folders.remove(path)
     if folders and step_of(folders[-1]) > most_steps:
         raise RunError(
             f"{folders[-1]}: its step is later than training.steps = {most_steps}. It is no checkpoint of "
@@ -266,6 +271,19 @@ def tidy_checkpoints(run: Path, most_steps: int) -> list[Path]:
         aside = _set_aside(path)
         logger.warning("%s: %s. It is now %s, and not resumed from", path, found, aside.name)
     return [path for path in folders if is_whole(path)]
+
+
+def drop_old_checkpoints(run: Path, most: int | None) -> None:
+    """Delete all but so many of a run's checkpoints, as a `Trainer` does, which may have been killed at it.
+
+    Args:
+        run: Its folder.
+        most: How many stay, the newest and the best among them; None: all.
+    """
+    if (last := find_checkpoint(run)) is None:
+        return
+    best = read_state(last).get("best_model_checkpoint")
+    rotate_checkpoints(str(run), most, None if best is None else str(run / Path(best).name))
 
 
 def _set_aside(path: Path) -> Path:
