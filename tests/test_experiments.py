@@ -33,9 +33,10 @@ from hf_icl.experiments.evidence import find_commit
 from hf_icl.experiments.figures import draw_claim
 from hf_icl.experiments.judging import bound_mean, bound_share, correlate_ranks
 from hf_icl.experiments.measuring import Measured
-from hf_icl.experiments.plan import check_ids, estimate_cost, find_lacking, plan_claims
+from hf_icl.experiments.plan import Pace, check_ids, estimate_cost, find_lacking, plan_claims
 from hf_icl.experiments.reproduction import reproduce
 from hf_icl.history.record import RunRecord
+from hf_icl.runs.config import load_config
 from hf_icl.sweeps.sweep import read_last_step
 from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL, TRAIN_LOSS
 from tests.programs import ROOT, TINY, environment
@@ -408,9 +409,24 @@ def test_costs_are_counted_once_for_runs_of_one_shape():
         [CRITERION], scales={"laptop": {"base": "default", "set": TINY_SET | {"training.steps": 50}}}
     )
     plan = plan_claims([claim], "laptop")
-    cost = estimate_cost(plan.points["default"], budgets)
+    cost = estimate_cost(plan.points["default"], Pace(1e-3), budgets)
     assert len(budgets) == 2 and cost.n_runs == 16 and cost.steps == 16 * 50
-    assert cost.hours(1e-3) == pytest.approx(cost.flops / 3.6e12) and cost.disk > 0
+    assert cost.hours == pytest.approx(cost.flops / 3.6e12) and cost.disk > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "flops", "seconds"),
+    [
+        ([], 10**9, 10_000 * 2 * 0.5e-3),  # compiled: two layers, half a millisecond each
+        (["training.compile=false"], 10**9, 10_000 * 2 * 4e-3),
+        ([], 10**14, 50.0),  # enough to do: its operations at 2 TFLOP/s
+        (["model.backbone={model_type: gpt2}"], 10**9, 0.0005),  # whose shortest step is not known
+    ],
+)
+def test_a_run_takes_as_long_as_its_operations_or_its_shortest_steps(words, flops, seconds):
+    config = load_config("default", ["training.steps=10000", *words])
+    pace = Pace(tflops=2.0, compiled_ms=0.5, stock_ms=4.0)
+    assert pace.seconds(config, flops) == pytest.approx(seconds)
 
 
 def test_two_claims_of_one_id_are_refused(tmp_path):
@@ -604,7 +620,7 @@ def test_claims_are_listed_and_explained():
 def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = invoke("reproduce", str(EXAMPLE), "--seeds", "2", "--dry-run", "--tflops", "0.02")
-    assert "1 claims, 4 runs (0 more are shared)" in told and "Together: 4 runs, 16,000 steps" in told
+    assert "1 claims, 4 runs (0 more are shared)" in told and "each worker: 4 runs, 16,000 steps" in told
     assert not any(tmp_path.iterdir())
 
 

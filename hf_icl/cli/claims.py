@@ -42,7 +42,9 @@ def reproduce(
     ] = None,
     tflops: Annotated[
         float | None,
-        typer.Option(min=1e-6, help="TFLOP/s that a worker sustains, for the hours of the plan."),
+        typer.Option(
+            min=1e-6, help="TFLOP/s that a worker sustains, for the hours of the plan; default: measured."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
     train: Annotated[bool, typer.Option(help="Or judge what is finished as it is.")] = True,
@@ -83,9 +85,9 @@ def reproduce(
 
 def show_costs(plan, files, tflops: float | None, n_workers: int) -> None:
     """Print what each claim's runs cost, and all together, each run counted once."""
-    from hf_icl.experiments.plan import SUSTAINED_TFLOPS, estimate_cost, find_lacking, tell_cost
+    from hf_icl.experiments.plan import PACES, Pace, estimate_cost, find_lacking, tell_cost
 
-    tflops = tflops or SUSTAINED_TFLOPS.get(plan.scale, SUSTAINED_TFLOPS["laptop"])
+    pace = Pace(tflops) if tflops else PACES.get(plan.scale, PACES["laptop"])
     budgets: dict = {}
     with console.status("Counting …"):
         lacking = find_lacking([file.claim for file in files], plan.scale)
@@ -93,13 +95,13 @@ def show_costs(plan, files, tflops: float | None, n_workers: int) -> None:
         for file in files:
             claim = file.claim
             if claim in countable:
-                told = tell_cost(estimate_cost(plan.list_points([claim]), budgets), tflops, n_workers)
+                told = tell_cost(estimate_cost(plan.list_points([claim]), pace, budgets), n_workers)
             else:
                 why = claim.untestable or lacking.get(claim.id, f"it has no scale {plan.scale}")
                 told = f"no runs ({why})"
             say(f"  {claim.id}: {told}")
-        total = tell_cost(estimate_cost(plan.list_points(countable), budgets), tflops, n_workers)
-    say(f"Together: {total}")
+        total = tell_cost(estimate_cost(plan.list_points(countable), pace, budgets), n_workers)
+    say(f"Together, at {pace.tflops:g} TFLOP/s for each worker: {total}")
 
 
 def show_verdicts(judged) -> None:

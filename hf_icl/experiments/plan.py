@@ -13,13 +13,37 @@ from hf_icl.errors import BankError, ConfigError
 from hf_icl.experiments.claim import Claim, ClaimFile
 from hf_icl.plan import Budget, estimate
 from hf_icl.runs.config import RunConfig, load_config
-from hf_icl.runs.stackable import is_measured_only
+from hf_icl.runs.stackable import is_compiled, is_measured_only
 from hf_icl.sweeps.config import Point, digest, label_keys, name_point, tell_apart, write_words
 
 BASE_ARM = "base"
-SUSTAINED_TFLOPS = {"laptop": 0.02, "paper": 20.0}
-"""By scale, what one worker sustains: a core of a laptop in float32, as measured (docs/experiments.md), and a
-guess for a GPU of the H100 class in small models. Elsewhere: as a laptop."""
+
+
+class Pace(NamedTuple):
+    """How fast one worker is.
+
+    Attributes:
+        tflops: TFLOP/s that it sustains where there is enough to do.
+        compiled_ms: What a layer of the native network adds to the shortest possible step, in milliseconds,
+            where steps are compiled whole and, on a GPU, recorded.
+        stock_ms: The same of stock steps.
+    """
+
+    tflops: float
+    compiled_ms: float = 0.0
+    stock_ms: float = 0.0
+
+    def seconds(self, config: RunConfig, flops: int) -> float:
+        """Return how long a run of so many operations takes: as its operations or its shortest step allow."""
+        per_layer = self.compiled_ms if is_compiled(config) else self.stock_ms
+        is_native = config.model.backbone is None and config.model.pretrained is None
+        step = per_layer / 1e3 * (config.model.n_layers if is_native else 0)
+        return max(flops / self.tflops / 1e12, step * config.training.steps)
+
+
+PACES = {"laptop": Pace(0.02), "paper": Pace(10.0, compiled_ms=0.14, stock_ms=1.0)}
+"""By scale, one worker as measured, its runs one by one: a core of a laptop in float32 (docs/experiments.md),
+and an H200 (docs/benchmarks.md), where stacks of runs are done sooner. Elsewhere: as a laptop."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +163,18 @@ class Cost:
         steps: Of all together.
         flops: Training and evaluations.
         disk: Bytes of their checkpoints and models.
+        hours: How long one worker is at it.
     """
 
     n_runs: int
     steps: int
     flops: int
     disk: int
-
-    def hours(self, tflops: float) -> float:
-        """Return how long one device or core is at work that sustains so many TFLOP/s."""
-        return self.flops / tflops / 1e12 / 3600
+    hours: float
 
 
-def estimate_cost(points: Sequence[Point], budgets: dict[str, Budget] | None = None) -> Cost:
-    """Return what runs cost; `budgets` keeps what was counted, by shape, for the next call."""
+def estimate_cost(points: Sequence[Point], pace: Pace, budgets: dict[str, Budget] | None = None) -> Cost:
+    """Return what runs cost at a pace; `budgets` keeps what was counted, by shape, for the next call."""
     budgets = {} if budgets is None else budgets
     found = []
     for point in points:
@@ -160,11 +182,13 @@ def estimate_cost(points: Sequence[Point], budgets: dict[str, Budget] | None = N
         if shape not in budgets:
             budgets[shape] = estimate(point.config)
         found.append(budgets[shape])
+    seconds = [pace.seconds(point.config, budget.flops) for point, budget in zip(points, found, strict=True)]
     return Cost(
         len(points),
         sum(point.config.training.steps for point in points),
         sum(budget.flops for budget in found),
         sum(budget.disk for budget in found),
+        sum(seconds) / 3600,
     )
 
 
@@ -178,14 +202,15 @@ def _shape(config: RunConfig) -> str:
     return digest(config.replace(seed=0, training=training, task=config.task.replace(bank=bank, train=train)))
 
 
-def tell_cost(cost: Cost, tflops: float, n_workers: int = 1) -> str:
+def tell_cost(cost: Cost, n_workers: int = 1) -> str:
     """Return a cost in words.
 
-    >>> tell_cost(Cost(24, 96_000, 10**16, 2_000_000_000), tflops=0.02, n_workers=2)
-    '24 runs, 96,000 steps, 10 PFLOP: 69 h at 0.02 TFLOP/s on each of 2; 1.9 GiB of disk'
+    >>> tell_cost(Cost(24, 96_000, 10**16, 2_000_000_000, hours=138.9), n_workers=2)
+    '24 runs, 96,000 steps, 10 PFLOP: 69 h on each of 2; 1.9 GiB of disk'
     """
-    hours = cost.hours(tflops) / n_workers
-    time = f"{hours:.2g} h at {tflops:g} TFLOP/s" + (f" on each of {n_workers}" if n_workers > 1 else "")
+    hours = cost.hours / n_workers
+    time = f"{hours:,.0f} h" if hours >= 100 else f"{hours:.2g} h"
+    time += f" on each of {n_workers}" if n_workers > 1 else ""
     told = f"{cost.n_runs} runs, {cost.steps:,} steps, {cost.flops / 1e15:.3g} PFLOP: {time}"
     return f"{told}; {cost.disk / 2**30:.2g} GiB of disk"
 
