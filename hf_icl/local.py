@@ -13,7 +13,13 @@ from hf_icl.reading import read_json
 
 LOCAL_FILE = ".local.json"  # stays here: what is published is chosen by name
 MARK = "local:"
-FIELDS = ("model.pretrained", "task.bank.source", "task.bank.labels", "evaluate.text.source")
+FIELDS = (
+    "model.pretrained",
+    "task.bank.source",
+    "task.bank.labels",
+    "task.bank.data",
+    "evaluate.text.source",
+)
 """Settings of a run that may be a path."""
 
 

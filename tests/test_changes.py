@@ -183,6 +183,7 @@ def test_commands_stand_in_the_order_in_which_they_are_needed():
         "presets",
         "evaluate",
         "trace",
+        "prompts",
         "circuits",
         "push",
         "pull",

@@ -323,7 +323,7 @@ def test_a_builder_config_says_all_that_decides_the_rows():
 
 
 def test_names_of_configurations_and_the_default():
-    kinds = ["gaussian", "symbolic", "omniglot", "features", "vocabulary"]
+    kinds = ["gaussian", "symbolic", "omniglot", "features", "vocabulary", "texts"]
     assert datasets.get_dataset_config_names("hf_icl") == kinds
     assert datasets.load_dataset_builder("hf_icl").config.name == "gaussian"
     assert sorted(datasets.load_dataset_builder("hf_icl").info.features) == COLUMNS

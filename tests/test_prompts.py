@@ -72,7 +72,7 @@ def test_what_counts_as_right(task, model):
         "context_calibrated": [max(row) == right for row, right in rows],
         "labels": (target == 0).tolist(),
         "labels_calibrated": (target == 3).tolist(),
-        "vocabulary": [False] * 40,
+        "whole_vocabulary": [False] * 40,
     }
     row = next(compare_prompts(task, liar, templates=["arrow"], contexts=[4], n_sequences=40))
     for name, hits in wanted.items():
@@ -80,7 +80,7 @@ def test_what_counts_as_right(task, model):
         assert row.scores[name].low <= row.scores[name].value <= row.scores[name].high
     logits[others[5]] = 0.0
     row = next(compare_prompts(task, liar, templates=["arrow"], contexts=[4], n_sequences=40))
-    assert row.scores["vocabulary"].value == row.scores["labels"].value > 0
+    assert row.scores["whole_vocabulary"].value == row.scores["labels"].value > 0
 
 
 def test_all_templates_get_the_same_sequences(task, model):

@@ -24,4 +24,5 @@ from hf_icl.banks.own import (
     bank_from_numpy as bank_from_numpy,
 )
 from hf_icl.banks.symbolic import SymbolicConfig as SymbolicConfig
+from hf_icl.banks.texts import TextConfig as TextConfig
 from hf_icl.banks.vocabulary import VocabularyConfig as VocabularyConfig

@@ -152,6 +152,8 @@ class Vocabulary:
             sequence.
         names: Text of each token, by its id.
         load_tokenizer: Loads the model's tokenizer, or gives None where it has none; None where nobody knows.
+        exemplar_phrases: Of exemplars of several tokens, those of each id in `rows`, which is no token then.
+        label_phrases: Of labels of several tokens, those of each; `label_tokens` has their first ones.
     """
 
     label_tokens: Tensor
@@ -161,6 +163,13 @@ class Vocabulary:
     load_tokenizer: Callable[[], PreTrainedTokenizerBase | None] | None = dataclasses.field(
         default=None, repr=False
     )
+    exemplar_phrases: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), repr=False)
+    label_phrases: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), repr=False)
+
+    def name_label(self, label: int) -> str:
+        """Return the text of a label."""
+        tokens = self.label_phrases[label] if self.label_phrases else [int(self.label_tokens[label])]
+        return "".join(self.names[token] for token in tokens)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -60,6 +60,10 @@ def tell_bank(facts: Mapping[str, Any]) -> str:
     '1,600 classes × 10 tokens of openai/gpt2, neighbours by cosine; spread within 0.313, between 0.52'
     >>> tell_bank(facts | {"name": "symbolic", "n_holdout_classes": 128, "n_exemplars": 1})
     '1,600 + 128 holdout classes × 1 exemplar, symbolic'
+    >>> lengths = {"fewest": 2, "mean": 7.5, "most": 31}
+    >>> texts = {"name": "texts", "n_classes": 2, "n_holdout_classes": 0, "n_exemplars": 20}
+    >>> tell_bank(texts | {"data": "reviews.csv", "tokens": lengths})
+    '2 classes × 20 texts of reviews.csv, 2 to 31 tokens each'
     >>> tell_bank({})
     ''
     """
@@ -67,8 +71,12 @@ def tell_bank(facts: Mapping[str, Any]) -> str:
         return ""
     holdout = f" + {facts['n_holdout_classes']:,} holdout" if facts["n_holdout_classes"] else ""
     what = "token" if "source" in facts else "exemplar"
+    what = "text" if "data" in facts else what
     many = "" if facts["n_exemplars"] == 1 else "s"
     text = f"{facts['n_classes']:,}{holdout} classes × {facts['n_exemplars']:,} {what}{many}"
+    if "data" in facts:
+        lengths = facts["tokens"]
+        return f"{text} of {facts['data']}, {lengths['fewest']} to {lengths['most']} tokens each"
     if "source" not in facts:
         return f"{text}, {facts['name']}"
     text += f" of {facts['source']}, neighbours by {facts['metric']}; spread {_tell_spread(facts['spread'])}"

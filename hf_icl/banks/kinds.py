@@ -12,17 +12,25 @@ from hf_icl.banks.features import FeaturesConfig
 from hf_icl.banks.gaussian import GaussianConfig
 from hf_icl.banks.omniglot import OmniglotConfig
 from hf_icl.banks.symbolic import SymbolicConfig
+from hf_icl.banks.texts import TextConfig
 from hf_icl.banks.vocabulary import VocabularyConfig
 from hf_icl.config import Config
 from hf_icl.memory import ask_for_memory
 
 BankConfig = Annotated[
-    GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig | VocabularyConfig,
+    GaussianConfig | SymbolicConfig | OmniglotConfig | FeaturesConfig | VocabularyConfig | TextConfig,
     pydantic.Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[BankConfigBase]] = {
     config.model_fields["kind"].default: config
-    for config in (GaussianConfig, SymbolicConfig, OmniglotConfig, FeaturesConfig, VocabularyConfig)
+    for config in (
+        GaussianConfig,
+        SymbolicConfig,
+        OmniglotConfig,
+        FeaturesConfig,
+        VocabularyConfig,
+        TextConfig,
+    )
 }
 """Name to config class: everything that depends on the kind of a bank is read there."""
 
@@ -56,6 +64,15 @@ def load_bank(config: BankConfigBase | Mapping[str, Any], *, seed: int = 0, prog
     return config.load(seed=seed if config.seed is None else config.seed, progress=progress)
 
 
+def reads_tokenizer(bank: Mapping[str, Any]) -> bool:
+    """Return whether a bank's settings are of a kind whose exemplars are those of a model's tokenizer.
+
+    >>> reads_tokenizer({"kind": "texts"}), reads_tokenizer({"kind": "gaussian"})
+    (True, False)
+    """
+    return KINDS.get(bank.get("kind", "")) in (VocabularyConfig, TextConfig)
+
+
 def take_from_model(bank: Mapping[str, Any], model: str, revision: str | None = None) -> dict[str, Any]:
     """Return a bank's settings, with a model that its tokens come from where they need one and name none.
 
@@ -69,7 +86,7 @@ def take_from_model(bank: Mapping[str, Any], model: str, revision: str | None = 
     >>> take_from_model({"kind": "gaussian"}, "me/model")
     {'kind': 'gaussian'}
     """
-    if KINDS.get(bank.get("kind", "")) is not VocabularyConfig or bank.get("source") is not None:
+    if not reads_tokenizer(bank) or bank.get("source") is not None:
         return dict(bank)
     return {**bank, "source": model, "revision": revision}
 

@@ -4,7 +4,7 @@ what comes before any."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -121,3 +121,23 @@ def name_tokens(tokenizer: PreTrainedTokenizerBase | None, tokens: Iterable[int]
 
     skip = len(decode(anchor))
     return {token: decode([*anchor, token])[skip:] for token in tokens}
+
+
+def write_phrase(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Return the tokens of a text as it stands within another, a space before it."""
+    anchor = tokenizer(ANCHOR, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(f"{ANCHOR} {text}", add_special_tokens=False)["input_ids"]
+    if whole[: len(anchor)] != anchor:
+        return tuple(tokenizer(f" {text}", add_special_tokens=False)["input_ids"])
+    return tuple(whole[len(anchor) :])
+
+
+def read_phrase(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], *, begins: bool = False) -> str:
+    """Return the text of some tokens as they read within a text, or at its beginning."""
+    if begins:
+        return tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
+    anchor = tokenizer(ANCHOR, add_special_tokens=False)["input_ids"][-1:]
+    before, whole = (
+        tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (anchor, [*anchor, *tokens])
+    )
+    return whole[len(before) :]

@@ -22,6 +22,7 @@ from hf_icl.summary.intervals import bootstrap_band
 from hf_icl.task.evaluators import FLIP_SHARE, ICL
 from hf_icl.task.forms import TokenForm
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Reading
+from hf_icl.task.phrases import PhraseForm
 from hf_icl.task.task import Instrument, Task
 
 Scores = dict[str, dict[int, Tensor]]  # score, layer: (n_sequences, n_heads)
@@ -152,6 +153,10 @@ def score_batch(task: Task, model: nn.Module, batch: SequenceBatch) -> Scores:
 def find_layout(task: Task, model: nn.Module, n_context: int) -> Layout:
     """Return where the parts of a task's sequences stand among a model's places."""
     if isinstance(task.form, TokenForm):
+        if isinstance(task.form, PhraseForm):
+            rule = "heads are looked at where each exemplar and label is one token"
+            hint = "Leave heads and interventions out, or take a bank of kind vocabulary."
+            raise ConfigError("bank", task.bank.name, rule, hint)
         template = task.form.find_template(task.bank)
         exemplars, labels = template.exemplar_places(n_context), template.label_places(n_context)
         return Layout(exemplars[:-1], labels[:-1], int(exemplars[-1]), template.count_places(n_context) - 1)

@@ -67,7 +67,8 @@ def reads_tokens(config: Mapping[str, Any]) -> bool:
     """Return whether the model of a run's config is a causal language model that reads tokens."""
     task = config.get("task", {})
     bank = task.get("bank", {})
-    own = "tokens" if bank.get("kind") == "vocabulary" and not bank.get("vectors") else "vectors"
+    is_read = bank.get("kind") in ("vocabulary", "texts") and not bank.get("vectors")
+    own = "tokens" if is_read else "vectors"
     return (task.get("form") or own) == "tokens"
 
 

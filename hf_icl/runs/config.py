@@ -8,6 +8,7 @@ from typing import Any
 
 import pydantic
 
+from hf_icl.banks.kinds import reads_tokenizer
 from hf_icl.circuits.held import HeldText
 from hf_icl.config import Config, Seed, nest, parse_overrides
 from hf_icl.errors import ConfigError
@@ -70,13 +71,13 @@ class RunConfig(Config):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _take_vocabulary_from_model(cls, tree: Any) -> Any:
-        """A bank of kind vocabulary that names no checkpoint is that of the model to be fine-tuned."""
+        """A bank of tokens that names no checkpoint is read by the model to be fine-tuned."""
         bank, model = ((tree.get(part) or {}) for part in ("task", "model"))
         bank = bank.get("bank") if isinstance(bank, dict) else None
-        if not isinstance(bank, dict) or bank.get("kind") != "vocabulary" or "source" in bank:
+        if not isinstance(bank, dict) or not reads_tokenizer(bank) or "source" in bank:
             return tree
         if not isinstance(model, dict) or not model.get("pretrained"):
-            rule = "a bank of kind vocabulary needs a checkpoint"
+            rule = f"a bank of kind {bank['kind']} needs a checkpoint"
             raise ConfigError("task.bank.source", None, rule, "Set it, or model.pretrained for both.")
         own = {"source": model["pretrained"], "revision": model.get("revision")}
         return tree | {"task": tree["task"] | {"bank": bank | own}}

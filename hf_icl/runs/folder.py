@@ -171,6 +171,13 @@ class _Spread(pydantic.BaseModel):
     between: float
 
 
+class _Lengths(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    fewest: int
+    most: int
+
+
 class _BankFacts(pydantic.BaseModel):
     """What a report says of a bank: see `hf_icl.banks.facts`."""
 
@@ -184,11 +191,15 @@ class _BankFacts(pydantic.BaseModel):
     metric: str | None = None
     spread: _Spread | None = None
     holdout_spread: _Spread | None = None
+    data: str | None = None
+    tokens: _Lengths | None = None
 
     @pydantic.model_validator(mode="after")
     def _is_told_whole(self) -> Self:
         if "source" in self.model_fields_set and None in (self.source, self.metric, self.spread):
             raise ValueError("of a vocabulary, source, metric and spread belong together")
+        if "data" in self.model_fields_set and None in (self.data, self.tokens):
+            raise ValueError("of texts, data and tokens belong together")
         return self
 
 

@@ -6,7 +6,7 @@ trainer know no more of a model than that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +17,6 @@ from hf_icl.banks.bank import Bank
 from hf_icl.errors import ConfigError
 from hf_icl.philox import normals
 from hf_icl.sequences.batch import SequenceBatch
-from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.task.prompt import PromptConfig, Template, make_template, write_nothing
 from hf_icl.task.wrapped import list_parameters
 
@@ -167,7 +166,7 @@ class TokenForm:
 
     def _predict_tokens(self, model: nn.Module, prompt: Tensor) -> Tensor:
         """Return the logits of all tokens after prompts, (n_sequences, vocabulary)."""
-        options = _without_cache(model) | (
+        options = without_cache(model) | (
             {"logits_to_keep": 1} if "logits_to_keep" in list_parameters(model) else {}
         )
         return model(input_ids=prompt, **options).logits[:, -1]
@@ -210,62 +209,37 @@ class TokenForm:
             )
             raise ConfigError("model", name, rule, hint)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
-        n_places = self.find_template(bank).count_places(n_context) + 1  # the query's label too
+        n_places = self.count_places(bank, n_context)
         if 0 < limit < n_places:
             rule = f"makes {n_places} places of tokens, and the model's positions reach to {limit}"
             hint = "Shorten the context or the prompt, or take another model."
             raise ConfigError("n_context", n_context, rule, hint)
         self._check_causal(bank, model)
 
+    def count_places(self, bank: Bank, n_context: int) -> int:
+        """Return how many places a sequence takes, its answer too."""
+        return self.find_template(bank).count_places(n_context) + 1
+
+    def list_prompts(self, bank: Bank, batch: SequenceBatch) -> list[list[int]]:
+        """Return the tokens before each sequence's answer."""
+        return self.prompt(bank, batch).tolist()
+
     @torch.no_grad()
     def _check_causal(self, bank: Bank, model: nn.Module) -> None:
         """Refuse a model whose answer depends on the place after it: training would hand it the label."""
-        tokens = label_tokens(bank)[:2].to(model.device)
+        tokens = label_tokens(bank).unique()[:2].to(model.device)
         if len(tokens) < 2:
             return
         prompts = torch.stack([tokens[[0, 1, 0]], tokens[[0, 1, 1]]])
         was_training = model.training
         model.eval()
         try:
-            logits = model(input_ids=prompts, **_without_cache(model)).logits[:, 1].float()
+            logits = model(input_ids=prompts, **without_cache(model)).logits[:, 1].float()
         finally:
             model.train(was_training)
         if not torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-4):
             rule = "sees later places, so that in training it would read the answer"
             raise ConfigError("model", type(model).__name__, rule, "Take a causal language model.")
-
-
-FORMS: dict[str, Form] = {"vectors": VectorForm(), "tokens": TokenForm()}
-
-
-def choose_form(
-    name: str | None, bank: Bank, specs: Iterable[SequenceSpec], prompt: PromptConfig | None = None
-) -> Form:
-    """Return the form of that name; None: tokens for a bank of a model's vocabulary, else vectors.
-
-    Args:
-        name: vectors or tokens.
-        bank: What is given.
-        specs: How sequences are drawn.
-        prompt: How tokens are written.
-
-    Raises:
-        ConfigError: If the bank or a sequence spec cannot be put in that form, or the prompt not be written.
-    """
-    name = name or ("tokens" if bank.vocabulary and bank.kind == "ids" else "vectors")
-    if name == "vectors" and bank.vocabulary and bank.kind == "ids":
-        rule = "a bank of a vocabulary's tokens has no vectors yet"
-        raise ConfigError("form", name, rule, "Set the bank's vectors to true, or the form to tokens.")
-    if name == "tokens":
-        for spec in specs:
-            if spec.noise:
-                rule = "tokens carry no noise"
-                raise ConfigError("train.noise", spec.noise, rule, "Set it to 0, or form to vectors.")
-        return FORMS[name] if prompt is None else TokenForm(make_template(prompt, bank))
-    if prompt is not None:
-        rule = "is how a language model is asked, and this task gives vectors"
-        raise ConfigError("prompt", prompt.template, rule, "Leave it out, or take a bank of kind vocabulary.")
-    return FORMS[name]
 
 
 def look_up(bank: Bank, batch: SequenceBatch) -> Tensor:
@@ -328,5 +302,6 @@ def fill_token_table(model: nn.Module, bank: Bank) -> None:
     table[: len(rows)] = (rows * (table.std().cpu() / rows.std())).to(table)
 
 
-def _without_cache(model: nn.Module) -> dict[str, bool]:
+def without_cache(model: nn.Module) -> dict[str, bool]:
+    """Return the option by which a model that could keep its past does not."""
     return {"use_cache": False} if "use_cache" in list_parameters(model) else {}

@@ -7,7 +7,7 @@ A template is token ids around the tokens of exemplars and labels. A sequence re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hf_icl.banks.bank import Bank
-from hf_icl.banks.tokenizer import name_tokens
+from hf_icl.banks.tokenizer import read_phrase
 from hf_icl.config import Config
 from hf_icl.errors import ConfigError
 
+Phrase = tuple[int, ...]
 TemplateName = Literal["bare", "arrow", "colon", "qa"]
 MOST_ANCHORS = 16  # words that a template is tried on
 NOTHING = " N/A"
@@ -243,37 +244,46 @@ def _write_chat(prompt: PromptConfig, tokenizer: PreTrainedTokenizerBase, bank: 
     return _Parts(start, pieces[0], pieces[1])
 
 
-def _list_anchors(bank: Bank) -> Iterator[tuple[int, int]]:
-    """Yield pairs of different tokens of a bank, an exemplar's and a label's, whole words first."""
-    assert bank.vocabulary is not None
-    labels = bank.vocabulary.label_tokens[:MOST_ANCHORS].tolist()
-    yield from ((one, other) for one, other in zip(labels[1:], labels, strict=False))
-    yield from zip(bank.rows[:MOST_ANCHORS, 0].tolist(), labels, strict=False)
+def _list_anchors(bank: Bank) -> Iterator[tuple[Phrase, Phrase]]:
+    """Yield pairs of different words or texts of a bank, an exemplar's and a label's, whole words first."""
+    vocabulary = bank.vocabulary
+    assert vocabulary is not None
+    firsts = bank.rows[:MOST_ANCHORS, 0].tolist()
+    if vocabulary.label_phrases:
+        labels = list(vocabulary.label_phrases[:MOST_ANCHORS])
+        exemplars = [vocabulary.exemplar_phrases[number] for number in firsts]
+    else:
+        labels = [(token,) for token in vocabulary.label_tokens[:MOST_ANCHORS].tolist()]
+        exemplars = [(token,) for token in firsts]
+    yield from zip(labels[1:], labels, strict=False)
+    yield from zip(exemplars, labels, strict=False)
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, parts: _Parts, pair: tuple[int, int]) -> Template | None:
+def _cut(tokenizer: PreTrainedTokenizerBase, parts: _Parts, pair: tuple[Phrase, Phrase]) -> Template | None:
     """Return the tokens that a tokenizer makes of texts around an exemplar and a label; None where the words
     do not stay what they are."""
-    names = name_tokens(tokenizer, pair)
-    exemplar, label = (names[token] for token in pair)
-    first = exemplar if parts.start else tokenizer.decode([pair[0]], clean_up_tokenization_spaces=False)
+    exemplar, label = (read_phrase(tokenizer, phrase) for phrase in pair)
+    first = exemplar if parts.start else read_phrase(tokenizer, pair[0], begins=True)
     text = f"{parts.start}{first}{parts.between}{label}{parts.after}{exemplar}{parts.between}{label}"
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    try:
-        places = [ids.index(pair[0])]
-        for token in (pair[1], *pair):
-            places.append(ids.index(token, places[-1] + 1))
-    except ValueError:
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         return None
-    one, two, three, four = places
-    found = Template(tuple(ids[:one]), tuple(ids[one + 1 : two]), tuple(ids[two + 1 : three]))
-    is_written = tokenizer.unk_token_id is None or tokenizer.unk_token_id not in ids
-    is_whole = is_written and four == len(ids) - 1 and tuple(ids[three + 1 : four]) == found.between
-    is_empty = [
-        bool(text) == bool(piece)
-        for text, piece in zip(parts, (found.start, found.between, found.after), strict=True)
-    ]
-    return found if is_whole and all(is_empty) else None
+    gaps, end = [], 0
+    for phrase in (*pair, *pair):
+        place = _find(ids, phrase, end)
+        if place is None:
+            return None
+        gaps.append(ids[end:place])
+        end = place + len(phrase)
+    found = Template(*gaps[:3])
+    is_whole = end == len(ids) and gaps[3] == found.between
+    is_all_there = all(bool(text) == bool(gap) for text, gap in zip(parts, gaps, strict=False))
+    return found if is_whole and is_all_there else None
+
+
+def _find(ids: Phrase, phrase: Phrase, start: int) -> int | None:
+    places = range(start, len(ids) - len(phrase) + 1)
+    return next((place for place in places if ids[place : place + len(phrase)] == phrase), None)
 
 
 class Unstable(NamedTuple):
@@ -288,21 +298,21 @@ class Unstable(NamedTuple):
     total: int
 
 
-def count_unstable(bank: Bank, prompts: Tensor) -> Unstable | None:
+def count_unstable(bank: Bank, prompts: Sequence[Sequence[int]]) -> Unstable | None:
     """Count the prompts that decode to a text which the tokenizer reads as other tokens; None without one.
 
     A model has seen texts as its tokenizer cuts them, so it never has seen such a row of tokens.
 
     Args:
         bank: Whose vocabulary it is.
-        prompts: int64 (n_prompts, places).
+        prompts: Tokens of each.
     """
     if bank.vocabulary is None or bank.vocabulary.load_tokenizer is None:
         return None
     tokenizer = bank.vocabulary.load_tokenizer()
     if tokenizer is None:
         return None
-    rows = [row[len(bank.vocabulary.prefix) :] for row in prompts.tolist()]
+    rows = [list(row[len(bank.vocabulary.prefix) :]) for row in prompts]
     texts = [tokenizer.decode(row, clean_up_tokenization_spaces=False) for row in rows]
     again = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return Unstable(sum(one != other for one, other in zip(rows, again, strict=True)), len(rows))

@@ -60,4 +60,4 @@ def _describe_sequence(
 def _name_labels(bank: Bank) -> list[str] | None:
     if bank.vocabulary is None or not bank.vocabulary.names or bank.n_labels > MOST_LABEL_NAMES:
         return None
-    return [bank.vocabulary.names[token] for token in bank.vocabulary.label_tokens.tolist()]
+    return [bank.vocabulary.name_label(label) for label in range(bank.n_labels)]

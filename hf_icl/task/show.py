@@ -118,7 +118,7 @@ def _name_label(bank: Bank, label: int) -> str:
     """Return a label as text: its token's where it has one, else its number."""
     if bank.vocabulary is None:
         return str(label)
-    return repr(bank.vocabulary.names[int(bank.vocabulary.label_tokens[label])])
+    return repr(bank.vocabulary.name_label(label))
 
 
 def _name_tokens(bank: Bank, tokens: list[int]) -> list[str]:
@@ -140,7 +140,7 @@ def _write_names(task: Task, sequence: SequenceBatch) -> list[Text]:
     ]
     if bank.vocabulary is not None:
         form = task.form if isinstance(task.form, TokenForm) else TokenForm()
-        tokens = form.prompt(bank, sequence)[0].tolist()
+        tokens = form.list_prompts(bank, sequence)[0]
         prompt = "".join(_name_tokens(bank, tokens))
         answer = _name_label(bank, int(sequence.labels[0, -1]))
         lines.append(Text.assemble(("prompt: ", "dim"), repr(prompt), " → ", (answer, STYLES[Role.QUERY])))
@@ -152,7 +152,7 @@ def _read_prompts(task: Task, batch: SequenceBatch) -> list[Text]:
     if not isinstance(task.form, TokenForm) or task.bank.vocabulary is None:
         return []
     lines = [Text(f"written as {task.config.prompt or PromptConfig()}", style="dim")]
-    found = count_unstable(task.bank, task.form.prompt(task.bank, batch))
+    found = count_unstable(task.bank, task.form.list_prompts(task.bank, batch))
     if found is not None:
         told = f"{found.count:,} of {found.total:,} prompts are other tokens when their text is read again"
         lines.append(Text(told, style="yellow" if found.count else "dim"))

@@ -23,9 +23,10 @@ from hf_icl.philox import stream_of
 from hf_icl.sequences.batch import SequenceBatch, batch_from_rows
 from hf_icl.sequences.sampler import Sampler
 from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task.choosing import choose_form
 from hf_icl.task.datasets import SequenceDataset, SequenceRows
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
-from hf_icl.task.forms import TokenForm, choose_form, look_up
+from hf_icl.task.forms import TokenForm, look_up
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Measure, Reading, measure
 from hf_icl.task.prompt import PromptConfig
 from hf_icl.task.scoring import MEASURES
@@ -203,6 +204,13 @@ class Task:
             for name, specs in available.items()
             if any(spec.classes == "holdout" and n_holdout < 2 for spec in specs)
         }
+        n_train = len(self.bank.class_pools["train"])
+        short_of = {
+            name
+            for name in standard_specs(max(2, self.n_context))
+            for spec in available.get(name, ())
+            if spec.fillers == "different" and spec.classes == "train" and n_train < spec.n_slots()
+        }
         for name in self.config.evaluators or ():
             if name in lacking or name not in available:
                 rule = "the bank has fewer than 2 holdout classes" if name in lacking else short
@@ -212,7 +220,8 @@ class Task:
             chosen = [
                 name
                 for name in available
-                if name not in lacking and (self.config.by_frequency or EVALUATORS[name].part is None)
+                if name not in lacking | short_of
+                and (self.config.by_frequency or EVALUATORS[name].part is None)
             ]
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
         return {name: available[name] for name in chosen} | own

@@ -26,7 +26,7 @@ SCORES = {
     "context_calibrated": "the same, calibrated",
     "labels": "of all labels",
     "labels_calibrated": "the same, calibrated",
-    "vocabulary": "of the whole vocabulary",
+    "whole_vocabulary": "of the whole vocabulary",
 }
 """What counts as right, by name: the answer is the largest of these."""
 
@@ -151,7 +151,7 @@ def _measure(task: Task, model: nn.Module) -> PromptRow:
         name: Score(values.double().mean().item(), *bootstrap_hits(values.numpy()))
         for name, values in hits.items()
     }
-    unstable = count_unstable(task.bank, task.form.prompt(task.bank, batch.to(model.device)).cpu())
+    unstable = count_unstable(task.bank, task.form.list_prompts(task.bank, batch.to(model.device)))
     prompt = task.config.prompt
     return PromptRow(prompt, task.n_context, len(batch), task.n_labels, scores, unstable)
 
@@ -169,5 +169,5 @@ def _score(task: Task, model: nn.Module, batch: SequenceBatch) -> dict[str, Tens
         "context_calibrated": calibrated["context_accuracy"],
         "labels": plain["accuracy"],
         "labels_calibrated": calibrated["accuracy"],
-        "vocabulary": answers.is_first.gather(1, target[:, None]).squeeze(1),
+        "whole_vocabulary": answers.is_first.gather(1, target[:, None]).squeeze(1),
     }

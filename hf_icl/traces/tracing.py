@@ -269,6 +269,8 @@ def digest_bank(bank: Bank) -> str:
         if tensor is not None:
             digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     digest.update(repr(vocabulary and tuple(vocabulary.prefix)).encode())
+    if vocabulary and vocabulary.label_phrases:
+        digest.update(repr((vocabulary.exemplar_phrases, vocabulary.label_phrases)).encode())
     return digest.hexdigest()
 
 
