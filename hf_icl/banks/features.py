@@ -4,24 +4,29 @@ grouped into classes."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError  # numpy reads the heads of its files as Python
 from typing import Literal
 
 import datasets
 import numpy as np
-import PIL.Image
+import pyarrow
 import pydantic
 import safetensors
 import torch
 from torch import Tensor
 
 from hf_icl.banks.bank import Bank, BankConfigBase, choose_exemplars, make_bank, split_classes, track
+from hf_icl.banks.pictures import read_picture
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS
 from hf_icl.errors import BankError
+from hf_icl.memory import ask_for_memory
 
 N_CHANNELS = (1, 3, 4)
 CHUNK_ROWS = 1024
+UNREADABLE = (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError, TokenError)
 
 
 class FeaturesConfig(BankConfigBase):
@@ -117,12 +122,13 @@ def assemble(table: Table, config: FeaturesConfig, *, seed: int, name: str = "fe
 
 def _read_npy(config: FeaturesConfig, progress: bool) -> Table:
     array = _open_npy(config.source)
+    ask_for_memory(4 * array.size, "source", config.source, "this array, as float32,")
     if array.dtype not in (np.float32, np.uint8):
         if array.dtype.kind not in "fiub":
             raise BankError(
                 f"{config.source}: holds {array.dtype}, and features are numbers. Store float32 or uint8."
             )
-        array = array.astype(np.float32)
+        array = _to_float32(array)
     classes = None if config.labels is None else _open_npy(config.labels)
     return make_table(torch.from_numpy(array), classes, config)
 
@@ -130,7 +136,7 @@ def _read_npy(config: FeaturesConfig, progress: bool) -> Table:
 def _open_npy(path: str) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise BankError(f"{path}: not a readable .npy array ({error}). Store one with numpy.save.") from error
     if not isinstance(array, np.ndarray):
         raise BankError(f"{path}: an archive of several arrays. Store one array with numpy.save.")
@@ -142,9 +148,12 @@ def _read_safetensors(config: FeaturesConfig, progress: bool) -> Table:
         with safetensors.safe_open(config.source, framework="pt") as file:
             names = sorted(file.keys())
             others = [name for name in names if name != config.labels]
-            data = file.get_tensor(_choose_name(config.features, others, config.source, "tensor"))
-            classes = file.get_tensor(config.labels).numpy() if config.labels in names else None
-    except (OSError, safetensors.SafetensorError) as error:
+            name = _choose_name(config.features, others, config.source, "tensor")
+            n_values = math.prod(file.get_slice(name).get_shape())
+            ask_for_memory(4 * n_values, "source", config.source, "this tensor, as float32,")
+            data = file.get_tensor(name)
+            classes = file.get_tensor(config.labels) if config.labels in names else None
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BankError(
             f"{config.source}: not a readable safetensors file ({error}). Store it again."
         ) from error
@@ -154,6 +163,10 @@ def _read_safetensors(config: FeaturesConfig, progress: bool) -> Table:
                 f"{config.source}: has no tensor {config.labels!r}, only {names}. Set labels to one."
             )
         classes = _open_npy(config.labels)
+    if data.is_complex():
+        raise BankError(f"{config.source}: holds {data.dtype}, and features are numbers. Store float32.")
+    if isinstance(classes, Tensor):
+        classes = (classes.double() if classes.is_floating_point() else classes).numpy()
     return make_table(data if data.dtype == torch.uint8 else data.float(), classes, config)
 
 
@@ -165,10 +178,26 @@ def make_table(data: Tensor, classes: np.ndarray | None, config: FeaturesConfig)
             rule = f"shape {shape} is not (classes, exemplars, …)"
             raise BankError(f"{config.source}: {rule}. Reshape it, or set labels to the class of each row.")
         return Table(data.flatten(0, 1), np.repeat(np.arange(shape[0]), shape[1]))
+    _check_labels(classes, config.labels or config.source)
     if classes.shape != shape[:1]:
         rule = f"labels of shape {classes.shape} do not fit features of shape {shape}"
         raise BankError(f"{config.labels}: {rule}. Give one label for each row.")
     return Table(data, classes, [str(value) for value in np.unique(classes)])
+
+
+def _to_float32(array: np.ndarray) -> np.ndarray:
+    """Return numbers as features; those that are too large become infinite, which is refused later."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def _check_labels(classes: np.ndarray, source: str) -> None:
+    """Raise `BankError` unless labels are whole numbers or words."""
+    kind = classes.dtype.kind
+    whole = kind != "f" or bool((np.isfinite(classes) & (classes == np.floor(classes))).all())
+    if kind not in "fiubUS" or not whole:
+        what = "NaN, infinite or broken numbers" if kind == "f" else str(classes.dtype)
+        raise BankError(f"{source}: labels hold {what}, and name classes. Store whole numbers or words.")
 
 
 def _read_dataset(config: FeaturesConfig, progress: bool) -> Table:
@@ -178,7 +207,7 @@ def _read_dataset(config: FeaturesConfig, progress: bool) -> Table:
     )
     try:
         dataset = datasets.load_dataset(**where, split=config.split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
         hint = (
             "Set source to a .npy, .safetensors or .parquet file, or to what load_dataset takes, and split "
             "to a split."
@@ -197,7 +226,7 @@ def take_dataset(dataset: datasets.Dataset, config: FeaturesConfig, progress: bo
         config.features, others if config.features or len(images) != 1 else images, config.source, "column"
     )
     read = _read_images if column in images else _read_vectors
-    classes = np.asarray(dataset.with_format("numpy", columns=[labels])[:][labels])
+    classes = _read_column(dataset, labels, config.source)
     if classes.ndim != 1 or classes.dtype.kind not in "iubUS":
         raise BankError(
             f"{config.source}: column {labels!r} does not name classes. Set labels to one that does."
@@ -225,13 +254,14 @@ def _choose_name(name: str | None, names: Sequence[str], source: str, what: str)
 def _read_images(dataset: datasets.Dataset, column: str, config: FeaturesConfig, progress: bool) -> Tensor:
     """Decode an image column to uint8 (n_rows, H, W) or (n_rows, H, W, 3)."""
     data = None
-    images = (row[column] for row in dataset.select_columns([column]))
+    stored = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    images = (row[column] for row in stored)
     for row, image in enumerate(track(images, "Decoding images", show=progress, total=len(dataset))):
-        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-        if config.size is not None:
-            image = image.resize((config.size, config.size), PIL.Image.Resampling.BOX)
-        pixels = np.asarray(image)
+        image = image or {"bytes": b"", "path": None}
+        content = Path(image["path"] or "") if image["bytes"] is None else image["bytes"]
+        pixels = read_picture(content, f"{config.source}: image {row}", size=config.size)
         if data is None:
+            ask_for_memory(len(dataset) * pixels.size, "source", config.source, "these images, decoded,")
             data = np.empty((len(dataset), *pixels.shape), np.uint8)
         if pixels.shape != data.shape[1:]:
             rule = f"image {row} is {pixels.shape}, the first {data.shape[1:]}"
@@ -241,18 +271,28 @@ def _read_images(dataset: datasets.Dataset, column: str, config: FeaturesConfig,
 
 
 def _read_vectors(dataset: datasets.Dataset, column: str, config: FeaturesConfig, progress: bool) -> Tensor:
-    data = np.asarray(dataset.with_format("numpy", columns=[column])[:][column])
+    data = _read_column(dataset, column, config.source)
     if data.ndim < 2 or data.dtype.kind not in "fiub":
         raise BankError(
             f"{config.source}: column {column!r} does not hold numbers of one shape. Set features to one "
             "that does."
         )
-    return torch.from_numpy(data if data.dtype == np.uint8 else data.astype(np.float32))
+    return torch.from_numpy(data if data.dtype == np.uint8 else _to_float32(data))
+
+
+def _read_column(dataset: datasets.Dataset, column: str, source: str) -> np.ndarray:
+    try:
+        with np.errstate(over="ignore"):  # infinite, which is refused later
+            return np.asarray(dataset.with_format("numpy", columns=[column])[:][column])
+    except (OSError, ValueError, TypeError, OverflowError, MemoryError, pyarrow.ArrowException) as error:
+        raise BankError(f"{source}: column {column!r} cannot be read ({error}). Store it again.") from error
 
 
 def _group_rows(table: Table, config: FeaturesConfig) -> tuple[Tensor, Sequence[str] | None]:
     """Return the rows of each class, int64 (n_classes, n_exemplars), in the order of the file;
     and class names."""
+    if not len(table.classes):
+        raise BankError(f"{config.source}: holds no exemplars. Give it some.")
     values, inverse, counts = np.unique(table.classes, return_inverse=True, return_counts=True)
     names = table.names or [str(value) for value in values]
     least, most = int(counts.argmin()), int(counts.argmax())

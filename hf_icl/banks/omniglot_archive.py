@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import PIL.Image
 
 from hf_icl.banks.bank import PIXEL_LEVELS, track
 from hf_icl.banks.cache import find_cache_folder, open_cached
+from hf_icl.banks.pictures import MOST_BYTES, read_picture
 from hf_icl.errors import BankError
 from hf_icl.reading import read_json
 
@@ -31,6 +31,8 @@ ARCHIVES = ("images_background", "images_evaluation")
 TIMEOUT_S = 60
 CHUNK_BYTES = 1 << 20
 CACHE_FORMAT = 1
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+MOST_ARCHIVE_BYTES = 1 << 30
 RESTORE_HINT = "Fetch the archive again, or extract it again in full."
 DOWNLOAD_HINT = "Try again, or give as source a folder that holds both archives."
 
@@ -55,7 +57,7 @@ class _Archive:
     """One archive, zipped or extracted: how to read a drawing, and which drawings each character has."""
 
     path: Path
-    read: Callable[[str], bytes]
+    read: Callable[[str], bytes | Path]
     members: dict[str, list[str]]
 
 
@@ -99,13 +101,16 @@ def _fetch(url: str, path: Path, progress: bool) -> None:
     """Download one zip archive, whole or not at all."""
     try:
         response = urllib.request.urlopen(url, timeout=TIMEOUT_S)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise BankError(f"{url}: cannot be downloaded ({error}). {DOWNLOAD_HINT}") from error
     with response, open_cached(path) as file:
-        expected = int(response.headers.get("Content-Length") or 0)
+        said = response.headers.get("Content-Length") or "0"
+        expected = int(said) if re.fullmatch("[0-9]{1,12}", said) else 0
         chunks, n_chunks = _read_chunks(response, url), -(-expected // CHUNK_BYTES) or None
         for chunk in track(chunks, f"Downloading {path.name}", show=progress, total=n_chunks):
             file.write(chunk)
+            if file.tell() > MOST_ARCHIVE_BYTES:
+                raise BankError(f"{url}: is larger than {MOST_ARCHIVE_BYTES:,} bytes. {DOWNLOAD_HINT}")
         if expected and file.tell() != expected:
             raise BankError(
                 f"{url}: the download ended after {file.tell()} of {expected} bytes. {DOWNLOAD_HINT}"
@@ -144,14 +149,23 @@ def _fingerprint(path: Path) -> str:
 def _open_archive(path: Path, archive: str) -> _Archive:
     if path.is_file():
         try:
+            if (n_bytes := path.stat().st_size) > MOST_ARCHIVE_BYTES:
+                raise zipfile.BadZipFile(f"{n_bytes:,} bytes; {MOST_ARCHIVE_BYTES:,} are the most")
             opened = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError) as error:
             raise BankError(
                 f"{path}: not a whole zip archive ({error}). Delete it and fetch it again."
             ) from error
-        return _Archive(path, opened.read, _group_members(opened.namelist(), archive))
+
+        def read(name: str) -> bytes:
+            """Return a member; zipfile gives no more of it than it says to have, which is bounded here."""
+            if (n_bytes := opened.getinfo(name).file_size) > MOST_BYTES:
+                raise ValueError(f"it is said to hold {n_bytes:,} bytes; {MOST_BYTES:,} are the most")
+            return opened.read(name)
+
+        return _Archive(path, read, _group_members(opened.namelist(), archive))
     names = [file.relative_to(path.parent).as_posix() + "/" * file.is_dir() for file in path.rglob("*")]
-    return _Archive(path, lambda name: (path.parent / name).read_bytes(), _group_members(names, archive))
+    return _Archive(path, lambda name: path.parent / name, _group_members(names, archive))
 
 
 def _group_members(names: Sequence[str], archive: str) -> dict[str, list[str]]:
@@ -197,11 +211,12 @@ def _check_folders(archive: _Archive) -> None:
     numbers: dict[str, set[int]] = {}
     for name in archive.members:
         alphabet, character = name.split("/")
-        if match := re.fullmatch(r"character(\d+)", character):
+        if match := re.fullmatch(r"character([0-9]{1,9})", character):
             numbers.setdefault(alphabet, set()).add(int(match[1]))
     for alphabet, present in numbers.items():
-        if lost := set(range(1, max(present))) - present:
-            raise BankError(f"{archive.path}: {alphabet}/character{min(lost):02d} is missing. {RESTORE_HINT}")
+        lost = next(number for number in itertools.count(1) if number not in present)
+        if lost < max(present):
+            raise BankError(f"{archive.path}: {alphabet}/character{lost:02d} is missing. {RESTORE_HINT}")
 
 
 def _check_serials(archives: Sequence[_Archive]) -> None:
@@ -210,7 +225,7 @@ def _check_serials(archives: Sequence[_Archive]) -> None:
         (archive, PurePosixPath(files[0]).name) for archive in archives for files in archive.members.values()
     ]
     owners = {
-        int(number): archive for archive, name in firsts if (number := name.partition("_")[0]).isdecimal()
+        int(found[1]): archive for archive, name in firsts if (found := re.match("([0-9]{1,9})(?:_|$)", name))
     }
     if len(owners) < len(firsts):
         return  # not the authors' names
@@ -250,14 +265,12 @@ def _decode_into(cached: Path, paths: Sequence[Path], size: int | None, progress
 def _decode(archive: _Archive, name: str, size: int | None) -> np.ndarray:
     """Return one drawing as uint8 ink (H, W), 255 on strokes."""
     try:
-        with PIL.Image.open(io.BytesIO(archive.read(name))) as image:
-            paper = image.convert("L")
-            paper = paper if size is None else paper.resize((size, size), PIL.Image.Resampling.BOX)
-    except (OSError, SyntaxError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        content = archive.read(name)
+    except UNREADABLE as error:
         raise BankError(
             f"{archive.path}: {name} cannot be read ({error}). Fetch the archive again."
         ) from error
-    return PIXEL_LEVELS - np.asarray(paper)
+    return PIXEL_LEVELS - read_picture(content, f"{archive.path}: {name}", mode="L", size=size)
 
 
 def _load_cached(path: Path) -> Drawings | None:
