@@ -38,7 +38,7 @@ def test_it_comes_with_icl_and_trains(smollm2, tmp_path, monkeypatch):
     run.train()
     first, last = run.history.rows[0]["metrics"], run.history.rows[-1]["metrics"]
     assert first["icl/context_accuracy"] > 0.6 and first["iwl/accuracy"] < 0.1
-    # 14.1 and 9.1 nats: the bank's tokens are each other's neighbours, so hard to copy; of any tokens 13.5 and 2.7
+    # 14.1 and 9.1 nats: the bank's tokens are neighbours, so hard to copy; of any tokens 13.5 and 2.7
     assert first["repeats/loss_first"] - first["repeats/loss_second"] > 3 and first["repeats/icl_score"] > 3
     assert first["repeats/prefix_matching"] > 0.5
     assert last["train/loss"] < first["train/loss"] - 0.5

@@ -100,8 +100,8 @@ class RepeatInstrument:
 
     Sequences are t1 … tS t1 … tS, tokens drawn uniformly from the exemplars of the bank (all of a fresh
     vocabulary), the same at every evaluation. Only what stands before can tell the second half. A vocabulary
-    bank's tokens are each other's neighbours, which are harder to copy than any tokens: SmolLM2-135M goes from
-    14.1 to 9.1 nats on them, and from 13.5 to 2.7 on tokens of the whole vocabulary.
+    bank's tokens are each other's neighbours, which are harder to copy than any tokens: SmolLM2-135M goes
+    from 14.1 to 9.1 nats on them, and from 13.5 to 2.7 on tokens of the whole vocabulary.
 
     - `repeats/icl_score`: loss at an early place less that at a late one, in nats; see `score_context`. The
       places are Olsson et al.'s 50 and 500 in a window of 512; in one of n places they are 50 n / 512 and
