@@ -12,6 +12,7 @@ from hf_icl.banks import TextConfig, load_bank
 from hf_icl.banks.texts import _check_phrases
 from hf_icl.circuits.instrument import find_layout
 from hf_icl.errors import BankError, ConfigError
+from hf_icl.plan import estimate
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import Run
 from hf_icl.task import phrases
@@ -142,12 +143,16 @@ def test_what_is_said_of_itself_is_what_counts_in_the_whole_vocabulary(saved, fi
         output.logits = logits
         return output
 
-    model.register_forward_hook(say, with_kwargs=True)
+    hook = model.register_forward_hook(say, with_kwargs=True)
     batch = task.train_sampler.draw(0, 6)
     ends = [row[-1] in follow for row in task.form.list_prompts(task.bank, batch)]
     found = task.form.read_answers(task.bank, model, batch)
     assert found.is_first[:, said].tolist() == [not end for end in ends] and not all(ends)
     assert not found.is_first[:, [label for label in range(4) if label != said]].any()
+    hook.remove()
+    follow = dict.fromkeys(range(model.config.vocab_size), wanted[-1])  # its end alone is no label
+    model.register_forward_hook(say, with_kwargs=True)
+    assert not task.form.read_answers(task.bank, model, batch).is_first.any()
 
 
 def test_the_loss_is_that_of_the_answer_s_tokens(saved, file, model):
@@ -282,6 +287,13 @@ def test_a_bank_of_texts_is_read_by_the_model_that_is_asked(saved, file):
     assert asked.task.bank.source == str(saved)
     with pytest.raises(ConfigError, match="a bank of kind texts needs a checkpoint"):
         RunConfig(task={"bank": bank})
+
+
+def test_a_plan_of_texts_is_refused(saved, file):
+    bank = settings(saved, file, n_classes=2, label_texts=LABELS[:2])
+    task = {"bank": bank, "train": {"n_context": 2, "burst": 1}, "n_eval_sequences": 20}
+    with pytest.raises(ConfigError, match="its prompts differ in length"):
+        estimate(RunConfig(task=task, model={"pretrained": str(saved)}, training={"steps": 2}))
 
 
 @pytest.mark.integration

@@ -21,6 +21,7 @@ from hf_icl.plan.meter import StepCost, leave_meta, measure_forward, measure_ste
 from hf_icl.runs.config import RunConfig
 from hf_icl.task.forms import TokenForm
 from hf_icl.task.measuring import EVALUATION_BATCH
+from hf_icl.task.phrases import PhraseForm
 from hf_icl.task.task import Task
 from hf_icl.training.config import TrainingConfig
 from hf_icl.training.trainer import count_answer_places, keep_answers
@@ -212,6 +213,10 @@ def _share(training: TrainingConfig, n_devices: int) -> _Share:
 def _count(config: RunConfig, task: Task, share: _Share) -> dict[str, Any]:
     """Build the run's model without memory, let it take a step and answer each evaluator;
     return what that cost."""
+    if isinstance(task.form, PhraseForm):
+        rule = "its prompts differ in length, and a plan counts those of one length"
+        hint = "Run a few steps instead, or plan with a bank of tokens."
+        raise ConfigError("task.bank", task.bank.name, rule, hint)
     batch = task.train_sampler.draw(0, share.batch_size)
     n_asked = config.task.n_eval_sequences
     asked = {name: task.sampler(name).draw(0, min(n_asked, EVALUATION_BATCH)) for name in task.specs}
