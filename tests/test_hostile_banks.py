@@ -263,6 +263,17 @@ def assert_held(found: dict[str, object]) -> None:
     assert found["refused"] and found["growth"] < MOST_GROWTH and found["longest"] < MOST_SECONDS
 
 
+def test_a_small_table_of_very_many_rows_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    n_rows = 300_000
+    table = pa.table({"x": pa.array(np.zeros(n_rows, np.int8)), "label": pa.array(np.zeros(n_rows, np.int8))})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    assert (tmp_path / "x.parquet").stat().st_size < 10_000
+    monkeypatch.setattr("hf_icl.memory.count_free_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(datasets, "load_dataset", lambda **_: pytest.fail("it was unpacked"))
+    with pytest.raises(ConfigError, match="this table takes 0.0 GB of memory"):
+        load(tmp_path / "x.parquet")
+
+
 @pytest.fixture(autouse=True)
 def _own_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ICL_CACHE", str(tmp_path / "cache"))

@@ -13,6 +13,7 @@ from typing import Literal
 import datasets
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pydantic
 import safetensors
 import torch
@@ -205,6 +206,8 @@ def _read_dataset(config: FeaturesConfig, progress: bool) -> Table:
     where = (
         {"path": "parquet", "data_files": str(path)} if path.suffix == ".parquet" else {"path": config.source}
     )
+    if path.suffix == ".parquet":
+        _ask_for_rows(path)
     try:
         dataset = datasets.load_dataset(**where, split=config.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
@@ -214,6 +217,17 @@ def _read_dataset(config: FeaturesConfig, progress: bool) -> Table:
         )
         raise BankError(f"{config.source}: cannot be loaded as a dataset ({error}). {hint}") from error
     return take_dataset(dataset, config, progress)
+
+
+def _ask_for_rows(path: Path) -> None:
+    """Raise `ConfigError` if a table says that it has more rows than memory is left for: equal values pack
+    into next to nothing."""
+    try:
+        about = pyarrow.parquet.read_metadata(path)
+    except (OSError, pyarrow.ArrowException):  # who loads it says what is wrong
+        return
+    n_values = about.num_rows * max(1, about.num_columns)
+    ask_for_memory(8 * n_values, "source", str(path), "this table")
 
 
 def take_dataset(dataset: datasets.Dataset, config: FeaturesConfig, progress: bool = False) -> Table:
