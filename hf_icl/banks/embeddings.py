@@ -28,13 +28,8 @@ from hf_icl.banks.gguf import unpack
 from hf_icl.errors import BankError
 from hf_icl.reading import parse_json, read_json
 
-SMALL_FILES = (
-    "*.json",
-    "*.model",
-    "*.txt",
-    "*.tiktoken",
-    "*.jinja",
-)  # configs, tokenizers, the index of shards
+# configs, tokenizers, chat templates, the index of shards
+SMALL_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 READ_BYTES = 1 << 26  # of one request: what has to be asked for again when a connection breaks
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
