@@ -62,7 +62,7 @@ class HfIclSequences(datasets.ArrowBasedBuilder):
         ConfigError: If an argument is unknown, out of range, or at odds with another.
 
     >>> sorted(HfIclSequences.builder_configs)
-    ['features', 'gaussian', 'omniglot', 'symbolic', 'vocabulary']
+    ['features', 'gaussian', 'omniglot', 'symbolic', 'texts', 'vocabulary']
     """
 
     BUILDER_CONFIG_CLASS = SequencesConfig

@@ -74,7 +74,7 @@ def register() -> None:
     >>> register()
     >>> import datasets
     >>> datasets.get_dataset_config_names("hf_icl")
-    ['gaussian', 'symbolic', 'omniglot', 'features', 'vocabulary']
+    ['gaussian', 'symbolic', 'omniglot', 'features', 'vocabulary', 'texts']
     """
     table, factory = find_registry()
     table[NAME] = (BUILDER_MODULE, fingerprint_sources())
