@@ -48,10 +48,16 @@ def leave() -> None:
     A trainer is full of cycles, and until they are collected it keeps gloo's threads alive. Those that are
     still there when Python ends may abort the process ("terminate called without an active exception"), and
     the launcher then stops the others, the one that is still writing the report too.
+
+    The group itself goes last. If a part of the trainer were the last to hold it, it would end while Python's
+    lock is held, and wait for a thread of gloo's that waits for that lock to let go of a tensor; this name of
+    it is dropped without the lock.
     """
     if dist.is_initialized():
+        group = dist.group.WORLD
         dist.destroy_process_group()
         gc.collect()
+        del group
 
 
 def count_processes() -> int:

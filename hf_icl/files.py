@@ -32,9 +32,9 @@ def name_draft(path: Path) -> Path:
 
 
 _WAYS_OUT = {
-    errno.ENOSPC: "Free some space, then continue with: hf-icl resume RUN",
-    errno.EDQUOT: "Free some space, then continue with: hf-icl resume RUN",
-    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), then go on with: hf-icl resume RUN",
+    errno.ENOSPC: "Free some space, then {way_on}",
+    errno.EDQUOT: "Free some space, then {way_on}",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), then {way_on}",
     errno.EROFS: "Choose a place that can be written.",
     errno.EACCES: "Choose another place, or ask for its permissions.",
     errno.EPERM: "Choose another place, or ask for its permissions.",
@@ -43,19 +43,19 @@ _WAYS_OUT = {
     errno.EISDIR: "Name a file.",
     errno.ENOENT: "Check the path.",
     errno.ELOOP: "Its symbolic links lead in a circle.",
-    errno.ESTALE: "Mount the disk again, then continue with: hf-icl resume RUN",
-    errno.EIO: "Check the disk, then continue with: hf-icl resume RUN",
+    errno.ESTALE: "Mount the disk again, then {way_on}",
+    errno.EIO: "Check the disk, then {way_on}",
     errno.EMFILE: "Allow more open files: ulimit -n",
 }
 
 
-def find_way_out(error: OSError) -> str:
-    """Return what to do about an error of the system.
+def find_way_out(error: OSError, way_on: str = "continue with: hf-icl resume RUN") -> str:
+    """Return what to do about an error of the system, and then `way_on` where a run can go on.
 
-    >>> find_way_out(OSError(errno.ENAMETOOLONG, "File name too long"))
-    'Choose a shorter name.'
+    >>> find_way_out(OSError(errno.EDQUOT, "Disk quota exceeded"), "continue with: hf-icl resume runs/a")
+    'Free some space, then continue with: hf-icl resume runs/a'
     """
-    return _WAYS_OUT.get(error.errno, "Check the path and the disk.")
+    return _WAYS_OUT.get(error.errno, "Check the path and the disk.").format(way_on=way_on)
 
 
 @contextmanager

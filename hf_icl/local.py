@@ -4,7 +4,8 @@ beside it says where the folder is."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ FIELDS = (
     "task.bank.data",
     "evaluate.text.source",
 )
-"""Settings of a run that may be a path."""
+"""Settings of a run that may be the bare name of a file or folder; a path that is written as one may stand
+anywhere."""
 
 
 def hide_path(value: str) -> str:
@@ -35,27 +37,46 @@ def hide_path(value: str) -> str:
     ...     hide_path(folder).startswith("local:lm-")
     True
     """
-    path = Path(value).expanduser()
-    return f"{MARK}{path.resolve().name}" if path.exists() else value
+    path = os.path.expanduser(value)
+    return _hide(path) if os.path.exists(path) else value
 
 
 def hide_paths(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a run's config without local paths, and those that were there, by dotted name."""
-    paths = {}
-    for field in FIELDS:
-        value = _look_up(config, field)
-        if isinstance(value, str) and (hidden := hide_path(value)) != value:
-            paths[field] = value
-            config = _replace(config, field.split("."), hidden)
-    return dict(config), paths
+    """Return settings without local paths, and those that were there, by dotted name.
+
+    Mappings and lists are searched to the bottom, as in `training.interventions.0.source`.
+    """
+    paths: dict[str, str] = {}
+
+    def hide(field: str, value: str) -> str:
+        path = os.path.expanduser(value)
+        if field not in FIELDS and not is_written_path(value):
+            return value
+        if not os.path.exists(path) and not _begins_here(path):
+            return value
+        paths[field] = value
+        return _hide(path)
+
+    return _change_texts(config, hide), paths
 
 
 def show_paths(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return a run's config with the paths that its folder knows of."""
-    for field, path in read_paths(folder).items():
-        if (_look_up(config, field) or "").startswith(MARK):
-            config = _replace(config, field.split("."), path)
-    return dict(config)
+    paths = read_paths(folder)
+
+    def show(field: str, value: str) -> str:
+        return paths.get(field, value) if value.startswith(MARK) else value
+
+    return _change_texts(config, show)
+
+
+def is_written_path(value: str) -> bool:
+    """Whether text is written as a path, so that a file of that name is what it means.
+
+    >>> [is_written_path(text) for text in ("gpt2", "runs/a", "~/lm", "/", "~")]
+    [False, True, True, False, False]
+    """
+    return len(Path(value).parts) > 1
 
 
 def hide_words(text: str, paths: Iterable[str]) -> str:
@@ -65,7 +86,7 @@ def hide_words(text: str, paths: Iterable[str]) -> str:
     'hf-icl run finetune model.pretrained=local:lm'
     """
     for path in sorted(paths, key=len, reverse=True):
-        text = text.replace(path, hide_path(path) if Path(path).exists() else MARK + Path(path).name)
+        text = text.replace(path, _hide(os.path.expanduser(path)))
     return text
 
 
@@ -85,9 +106,8 @@ def read_paths(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        found = read_json(path)
-        return {field: str(found[field]) for field in FIELDS if field in found}
-    except (OSError, ValueError, TypeError) as error:
+        return {str(field): str(found) for field, found in read_json(path).items()}
+    except (OSError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: cannot be read ({error}). Remove it, and name the folders anew.") from error
 
 
@@ -109,13 +129,23 @@ def find_path(name: str, *folders: Path) -> str:
     )
 
 
-def _look_up(config: Mapping[str, Any], field: str) -> Any:
-    value: Any = config
-    for part in field.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+def _hide(path: str) -> str:
+    return f"{MARK}{Path(path).resolve().name}"
 
 
-def _replace(config: Mapping[str, Any], parts: list[str], value: str) -> dict[str, Any]:
-    first, *rest = parts
-    return {**config, first: _replace(config[first], rest, value) if rest else value}
+def _begins_here(path: str) -> bool:
+    """Whether a path that leads nowhere, or not yet, begins in a folder of this machine's root."""
+    top = Path(path).parts[:2]
+    return os.path.isabs(path) and len(Path(path).parts) > len(top) and os.path.isdir(os.path.join(*top))
+
+
+def _change_texts(tree: Any, change: Callable[[str, str], str], field: str = "") -> Any:
+    """Return nested settings with each text changed, given the dotted name of where it stands."""
+    if isinstance(tree, str):
+        return change(field, tree)
+    inner = f"{field}." if field else ""
+    if isinstance(tree, Mapping):
+        return {key: _change_texts(value, change, f"{inner}{key}") for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_change_texts(value, change, f"{inner}{number}") for number, value in enumerate(tree)]
+    return tree

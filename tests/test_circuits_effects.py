@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_icl.circuits.ablation import Ablation, PartRecorder, pair_up, prepare
+from hf_icl.circuits.ablated import Ablation
+from hf_icl.circuits.ablation import PartRecorder, pair_up, prepare
 from hf_icl.circuits.attention import visit
 from hf_icl.circuits.effects import count_heads, list_lone_heads, list_single_heads, measure_effects
 from hf_icl.circuits.path import DirectPath, cut, find_ends

@@ -118,7 +118,11 @@ def test_the_page_has_a_panel_for_each_head_and_one_axis_of_steps(told):
 def test_effects_are_a_table_with_gaps_and_intervals(told):
     page = told[1].page.read_text("utf-8")
     assert "without &lt;L1&gt;" in page and "without <L1>" not in page.split("application/json")[0]
-    assert "<td>0.900 (−0.40 [−0.50, −0.30])</td><td>0.800 (+0.00 [−0.10, +0.10])</td>" in page
+    row = re.search(r"<tr><th scope=\"row\">without &lt;L1&gt;</th>(.*?)</tr>", page)[1]
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?>(.*?)</td>", row)]
+    assert cells[:2] == ["0.900 (−0.40 [−0.50, −0.30])", "0.800 (+0.00 [−0.10, +0.10])"]
+    labels = re.findall('data-label="(.*?)"', row)  # what each is, where a row is a list
+    assert len(labels) == len(cells) == len(set(labels)) and labels[0].startswith("step ")
     assert "heads.png" in {path.name for path in told[1].page.parent.iterdir()}
 
 

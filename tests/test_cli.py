@@ -129,7 +129,7 @@ def test_presets_are_listed_and_printed_in_full():
 def test_example_sweeps_are_listed_printed_and_taken_by_name(tmp_path):
     from hf_icl.sweeps import list_examples, load_sweep
 
-    assert list_examples().keys() == {"l2", "l2_transient"} and "l2_transient" in call("presets")
+    assert list_examples().keys() == {"l2", "l2_transient", "smollm2"} and "l2_transient" in call("presets")
     (tmp_path / "mine.yaml").write_text(call("presets", "l2"))
     assert load_sweep(tmp_path / "mine.yaml") == load_sweep("l2")
     told = call("sweep", "l2_transient", "--dry-run", "--output", tmp_path / "runs")

@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import sys
+import warnings
 
 import pytest
 import typer
@@ -85,6 +86,7 @@ def test_a_console_shows_control_characters_and_obeys_none(seed, terminal):
 def fail_with(error: BaseException):
     def fail(*_, **__):
         logging.getLogger("anybody").warning("%s", error)
+        warnings.warn(str(error), stacklevel=1)
         raise error
 
     return fail
@@ -98,15 +100,27 @@ def test_whatever_a_command_raises_is_shown_plainly(monkeypatch, capfd, kind, se
     error = OSError(13, "Permission denied", text) if kind is OSError else kind(text)
     handlers = logging.getLogger().handlers[:]
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging, "_warnings_showwarning", None)
     monkeypatch.setattr(typer.main, "get_command", lambda _: fail_with(error))
     monkeypatch.setattr(sys, "argv", ["hf-icl"])
-    with pytest.raises(SystemExit) as ended:
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        warnings.simplefilter("always")
         cli.main()
     said = capfd.readouterr()
     logging.getLogger().handlers = handlers
     assert ended.value.code == (1 if kind in (ValueError, KeyError) else 2)
     assert_harmless(said.out + said.err, secret)
-    assert ("Traceback" in said.err) == (kind in (ValueError, KeyError)) and said.err.count("runs") >= 2
+    assert ("Traceback" in said.err) == (kind in (ValueError, KeyError)) and said.err.count("runs") >= 3
+
+
+@pytest.mark.parametrize("told", ["info", None])
+def test_other_libraries_show_no_bars_unless_asked_to(monkeypatch, told):
+    """They read the environment when they are imported, which the entry point does before any of them."""
+    monkeypatch.setattr(cli.os, "environ", {"TRANSFORMERS_VERBOSITY": told} if told else {})
+    monkeypatch.setattr(sys, "argv", ["hf-icl", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert cli.os.environ == cli.QUIET | ({"TRANSFORMERS_VERBOSITY": told} if told else {})
 
 
 def test_all_that_is_printed_goes_one_way():

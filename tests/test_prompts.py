@@ -1,17 +1,23 @@
 """Templates compared: what each score counts, calibration by hand, and the command's table."""
 
 import json
+import math
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from hf_icl.circuits.instrument import find_instruments
+from hf_icl.circuits.prompted import PromptInstrument, spread_labels
 from hf_icl.cli.main import app
 from hf_icl.errors import ConfigError
+from hf_icl.runs.config import read_config
+from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.task.forms import label_tokens
-from hf_icl.task.prompt import TEMPLATES, write_nothing
+from hf_icl.task.prompt import write_nothing
 from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.written import TEMPLATES
 from hf_icl.traces.prompts import NAME, SCORES, _pose, compare_prompts
 from tests.words_lm import save_model
 
@@ -81,6 +87,58 @@ def test_what_counts_as_right(task, model):
     logits[others[5]] = 0.0
     row = next(compare_prompts(task, liar, templates=["arrow"], contexts=[4], n_sequences=40))
     assert row.scores["whole_vocabulary"].value == row.scores["labels"].value > 0
+
+
+def test_the_instrument_gives_the_same_numbers_in_the_rows_of_the_evaluators(task, model):
+    labels, n = label_tokens(task.bank), model.config.vocab_size
+    logits, prior = torch.zeros(n), torch.zeros(n)
+    logits[labels] = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    prior[labels] = torch.tensor([4.0, 2.0, 0.0, -2.0])
+    liar = Says(model, logits, prior, write_nothing(task.bank))
+    posed = Task(task.config.replace(train=SequenceSpec(n_context=4, burst=1), n_eval_sequences=40))
+    found = posed.measure(liar, instruments=find_instruments(["prompt"])).means
+    batch = posed.evaluators["icl"].batch
+    target, context = batch.labels[:, -1], batch.labels[:, :-1]
+    assert set(target.tolist()) == {0, 1, 2, 3}  # any two labels of a trained vocabulary, not the first two
+    assert found["prompt/vocabulary_accuracy"] == found["icl/accuracy"] == (target == 0).double().mean()
+    assert found["prompt/calibrated_accuracy"] == (target == 3).double().mean()
+    last = context.max(1).values == target
+    assert found["prompt/calibrated_context_accuracy"] == last.double().mean()
+    first = (context.min(1).values == target).double()  # what it says of the context's labels
+    shares = [first[target == label].mean() for label in range(4)]
+    by_chance = [share * (1 - share) / (int((target == n).sum()) - 1) for n, share in enumerate(shares)]
+    apart = torch.stack(shares).var() - torch.stack(by_chance).mean()
+    assert found["prompt/label_spread"] == pytest.approx(float(apart.sqrt()), rel=1e-9)
+    assert math.isnan(spread_labels(torch.tensor([True, True]), torch.tensor([2, 2])))  # one label alone
+
+
+def test_the_instrument_refuses_what_it_cannot_ask(task, model):
+    ask = {"instruments": find_instruments(["prompt"])}
+    with pytest.raises(ConfigError, match="evaluate.prompt.* gives vectors"):
+        PromptInstrument().check(Task(TaskConfig(n_eval_sequences=5)), model)
+    with pytest.raises(ConfigError, match="takes the sequences of icl"):
+        Task(task.config.replace(evaluators=("iwl",))).measure(model, **ask)
+    symbolic = {"kind": "symbolic", "n_classes": 9, "n_labels": 4}
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        Task(TaskConfig(bank=symbolic, form="tokens", n_eval_sequences=5)).measure(model, **ask)
+
+
+def test_which_labels_icl_takes(task):
+    """Those of a trained vocabulary differ as words do, so any two; others are alike, so the first two."""
+
+    def labels(config, name="icl"):
+        return set(Task(config.replace(n_eval_sequences=60)).evaluators[name].batch.labels.unique().tolist())
+
+    symbolic = {"kind": "symbolic", "n_classes": 9, "n_labels": 4}
+    fresh = TaskConfig(bank=symbolic, form="tokens")
+    assert labels(task.config) == labels(task.config, "icl_holdout") == {0, 1, 2, 3}
+    assert labels(fresh) == {0, 1}
+    assert labels(task.config.replace(icl_labels="first")) == {0, 1}
+    assert labels(fresh.replace(icl_labels="all")) == {0, 1, 2, 3}
+    recorded = task.config.to_dict()
+    assert read_config({"task": recorded}).task == task.config
+    before = {name: value for name, value in recorded.items() if name != "icl_labels"}
+    assert read_config({"task": before}).task == task.config.replace(icl_labels="first")
 
 
 def test_all_templates_get_the_same_sequences(task, model):

@@ -23,11 +23,12 @@ from hf_icl.report import analyse, analysis, render_card, write_report
 from hf_icl.report.analysis import average_curve, thin
 from hf_icl.report.figures import MARKERS, draw_figure, render_figure
 from hf_icl.report.page import collect_data
+from hf_icl.report.sides import SIDE_PANELS
 from hf_icl.report.sweep import draw_sweep
 from hf_icl.report.words import describe_group, describe_run, find_typical, format_measure, list_table
 from hf_icl.summary.intervals import bootstrap_median
 from hf_icl.summary.summary import summarize_history
-from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL
+from hf_icl.task.evaluators import FLIP_SHARE, ICL, IWL, SIDE_METRICS
 from tests.report_histories import LAST_STEP, make_run
 
 FILES = {
@@ -297,8 +298,8 @@ def test_legends_hold_every_name_whole_and_stay_on_the_figure(seed):
 
 
 @pytest.mark.parametrize("sizes", [(3, 2), (7, 7), (5, 3, 3)])
-@pytest.mark.parametrize("dark", [False, True])
-def test_a_sweep_has_lines_or_diagrams(sizes, dark):
+@pytest.mark.parametrize(("dark", "narrow"), [(False, False), (True, False), (False, True)])
+def test_a_sweep_has_lines_or_diagrams(sizes, dark, narrow):
     keys = [f"key {n}" for n in range(len(sizes))]
     rows = []
     for places in itertools.product(*map(range, sizes)):
@@ -310,7 +311,9 @@ def test_a_sweep_has_lines_or_diagrams(sizes, dark):
         })  # fmt: skip
     rows.pop()  # a cell without a run
     tall = {"keys": [{"key": key, "label": key} for key in keys], "rows": rows}
-    figure = draw_sweep(tall, {"runs": []}, dark=dark)
+    figure = draw_sweep(tall, {"runs": []}, dark=dark, narrow=narrow)
+    lefts = {axes.get_subplotspec().colspan.start for axes in figure.axes if axes.lines or axes.images}
+    assert lefts == ({0} if narrow else {0, 1, 2})
     images = [image for axes in figure.axes for image in axes.images]
     if sizes == (3, 2):
         assert not images and len([axes for axes in figure.axes if axes.lines]) == 6
@@ -497,6 +500,38 @@ def test_long_histories_are_thinned_with_their_extremes(runs):
     data, limit = collect_data(analyse([long]))
     assert limit == 2000 and len(data["series"][0]["curves"][ICL]["steps"]) <= 2002
     assert collect_data(analyse(runs))[1] is None
+
+
+def test_what_instruments_find_has_panels_of_its_own(runs):
+    """Each in one panel, on its own scale, and none among the evaluators."""
+    shown = [name for panel in SIDE_PANELS for name in panel.metrics]
+    assert sorted(shown) == sorted(SIDE_METRICS)
+    found = dict.fromkeys(["repeats/loss_first", *SIDE_METRICS], 0.5)
+    told = [dict(row) | {"metrics": {**row["metrics"], **found}} for row in runs[0].rows]
+    run = dataclasses.replace(runs[0], rows=told)
+    data, _ = collect_data(analyse([run]))
+    plain, _ = collect_data(analyse([runs[0]]))
+    assert data["evaluators"] == plain["evaluators"] and data["views"] == plain["views"]
+    heads, *panels = data["panels"]
+    assert plain["panels"] == [heads]
+    curves = data["series"][0]["curves"]
+    assert all(curve["metric"] in curves for panel in panels for curve in panel["curves"])
+    few, more = draw_figure(analyse([runs[0]])), draw_figure(analyse([run]))
+    assert len(few.get_axes()) == 3 and len(more.get_axes()) == 3 + len(SIDE_PANELS)
+
+
+def test_what_was_not_measured_has_no_panel(runs, other):
+    """A run that does not ask training sequences has no training loss."""
+
+    def leave_out(run):
+        rows = [
+            dict(row) | {"metrics": {k: v for k, v in row["metrics"].items() if k != "train/loss"}}
+            for row in run.rows
+        ]
+        return dataclasses.replace(run, rows=rows)
+
+    few = draw_figure(analyse([leave_out(runs[0]), leave_out(other)]))
+    assert len(few.get_axes()) == len(draw_figure(analyse([runs[0], other])).get_axes()) - 1
 
 
 def test_card(runs, other, tmp_path):

@@ -464,20 +464,49 @@ def test_a_sweeps_page_fits(browser, tmp_path, sizes, width):
     assert heads == names
     checked = page.locator("#runs input:checked").count()
     assert checked == min(6, len(names))
-    varied = page.locator(".varied")
-    if width == 390:  # a row is a list of what its cells are
-        assert varied.evaluate("e => e.parentElement.scrollWidth <= e.parentElement.clientWidth")
+    image = page.locator("picture img")
+    is_tall = image.evaluate("e => e.naturalHeight > 1.2 * e.naturalWidth && e.naturalWidth < 800")
+    assert is_tall == (width == 390)  # panels one below the other, drawn for that width
+    if width == 390:  # nothing scrolls sideways: a row is a list of what its cells are
+        page.eval_on_selector_all("details", "all => all.forEach(e => { e.open = true; })")
+        sideways = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 80))"
+        assert page.eval_on_selector_all(".scroll", sideways) == []
         labels = "e => [...e.children].map(cell => getComputedStyle(cell, '::before').content)"
-        heads = varied.locator("thead th").all_text_contents()
-        assert varied.locator("tbody tr").first.evaluate(labels) == [json.dumps(head) for head in heads]
+        for table, skipped in [(".varied", 0), (".readout table", 1), ("#numbers ~ .scroll .numbers", 1)]:
+            table = page.locator(table).first
+            heads = [text.replace(",", ",\u200b") for text in table.locator("thead th").all_text_contents()]
+            row = table.locator("tbody tr").first.evaluate(labels)
+            assert [json.loads(label) for label in row[skipped:]] == heads[skipped:]
+        page.eval_on_selector_all("details", "all => all.forEach(e => { e.open = false; })")
     else:
-        assert varied.locator("thead").is_visible()
+        assert page.locator(".varied thead").is_visible()
     # the picture of a dark page is dark: its corner is the page's own colour
-    source = page.locator("picture img").evaluate("e => e.currentSrc")
+    source = image.evaluate("e => e.currentSrc")
     picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")
     assert picture.getpixel((0, 0)) == (20, 23, 27)
     page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins
     page.emulate_media(media="print", color_scheme="light")
     wide = "all => all.filter(e => e.getBoundingClientRect().right > 719).map(e => e.className || e.tagName)"
     assert page.eval_on_selector_all("main *:not(wbr)", wide) == []
+    page.close()
+
+
+@pytest.mark.integration
+def test_what_is_folded_is_printed_or_said_to_be_left_out(browser, tmp_path):
+    """Folded results stand on paper; of folded origins a sentence says where they are."""
+    report = make_sweep(tmp_path, {"width": [*range(7)]})
+    page = browser.new_page(viewport={"width": 718, "height": 1000}, offline=True)
+    page.goto(report.page.as_uri())
+    folded = page.locator("details.results")
+    height = "all => all.map(e => e.getBoundingClientRect().height)"
+    closed = folded.evaluate_all(height)
+    origins = page.locator("details:not(.results)")
+    shut = origins.evaluate_all(height)
+    assert folded.count() == 1 + 6 + 1 and origins.count() == 14  # verdicts, answers of six runs, numbers
+    assert not page.locator("details[open]").count() and not page.locator(".paper").is_visible()
+    page.emulate_media(media="print")
+    printed = folded.evaluate_all(height)
+    assert all(after > before + 40 for before, after in zip(closed, printed, strict=True)), (closed, printed)
+    assert max(origins.evaluate_all(height)) < 2 * max(shut)
+    assert "transience.json holds them all" in page.locator(".paper").inner_text()
     page.close()

@@ -18,8 +18,9 @@ from hf_icl.runs.run import Run
 from hf_icl.task import phrases
 from hf_icl.task.evaluators import EVALUATORS
 from hf_icl.task.phrases import PhraseForm
-from hf_icl.task.prompt import TEMPLATES, count_unstable
+from hf_icl.task.prompt import count_unstable
 from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.written import TEMPLATES
 from hf_icl.traces.prompts import compare_prompts
 from hf_icl.traces.questions import ask_of_model
 from hf_icl.training.trainer import keep_answers
@@ -319,3 +320,31 @@ def test_a_run_trains_on_texts(saved, file, tmp_path):
     assert str(file.parent) not in text and str(saved.parent) not in text and "local:mine.jsonl" in text
     assert Run.open(run.folder).config == config
     assert run.record().reads_tokens
+
+
+@pytest.mark.integration
+def test_a_data_set_on_the_hub_is_read_by_its_name(hub, launcher, saved):
+    """Pushed as anyone pushes one, its classes by number and name; what is not there is a sentence."""
+    rows = make_rows()
+    done = launcher.run(f"""
+        import datasets
+        from hf_icl.banks import load_bank
+        from hf_icl.errors import BankError
+        rows = datasets.Dataset.from_list({rows!r}).class_encode_column("label")
+        rows.push_to_hub("ann/reviews", config_name="short", split="test")
+        settings = dict(kind="texts", source={str(saved)!r}, n_classes=3, n_exemplars=4, subset="short")
+        bank = load_bank(settings | dict(data="ann/reviews", split="test"))
+        told = []
+        for wrong in (dict(data="ann/nowhere"), dict(data="ann/reviews", split="train")):
+            try:
+                load_bank(settings | wrong)
+            except BankError as error:
+                told.append(str(error))
+        result = [bank.class_names, bank.exemplar_names, bank.facts["data"], told]
+    """)
+    names, texts, data, told = done
+    mine = {name: {row["text"] for row in rows if row["label"] == name} for name in names}
+    assert len(names) == 3 and data == "ann/reviews"
+    assert all(set(found) <= mine[name] for name, found in zip(names, texts, strict=True))
+    assert told[0].startswith("ann/nowhere: cannot be loaded")
+    assert told[1].startswith("ann/reviews: cannot be loaded") and "test" in told[1]

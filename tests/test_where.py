@@ -12,12 +12,14 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 import hf_icl
+from hf_icl import files
 from hf_icl.errors import FileError
 from hf_icl.files import find_way_out, is_unused
 from hf_icl.report.write import write_report
 from hf_icl.runs.config import load_config
 from hf_icl.runs.folder import read_record
 from hf_icl.runs.run import Run
+from hf_icl.training import checkpoints
 from hf_icl.training.checkpoints import explain_full_disk
 from tests.programs import TINY, environment
 
@@ -113,6 +115,24 @@ def test_what_libraries_say_of_a_disk_becomes_what_the_disk_says(disks, tmp_path
         raise raised
     with pytest.raises(type(raised)), explain_full_disk(tmp_path):  # another fault is not the disk's
         raise raised
+
+
+@pytest.mark.parametrize("number", sorted(files._WAYS_OUT))
+@pytest.mark.parametrize("way_on", [None, "do the same again"])
+def test_what_the_system_refused_is_told_with_what_is_whole_and_the_way_on(
+    tmp_path, monkeypatch, number, way_on
+):
+    """What torch raises where a quota is exceeded, say: the reason is the system's, the folder named."""
+    monkeypatch.setattr(checkpoints, "_find_obstacle", lambda _: OSError(number, os.strerror(number)))
+    with pytest.raises(FileError) as told, explain_full_disk(tmp_path, way_on):
+        raise RuntimeError("PytorchStreamWriter failed")
+    said = str(told.value)
+    head = (
+        f"{tmp_path}: cannot be written ({os.strerror(number)}). History and earlier checkpoints are whole. "
+    )
+    assert said.startswith(head) and "RUN" not in said and "{" not in said
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        assert said == head + f"Free some space, then {way_on or f'continue with: hf-icl resume {tmp_path}'}"
 
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode))

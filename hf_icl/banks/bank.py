@@ -15,11 +15,11 @@ import rich.progress
 import torch
 from torch import Tensor
 
-from hf_icl.banks.facts import describe_bank, tell_bank
+from hf_icl.banks.facts import describe_bank, list_classes, tell_bank
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS, Config
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.philox import draw_words, stream_of, uniform_below
-from hf_icl.wording import clean
+from hf_icl.wording import clean, render_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -233,6 +233,13 @@ class Bank:
         kind = f"{self.kind} of {shape}" if shape else self.kind
         where = f"{self.nbytes / 1e6:,.1f} MB on {self.labels.device}"
         return f"Bank({tell_bank(describe_bank(self))}; {kind}, {self.n_labels:,} labels, {where})"
+
+    def _repr_html_(self) -> str:
+        return render_table(["class", "name", "exemplars", "labels", "pool"], list_classes(self), repr(self))
+
+    def name_label(self, label: int) -> str:
+        """Return a label as text: that of its tokens, quoted, where it has some, else its number."""
+        return str(label) if self.vocabulary is None else repr(self.vocabulary.name_label(label))
 
     @property
     def n_classes(self) -> int:

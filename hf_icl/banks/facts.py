@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+from hf_icl.wording import clean
+
+CLASSES_SHOWN, NAMES_SHOWN = 3, 4  # in a table: classes of each pool; names of each class
 
 
 class Describable(Protocol):
@@ -32,6 +36,25 @@ class Describable(Protocol):
     @property
     def facts(self) -> Mapping[str, Any]:
         """What else there is to tell."""
+
+
+class Listable(Describable, Protocol):
+    """What a `Bank` says of its classes."""
+
+    @property
+    def labels(self) -> Any:
+        """Labels of each class, a tensor; −1 for none."""
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Name of each class."""
+
+    @property
+    def exemplar_names(self) -> Sequence[Sequence[str]] | None:
+        """Name of each exemplar, by class."""
+
+    def name_label(self, label: int) -> str:
+        """Return a label as text."""
 
 
 def describe_bank(bank: Describable) -> dict[str, Any]:
@@ -87,3 +110,27 @@ def tell_bank(facts: Mapping[str, Any]) -> str:
 
 def _tell_spread(spread: Mapping[str, float]) -> str:
     return f"within {spread['within']:.3g}, between {spread['between']:.3g}"
+
+
+def list_classes(bank: Listable) -> list[list[str]]:
+    """Return a row for each of the first classes of each pool: number, name, exemplars, labels, pool.
+
+    >>> from hf_icl.banks import load_bank
+    >>> sizes = {"n_classes": 2, "n_holdout_classes": 1, "n_exemplars": 5, "n_labels": None}
+    >>> list_classes(load_bank({"kind": "gaussian", **sizes}))[1:]
+    [['1', '–', '5', '1', 'train'], ['2', '–', '5', 'none of its own', 'holdout']]
+    """
+    rows = []
+    for pool, class_ids in bank.class_pools.items():
+        for class_id in class_ids[:CLASSES_SHOWN].tolist():
+            name = clean(bank.class_names[class_id]) if bank.class_names is not None else "–"
+            names = bank.exemplar_names and list(map(repr, bank.exemplar_names[class_id]))
+            labels = [bank.name_label(label) for label in bank.labels[class_id].tolist() if label >= 0]
+            exemplars = _list_first(names) if names else f"{bank.n_exemplars:,}"
+            rows.append([str(class_id), name, exemplars, _list_first(labels) or "none of its own", pool])
+    return rows
+
+
+def _list_first(names: Sequence[str]) -> str:
+    more = [f"… {len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
+    return ", ".join([*names[:NAMES_SHOWN], *more])

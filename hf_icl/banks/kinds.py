@@ -70,7 +70,8 @@ def reads_tokenizer(bank: Mapping[str, Any]) -> bool:
     >>> reads_tokenizer({"kind": "texts"}), reads_tokenizer({"kind": "gaussian"})
     (True, False)
     """
-    return KINDS.get(bank.get("kind", "")) in (VocabularyConfig, TextConfig)
+    reading = [name for name, made in KINDS.items() if made in (VocabularyConfig, TextConfig)]
+    return bank.get("kind") in reading  # a list, as what is looked for may be anything
 
 
 def take_from_model(bank: Mapping[str, Any], model: str, revision: str | None = None) -> dict[str, Any]:

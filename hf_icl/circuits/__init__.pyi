@@ -1,4 +1,4 @@
-from hf_icl.circuits.ablation import Ablation as Ablation
+from hf_icl.circuits.ablated import Ablation as Ablation
 from hf_icl.circuits.attention import Visitor as Visitor, visit as visit
 from hf_icl.circuits.effects import (
     Effect as Effect,

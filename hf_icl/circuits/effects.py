@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hf_icl.circuits.ablation import Ablation, Predict, prepare
+from hf_icl.circuits.ablated import Ablation
+from hf_icl.circuits.ablation import Predict, prepare
 from hf_icl.circuits.attention import Visitor, visit
 from hf_icl.circuits.path import DirectPath, cut
 from hf_icl.summary.heads import name_head

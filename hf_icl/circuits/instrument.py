@@ -13,6 +13,7 @@ from hf_icl.circuits.attention import Visitor, visit
 from hf_icl.circuits.heads import Layout, lay_out, score_heads
 from hf_icl.circuits.held import HeldText
 from hf_icl.circuits.language import REPEATS, RepeatInstrument, TextInstrument
+from hf_icl.circuits.prompted import PROMPT, PromptInstrument
 from hf_icl.config import suggest
 from hf_icl.distributed import map_spread
 from hf_icl.errors import ConfigError
@@ -193,7 +194,11 @@ def _stack(layers: Iterable[Tensor]) -> Tensor:
     return torch.stack([pad(v, (0, most - v.shape[1]), value=torch.nan) for v in layers], dim=1)
 
 
-INSTRUMENTS: dict[str, Instrument] = {INSTRUMENT: HeadInstrument(), REPEATS: RepeatInstrument()}
+INSTRUMENTS: dict[str, Instrument] = {
+    INSTRUMENT: HeadInstrument(),
+    REPEATS: RepeatInstrument(),
+    PROMPT: PromptInstrument(),
+}
 """By the names that callbacks and configs know them by."""
 
 

@@ -1,10 +1,12 @@
 """What else a language model can do while it is fine-tuned: loss on held text, and what it makes of repeats.
 
-Both are instruments of `Task.measure`: `text` and `repeats`, in the rows of the evaluators.
+Both are instruments of `Task.measure`, `text` and `repeats`, in the rows of the evaluators; `prompted` has
+a third.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,26 @@ SCORED = 8  # windows in a model at a time
 CHARACTERS_PER_TOKEN = 16  # of text that is read for so many tokens; what is left over is not
 
 
+class LanguageInstrument(ABC):
+    """An instrument for language models, which says beforehand whether it can be used."""
+
+    @abstractmethod
+    def __call__(self, task: Task, model: nn.Module, *, batch_size: int, spread: bool) -> Reading:
+        """Return what was found."""
+
+    @abstractmethod
+    def check(self, task: Task, model: nn.Module) -> None:
+        """Raise `ConfigError` if it cannot be."""
+
+    def check_reads_tokens(self, task: Task, name: str) -> None:
+        """Raise `ConfigError` unless a task is asked of language models."""
+        if not isinstance(task.form, TokenForm):
+            rule = "is for language models, and this task gives vectors"
+            raise ConfigError(f"evaluate.{name}", name, rule, "Leave it out, or set task.form=tokens.")
+
+
 @dataclass
-class TextInstrument:
+class TextInstrument(LanguageInstrument):
     """Mean loss, in nats per token, on the first windows of a held text: `text/loss`.
 
     The text is cut by the model's own tokenizer into windows one after another; of each the first token is
@@ -77,7 +97,7 @@ class TextInstrument:
         Raises:
             ConfigError: If that cannot be done.
         """
-        check_reads_tokens(task, TEXT)
+        self.check_reads_tokens(task, TEXT)
         if self._tokens is None:
             self._tokens = self._cut(model, fit_window(model, self.window))
 
@@ -95,7 +115,7 @@ class TextInstrument:
 
 
 @dataclass(frozen=True)
-class RepeatInstrument:
+class RepeatInstrument(LanguageInstrument):
     """What a model makes of random tokens given twice: `repeats/icl_score` and `repeats/prefix_matching`.
 
     Sequences are t1 … tS t1 … tS, tokens drawn uniformly from the exemplars of the bank (all of a fresh
@@ -149,7 +169,7 @@ class RepeatInstrument:
 
     def check(self, task: Task, model: nn.Module) -> None:
         """Raise `ConfigError` if the model reads no tokens, or has no attention to look into."""
-        check_reads_tokens(task, REPEATS)
+        self.check_reads_tokens(task, REPEATS)
         check_heads(model)
 
     def draw(self, task: Task, half: int) -> Tensor:
@@ -190,15 +210,6 @@ def fit_window(model: nn.Module, window: int) -> int:
     """Return a window's length, or that of the model's positions where they do not reach so far."""
     limit = getattr(see_through(model).config.get_text_config(), "max_position_embeddings", None)
     return min(window, limit or window)
-
-
-def check_reads_tokens(task: Task, instrument: str) -> None:
-    """Raise `ConfigError` unless a task is asked of language models."""
-    if not isinstance(task.form, TokenForm):
-        rule = "is for language models, and this task gives vectors"
-        raise ConfigError(
-            f"evaluate.{instrument}", instrument, rule, "Leave it out, or set task.form=tokens."
-        )
 
 
 def find_tokenizer(model: nn.Module) -> PreTrainedTokenizerBase:

@@ -107,14 +107,6 @@ def sort_words(source: str, overrides: list[str] | None) -> tuple[str, list[str]
     return ("default", [source, *words]) if "=" in source else (source, words)
 
 
-def quiet_transformers() -> None:
-    """Silence what is meant for programmers; the live view shows progress."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
 @contextmanager
 def quiet_hub() -> Iterator[None]:
     """Silence the client's own bars and remarks; the command's status line shows progress."""

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.cli.app import app, console, quiet_hub, quiet_transformers, say
+from hf_icl.cli.app import app, console, quiet_hub, say
 from hf_icl.errors import ConfigError
 
 
@@ -49,7 +49,6 @@ def circuits(
     )
     from hf_icl.runs.folder import CIRCUITS
 
-    quiet_transformers()
     with _opened(run) as (opened, checkpoints):
         chosen = _choose(checkpoints, steps)
         task = opened.build_task()

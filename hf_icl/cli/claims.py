@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hf_icl.cli.app import Public, app, claims_app, console, quiet_hub, quiet_transformers, say
+from hf_icl.cli.app import Public, app, claims_app, console, quiet_hub, say
 from hf_icl.cli.sweep import Engine
 
 VERDICT_STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow", "refused": "magenta"}
@@ -62,7 +62,6 @@ def reproduce(
     from hf_icl.experiments.plan import plan_claims
     from hf_icl.experiments.reproduction import reproduce as do
 
-    quiet_transformers()
     files = [load_claim(name) for name in claims or list_claims()]
     plan = plan_claims([file.claim for file in files], scale, seeds, judged_only=judged_only)
     folder = output or Path("runs") / f"claims-{scale}"

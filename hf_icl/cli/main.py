@@ -32,6 +32,9 @@ import hf_icl.cli.data  # noqa: F401
 
 FAULT, MISTAKE, DIVERGED = 1, 2, 4  # exit codes; 3: something is not on the Hub yet
 NETWORK = (ConnectionError, TimeoutError)
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""What other libraries read when they are imported: a command shows its own progress. Who has set them keeps
+what he set."""
 UsageError = typer.BadParameter.__base__  # of the click that this typer brings along
 
 
@@ -43,6 +46,8 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.captureWarnings(True)
+    os.environ |= QUIET | os.environ
     console.quiet = not _speaks()
     try:
         sys.exit(typer.main.get_command(app)(standalone_mode=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hf_icl.cli import publishing
-from hf_icl.cli.app import Overrides, app, console, quiet_hub, quiet_transformers
+from hf_icl.cli.app import Overrides, app, console, quiet_hub
 
 if TYPE_CHECKING:
     from hf_icl.traces.prompts import PromptRow
@@ -61,11 +62,10 @@ def prompts(
 
     Example: `hf-icl prompts MODEL.gguf task.bank.n_exemplars=1 task.prompt.chat=true --template qa --json`
     """
-    from hf_icl.task.prompt import TEMPLATES
+    from hf_icl.task.written import TEMPLATES
     from hf_icl.traces.prompts import CONTEXTS, compare_prompts
     from hf_icl.traces.subject import open_subject
 
-    quiet_transformers()
     templates, contexts = template or list(TEMPLATES), context or list(CONTEXTS)
     with tempfile.TemporaryDirectory() as scratch, quiet_hub():
         with console.status(f"Opening {escape(model)} …"):
@@ -86,7 +86,7 @@ def prompts(
 
 
 def _print(subject: Subject, rows: list[PromptRow], *, as_json: bool) -> None:
-    from hf_icl.traces.prompts import SCORES
+    from hf_icl.circuits.prompted import SCORES
 
     if as_json:
         about = {"model": subject.name, "commit": subject.commit, "seed": subject.questions.seed}
@@ -95,15 +95,19 @@ def _print(subject: Subject, rows: list[PromptRow], *, as_json: bool) -> None:
         return
     heads = ("context's\nlabels", "calib-\nrated", "all\nlabels", "calib-\nrated", "vocab-\nulary")
     assert len(heads) == len(SCORES)
-    table = Table("prompt", "con-\ntext", *heads, "read\nagain", title=escape(subject.name))
+    table = Table(
+        "prompt", "con-\ntext", *heads, "SD over\nlabels", "read\nagain", title=escape(subject.name)
+    )
     for row in rows:
         cells = [f"{score.value:.3f}\n{score.low:.2f}–{score.high:.2f}" for score in row.scores.values()]
         again = "" if row.unstable is None else str(row.unstable.count)
-        table.add_row(row.prompt.template, str(row.n_context), *cells, again)
+        apart = "" if math.isnan(row.label_spread) else f"{row.label_spread:.3f}"
+        table.add_row(row.prompt.template, str(row.n_context), *cells, apart, again)
     first = rows[0]
     table.caption = (
         f"{first.n_sequences:,} sequences a row, with 95 % intervals; chance is 1/2 of the context's labels, "
-        f"1/{first.n_labels} of all. Read again: prompts whose text is read as other tokens. "
+        f"1/{first.n_labels} of all. SD over labels: of the accuracy among the context's labels, without "
+        f"what chance adds. Read again: prompts whose text is read as other tokens. "
         f"Device: {subject.model.device}"
     )
     console.print(table)

@@ -24,7 +24,6 @@ from hf_icl.cli.app import (
     app,
     console,
     quiet_hub,
-    quiet_transformers,
     say,
     sort_words,
 )
@@ -187,7 +186,6 @@ def _train_and_report(made) -> None:
     from hf_icl.distributed import is_main, leave
     from hf_icl.runs.folder import CARD_FILE
 
-    quiet_transformers()
     say(f"Run folder: {made.folder}  (stop at any time; continue: hf-icl resume {made.folder})")
     with quiet_hub(), _publisher(made) as publisher:
         diverged: DivergedError | None = None

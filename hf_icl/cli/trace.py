@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_icl.cli import publishing
-from hf_icl.cli.app import Overrides, app, console, quiet_hub, quiet_transformers, say
+from hf_icl.cli.app import Overrides, app, console, quiet_hub, say
 from hf_icl.cli.run import write_and_show
 from hf_icl.errors import ConfigError, RunError
 
@@ -65,7 +65,6 @@ def evaluate(
         return _measure_again(model)
     from hf_icl.traces.subject import open_subject
 
-    quiet_transformers()
     with (
         tempfile.TemporaryDirectory() as scratch,
         quiet_hub(),
@@ -187,7 +186,6 @@ def trace(
     if not places:
         raise ConfigError("MODEL", " ".join(models), "names no model", "For example: EleutherAI/pythia-70m")
     folder = output or Path("runs") / f"{Path(places[0]).name}-trace"
-    quiet_transformers()
     with quiet_hub(), console.status(f"Looking at {escape(places[0])} …") as status:
 
         def tell(progress: Progress) -> None:

@@ -13,9 +13,11 @@ from typing import Any, Literal, Self
 import pydantic
 from pydantic import JsonValue
 
+from hf_icl.circuits.ablated import Ablation
 from hf_icl.config import MOST, Config, Seed, read_yaml, suggest
 from hf_icl.errors import ConfigError
 from hf_icl.experiments.measuring import check_measure
+from hf_icl.experiments.sources import check_sources, find_sources
 from hf_icl.report.sweep import write_value
 
 FOLDER = Path(__file__).parent / "claims"
@@ -31,6 +33,11 @@ class Term(Config):
     metric: str | None = pydantic.Field(None, description="Curve, as icl/accuracy; null: as the other's.")
     measure: str | None = pydantic.Field(
         None, description="Of the curve, as late_persistence; null: as the other's. See hf_icl.summary."
+    )
+    under: Ablation | None = pydantic.Field(
+        None,
+        description="Heads without which the run's last model is asked, as "
+        "{heads: [L0], keep: [keys, values]}; null: as the other's.",
     )
 
 
@@ -110,7 +117,7 @@ class Criterion(Config):
                 raise ConfigError(
                     "take", term.to_dict(), rule, "As {arm: base, metric: icl/accuracy, measure: late}."
                 )
-            check_measure(term.metric, term.measure)
+            check_measure(term.metric, term.measure, under=term.under is not None)
         return self
 
 
@@ -179,8 +186,19 @@ class Claim(Config):
     @property
     def judged_arms(self) -> tuple[str, ...]:
         """The arms that criteria name, in order; the others are only shown."""
-        named = {term.arm for criterion in self.criteria for term in criterion.terms}
-        return tuple(arm for arm in self.all_arms if arm in named)
+        return tuple(arm for arm in self.all_arms if arm in {term.arm for term in self.terms})
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What its criteria take, all of them."""
+        return tuple(term for criterion in self.criteria for term in criterion.terms)
+
+    def needed_arms(self, scale: str) -> tuple[str, ...]:
+        """Return the judged arms at a scale, and those from whose runs they take something."""
+        needed = list(self.judged_arms)
+        for arm in needed:
+            needed += [name for name in find_sources(self.settings(arm, scale)) if name not in needed]
+        return tuple(arm for arm in self.all_arms if arm in needed)
 
     def settings(self, arm: str, scale: str) -> Settings:
         """Return what an arm sets on the base of a scale."""
@@ -198,6 +216,8 @@ class Claim(Config):
         for path, name in self._named_arms():
             if name not in self.all_arms:
                 raise ConfigError(path, name, "the claim has no such arm", suggest(name, self.all_arms))
+        for scale in self.scales:
+            check_sources({arm: self.settings(arm, scale) for arm in self.all_arms}, scale)
         return self
 
     def _named_arms(self) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,11 @@ from hf_icl.errors import RunError
 from hf_icl.experiments.claim import Claim, ClaimFile
 from hf_icl.experiments.measuring import Measured
 from hf_icl.experiments.plan import Plan
+from hf_icl.experiments.stages import Stages, open_stages
 from hf_icl.files import is_unused, write_whole
 from hf_icl.history.origin import describe_origin
 from hf_icl.reading import read_json
 from hf_icl.runs.folder import read_record
-from hf_icl.sweeps.config import digest
-from hf_icl.sweeps.sweep import RunSet
 
 EVIDENCE_FILE = "evidence.json"
 SCHEMA = 1
@@ -87,26 +86,31 @@ class Evidence:
         self.about["seconds"] += seconds
         self._save()
 
-    def open_runs(self, plan: Plan, workers: int | None = None) -> dict[str, RunSet]:
+    def open_runs(self, plan: Plan, workers: int | None = None) -> dict[str, Stages]:
         """Return the runs of a plan by base, those in the folder and those to be made."""
         return {
-            base: RunSet(points, self.folder / Path(base).stem, workers=workers)
+            base: open_stages(points, self.folder / Path(base).stem, workers)
             for base, points in plan.points.items()
         }
 
-    def collect(self, plan: Plan, sets: dict[str, RunSet], claim: Claim) -> dict[tuple[str, int], Measured]:
-        """Return a claim's finished runs, by arm and seed."""
+    def find_done(
+        self, plan: Plan, opened: Mapping[str, Stages], claim: Claim
+    ) -> dict[tuple[str, int], Path]:
+        """Return the folders of a claim's finished runs, by arm and seed."""
         if claim.untestable is not None or claim.id not in plan.seeds:
             return {}
-        runs = sets[claim.scales[plan.scale].base]
-        names = {digest(point.config): name for name, point in runs.points.items()}
-        found = {}
-        for (owner, arm, seed), key in plan.places.items():
-            name = names[key] if owner == claim.id else None
-            if name is None or not runs.is_done(name):
-                continue
-            found[arm, seed] = self._measure(runs.run_folder(name))
-        return found
+        places = opened[claim.scales[plan.scale].base].places
+        own = {
+            (arm, seed): places[key] for (owner, arm, seed), key in plan.places.items() if owner == claim.id
+        }
+        return {run: place.folder for run, place in own.items() if place.runs.is_done(place.name)}
+
+    def collect(
+        self, plan: Plan, opened: Mapping[str, Stages], claim: Claim
+    ) -> dict[tuple[str, int], Measured]:
+        """Return a claim's finished runs, by arm and seed."""
+        found = self.find_done(plan, opened, claim)
+        return {run: self._measure(folder) for run, folder in found.items()}
 
     def _measure(self, folder: Path) -> Measured:
         if folder not in self._measured:

@@ -135,7 +135,7 @@ def _collect(
     for seed in seeds:
         if any((term.arm, seed) not in runs for term in terms):
             continue  # not trained yet
-        found = [runs[term.arm, seed].find(term.metric, term.measure) for term in terms]
+        found = [runs[term.arm, seed].find(term.metric, term.measure, term.under) for term in terms]
         values = [number.value for number in found]
         if None in values:
             missing.append(seed)
@@ -170,7 +170,7 @@ def correlate_ranks(values: Sequence[float]) -> float:
 
 def _find_spread(criterion: Criterion, seeds: Sequence[int], runs: Runs) -> float:
     other: Term = criterion.terms[1]
-    values = [runs[other.arm, seed].find(other.metric, other.measure).value for seed in seeds]
+    values = [runs[other.arm, seed].find(other.metric, other.measure, other.under).value for seed in seeds]
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 

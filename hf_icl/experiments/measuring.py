@@ -8,17 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hf_icl.circuits.ablated import Ablation
 from hf_icl.config import suggest
 from hf_icl.errors import ConfigError
+from hf_icl.experiments.heads import OF_HEADS, HeadTarget
 from hf_icl.history.record import RunRecord
 from hf_icl.report.analysis import cut_at_divergence, find_divergence
 from hf_icl.summary.curves import LATE_WINDOW, Curves
+from hf_icl.summary.heads import HeadCurves, read_heads
 from hf_icl.summary.measures import MEASURES, measures_of
 from hf_icl.summary.summary import Summary, summarize_history
 from hf_icl.summary.verdicts import VERDICTS
-from hf_icl.task.evaluators import TRAIN_LOSS
+from hf_icl.task.evaluators import ICL, TRAIN_LOSS
 
 OF_LOSS = ("at_icl_peak", "final", "late", "falls")
+UNDER = "final"  # the one measure of a model some of whose heads are ablated: its last one is asked
 REACHES = re.compile(r"reaches (0?\.\d+|0|1)")
 IS = "is "
 
@@ -35,12 +39,14 @@ class Number(NamedTuple):
     censored: bool = False
 
 
-def check_measure(metric: str, measure: str) -> None:
+def check_measure(metric: str, measure: str, *, under: bool = False) -> None:
     """Raise `ConfigError`, with what there is, unless a metric may have a measure.
 
     Besides the measures of `hf_icl.summary` a curve has `emerged` and `is VERDICT` (1 or 0; several verdicts
     are joined by "or"), and `reaches LEVEL`: the first step at that accuracy. Of `train/loss` there are
-    `at_icl_peak`, `final`, `late`, and `falls` (1 if it fell from ICL's peak to the end).
+    `at_icl_peak`, `final`, `late`, and `falls` (1 if it fell from ICL's peak to the end). Of heads, as
+    `heads/induction/flip/L1H3`, or `…/L1` for that layer's strongest at ICL's peak, there are `at_icl_peak`,
+    `peak`, `final` and `late`. Of a model some of whose heads are ablated (`under`) there is `final` alone.
 
     >>> check_measure("icl/accuracy", "is transient or fading")
     >>> check_measure("icl/accuracy", "persistance")  # doctest: +ELLIPSIS
@@ -48,8 +54,14 @@ def check_measure(metric: str, measure: str) -> None:
         ...
     hf_icl.errors.ConfigError: measure = 'persistance': icl/accuracy has no such measure. Did you mean ...
     """
+    is_of_heads = HeadTarget.read(metric) is not None
+    if under and (measure != UNDER or is_of_heads or metric == TRAIN_LOSS):
+        rule = f"of ablated heads there is only {UNDER}, of an evaluator's metric; here of {metric}"
+        raise ConfigError("measure", measure, rule, "Or leave out under.")
     known = list(OF_LOSS if metric == TRAIN_LOSS else measures_of(metric, pretrained=True))
-    if metric != TRAIN_LOSS:
+    if is_of_heads:
+        known = list(OF_HEADS)
+    elif metric != TRAIN_LOSS:
         if measure.startswith(IS):
             for verdict in split_verdicts(measure):
                 if verdict not in VERDICTS:
@@ -98,6 +110,7 @@ class Measured:
         self.diverged = find_divergence(record)
         self.record = cut_at_divergence(record)
         self._summary: Summary | None = None
+        self._heads: dict[tuple[str, str], HeadCurves] | None = None
 
     @property
     def summary(self) -> Summary:
@@ -108,15 +121,22 @@ class Measured:
             )
         return self._summary
 
-    def find(self, metric: str, measure: str) -> Number:
+    def find(self, metric: str, measure: str, under: Ablation | None = None) -> Number:
         """Return a measure of the run; see `check_measure` for those that there are.
 
         A run that diverged has none: what it would have come to is not known.
         """
         if self.diverged is not None:
             return Number(None)
+        if under is not None:
+            return Number(self._find_under(metric, under))
         if metric == TRAIN_LOSS:
             return Number(self._find_of_loss(measure))
+        if (target := HeadTarget.read(metric)) is not None:
+            if self._heads is None:
+                self._heads = read_heads(self.record.rows)
+            icl = self.summary.curves.get(ICL)
+            return Number(target.find(self._heads, measure, None if icl is None else icl.peak_step))
         curve = self.summary.curves.get(metric)
         if curve is None or curve.verdict is None:
             return Number(None)
@@ -130,6 +150,15 @@ class Measured:
         if value is not None or not is_step(measure) or curve.verdict == VERDICTS[0]:
             return Number(value)
         return Number(self._last_step(), censored=True)
+
+    def _find_under(self, metric: str, under: Ablation) -> float | None:
+        """Return what the run's last model comes to without some heads, where that was measured."""
+        last, change = self._last_step(), under.to_dict()
+        for row in self.record.circuits.get("effects", ()):
+            for effect in row["effects"] if row["step"] == last else ():
+                if effect["change"] == change:
+                    return effect["metrics"].get(metric)
+        return None
 
     def _find_of_loss(self, measure: str) -> float | None:
         if measure == "falls":

@@ -11,6 +11,8 @@ from hf_icl.banks.kinds import load_bank
 from hf_icl.config import flatten
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.experiments.claim import Claim, ClaimFile
+from hf_icl.experiments.heads import HeadTarget
+from hf_icl.experiments.sources import MARK, find_sources, put_sources
 from hf_icl.plan import Budget, estimate
 from hf_icl.runs.config import RunConfig, load_config
 from hf_icl.runs.stackable import is_compiled, is_measured_only
@@ -87,7 +89,8 @@ def plan_claims(
         claims: Those without runs of their own (`untestable`) add none.
         scale: Of each; claims that do not have it are left out.
         n_seeds: Only the first so many seeds; None: all.
-        judged_only: Leave out arms that no criterion names, which figures show beside the others.
+        judged_only: Leave out arms that no criterion names, which figures show beside the others; those from
+            whose runs others graft stay.
 
     Raises:
         ConfigError: If an arm's config is wrong, or no claim has the scale.
@@ -102,7 +105,7 @@ def plan_claims(
     places = {}
     for claim in having:
         base = claim.scales[scale].base
-        arms = claim.judged_arms if judged_only else claim.all_arms
+        arms = claim.needed_arms(scale) if judged_only else claim.all_arms
         for run in _list_runs(claim, scale, seeds[claim.id], arms):
             key = digest(run.config)
             places[claim.id, run.arm, run.config.seed] = key
@@ -120,16 +123,43 @@ class _Run(NamedTuple):
 
 def _list_runs(claim: Claim, scale: str, seeds: Sequence[int], arms: Iterable[str]) -> Iterator[_Run]:
     chosen = claim.scales[scale]
-    for arm in arms:
-        own = claim.all_arms[arm]
-        for seed in seeds:
+    configs: dict[tuple[str, int], RunConfig] = {}
+
+    def load(arm: str, seed: int) -> RunConfig:
+        if (arm, seed) not in configs:
             settings = claim.settings(arm, scale) | {"seed": seed}
+            places = {name: MARK + digest(load(name, seed)) for name in find_sources(settings)}
+            configs[arm, seed] = load_config(chosen.base, put_sources(settings, places))
+            check_measured(claim, arm, configs[arm, seed])
+        return configs[arm, seed]
+
+    for arm in arms:
+        for seed in seeds:
             try:
-                config = load_config(chosen.base, settings)
+                config = load(arm, seed)
             except ConfigError as error:
                 hint = f"{error.hint} (In claim {claim.id}, arm {arm!r}, scale {scale}.)".lstrip()
                 raise ConfigError(error.field, error.value, error.rule, hint) from error
-            yield _Run(arm, chosen.arms.get(arm, own), settings, config)
+            own, settings = chosen.arms.get(arm, claim.all_arms[arm]), claim.settings(arm, scale)
+            yield _Run(arm, own, settings | {"seed": seed}, config)
+
+
+def check_measured(claim: Claim, arm: str, config: RunConfig) -> None:
+    """Raise `ConfigError` if an arm's runs will not have what criteria take of their heads."""
+    model = config.model
+    is_native = model.backbone is None and model.pretrained is None
+    counts = dict.fromkeys(range(model.n_layers), model.n_heads)
+    for term in claim.terms:
+        if term.arm != arm:
+            continue
+        target = HeadTarget.read(term.metric)
+        if target is not None and not config.evaluate.heads:
+            rule = f"heads must be measured, as a criterion takes {term.metric}"
+            raise ConfigError("evaluate.heads", False, rule, "Set it under the scale's set, or in the base.")
+        if target is not None and is_native:
+            target.check(counts)
+        if term.under is not None and is_native:
+            term.under.select(counts)
 
 
 def _name_points(base: str, runs: Sequence[_Run]) -> list[Point]:
@@ -142,6 +172,7 @@ def _name_points(base: str, runs: Sequence[_Run]) -> list[Point]:
         arm, whole = flatten(run.own), flatten(run.settings)
         keys = [key for key in whole if key in arm or key not in shared]
         named = {key: config.get(key) for key in keys if not is_measured_only(key) and key != "seed"}
+        named |= {key: whole[key] for key in named if find_sources(whole[key])}  # by arm, not by digest
         values.append(named | {"seed": run.config.seed})
     names = [
         name_point(label_keys(own, {}), own) if len(own) > 1 else f"{BASE_ARM},seed={own['seed']}"
@@ -193,9 +224,16 @@ def estimate_cost(points: Sequence[Point], pace: Pace, budgets: dict[str, Budget
 
 
 def _shape(config: RunConfig) -> str:
-    """Return what decides a run's cost, nearly: seeds, rates and what is regularised do not."""
+    """Return what decides a run's cost, nearly: seeds, rates and what is regularised, frozen or
+    grafted do not."""
+    done = tuple(one for one in config.training.interventions if one.changes_attention)
     training = config.training.replace(
-        learning_rate=1e-3, adam_beta1=0.9, adam_beta2=0.999, clip=0.0, regularization={"kind": "none"}
+        learning_rate=1e-3,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        clip=0.0,
+        regularization={"kind": "none"},
+        interventions=done,
     )
     bank = config.task.bank.replace(seed=0)
     train = tuple(spec.replace(zipf=0.0) for spec in config.task.train_specs)

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from hf_icl.experiments.claim import ClaimFile
+from hf_icl.experiments.effects import add_effects
 from hf_icl.experiments.evidence import Evidence
 from hf_icl.experiments.judging import judge_claim
 from hf_icl.experiments.plan import Plan, check_ids, find_lacking, plan_claims
+from hf_icl.experiments.stages import Stages
 from hf_icl.experiments.write import Judged, write_findings
-from hf_icl.sweeps.sweep import RunSet
 from hf_icl.sweeps.train import train_sweep
 
 
@@ -72,18 +73,21 @@ def reproduce(
             evidence.begin(ready)
             claims = [file.claim for file in ready]
             part = plan_claims(claims, scale, n_seeds, judged_only=judged_only)
-            sets = evidence.open_runs(part, workers)
-            _train(evidence, sets, console, engine=engine, address=address, n_workers=workers)
+            opened = evidence.open_runs(part, workers)
+            _train(evidence, opened, console, engine=engine, address=address, n_workers=workers)
+            for claim in claims:
+                add_effects(claim, evidence.find_done(part, opened, claim))
     finally:
         judged = judge(files, refusals, lacking, evidence, plan)
         write_findings(judged, evidence, plan)
     return judged
 
 
-def _train(evidence: Evidence, sets: dict[str, RunSet], console: Console | None, **options: Any) -> None:
+def _train(evidence: Evidence, opened: dict[str, Stages], console: Console | None, **options: Any) -> None:
     console = console or Console(quiet=True)
-    for runs in sets.values():
+    for runs in (runs for stages in opened.values() for runs in stages.sets):
         start = time.monotonic()
+        runs.leave_out_unfinished_sources()
         with console.status("Checking runs …") as status:
             runs.create_runs(lambda text, status=status: status.update(escape(text)))
         try:
@@ -108,7 +112,7 @@ def judge(
         evidence: Where the runs are.
         plan: Which of them count.
     """
-    sets, found = evidence.open_runs(plan), []
+    opened, found = evidence.open_runs(plan), []
     for file in files:
         claim, seeds = file.claim, plan.seeds.get(file.claim.id, ())
         if claim.id in refusals:
@@ -117,7 +121,7 @@ def judge(
         if claim.untestable is None and claim.id not in plan.seeds:
             found.append(Judged(file, "undecided", f"it has no scale {plan.scale}", [], {}, ()))
             continue
-        runs = evidence.collect(plan, sets, claim)
+        runs = evidence.collect(plan, opened, claim)
         verdict, reason, findings = judge_claim(claim, seeds, runs)
         if not runs and claim.id in lacking:
             reason = lacking[claim.id]

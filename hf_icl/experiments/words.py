@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_icl.experiments.claim import Claim, ClaimFile, Criterion, Term
+from hf_icl.experiments.heads import HeadTarget
 from hf_icl.experiments.judging import Finding
 from hf_icl.experiments.measuring import Measured, explain_measure, is_step
 from hf_icl.report.sweep import write_value
@@ -29,7 +30,7 @@ def tell_criterion(criterion: Criterion) -> str:
         what = f"{_tell_measure(criterion.take)}: {criterion.take.arm}"
         other = criterion.terms[1] if len(criterion.terms) > 1 else None
         if other is not None:
-            same = (other.metric, other.measure) == (criterion.take.metric, criterion.take.measure)
+            same = _tell_measure(other) == _tell_measure(criterion.take)
             arm = other.arm if same else f"{_tell_measure(other)} of {other.arm}"
             what += f" {'less' if criterion.minus else 'over'} {arm}"
     side = "above" if criterion.below is None else "below"
@@ -39,7 +40,10 @@ def tell_criterion(criterion: Criterion) -> str:
 
 
 def _tell_measure(term: Term) -> str:
-    return f"{title_metric(term.metric)}, {explain_measure(term.measure)}"
+    target = HeadTarget.read(term.metric)
+    title = title_metric(term.metric) if target is None else target.title
+    under = "" if term.under is None else f" {term.under.describe()}"
+    return f"{title}{under}, {explain_measure(term.measure)}"
 
 
 def tell_interval(finding: Finding) -> str:
@@ -58,7 +62,8 @@ def tell_seeds(finding: Finding) -> str:
     """Return which seeds count, and of which a measure is missing or only a bound."""
     text = f"{len(finding.numbers)} seeds"
     if finding.missing:
-        text += f"; {len(finding.missing)} left out, as the curve never emerged or the run diverged"
+        why = "the curve never emerged, the run diverged, or it was not measured"
+        text += f"; {len(finding.missing)} left out, as {why}"
     if finding.censored:
         text += f"; in {len(finding.censored)} an event had not come by the last step, which stands for it"
     return text

@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from hf_icl.experiments.claim import Claim, ClaimFile
+from hf_icl.errors import RunError
+from hf_icl.experiments.claim import Claim, ClaimFile, list_claims
 from hf_icl.experiments.evidence import Evidence
 from hf_icl.experiments.figures import draw_claim
 from hf_icl.experiments.judging import N_RESAMPLES, Finding, Verdict
@@ -23,6 +24,8 @@ from hf_icl.experiments.measuring import Measured
 from hf_icl.experiments.plan import Plan
 from hf_icl.experiments.words import tell_arms, tell_criterion, tell_interval, tell_seeds
 from hf_icl.files import fill_whole
+from hf_icl.local import hide_paths, hide_words
+from hf_icl.reading import read_json
 from hf_icl.report.analysis import make_json_safe
 from hf_icl.report.figures import render_figure
 from hf_icl.report.sweep import write_value
@@ -67,9 +70,12 @@ class Judged:
 
 
 def write_findings(judged: Sequence[Judged], evidence: Evidence, plan: Plan) -> Path:
-    """Write what came of claims into the evidence's folder, replacing an earlier call's; return the page.
+    """Write what came of claims into the evidence's folder; return the page.
 
-    Claims that an earlier call judged and this one was not asked about are no longer there: ask for all.
+    What an earlier call found of other claims at this scale stays, as it was judged then.
+
+    Raises:
+        RunError: If what is there of an earlier call cannot be read, or nothing can be written.
     """
     figures = {
         one.claim.id: render_figure(draw_claim(one.claim, one.findings, one.runs), "png", dpi=130)
@@ -77,16 +83,45 @@ def write_findings(judged: Sequence[Judged], evidence: Evidence, plan: Plan) -> 
         if any(finding.numbers for finding in one.findings)
     }
     document = make_json_safe(describe(judged, evidence, plan))
+    folder = evidence.folder / FIGURES
+    kept = find_earlier(evidence.folder, document)
+    shown = {claim["id"]: folder / f"{claim['id']}.png" for claim in kept}
+    shown = {name: path.read_bytes() for name, path in shown.items() if path.exists()}
+    document["claims"] = _sort(document["claims"] + kept)
+    document["verdicts"] = dict(Counter(claim["verdict"] for claim in document["claims"]).most_common())
     with fill_whole(
         evidence.folder, last=PAGE, way_out="Make room, then judge again with --no-train."
     ) as draft:
         (draft / CLAIMS_FILE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
-        (draft / PAGE).write_text(render_page(document, figures), "utf-8")
-    folder = evidence.folder / FIGURES
+        (draft / PAGE).write_text(render_page(document, figures | shown), "utf-8")
     folder.mkdir(exist_ok=True)
     for name, png in figures.items():
         (folder / f"{name}.png").write_bytes(png)
     return evidence.folder / PAGE
+
+
+def find_earlier(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what is written in a folder of claims that a new document says nothing of.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    path = folder / CLAIMS_FILE
+    if not path.exists():
+        return []
+    try:
+        earlier = read_json(path)
+        names = {claim["id"] for claim in document["claims"]}
+        is_same = (earlier["schema"], earlier["scale"]) == (document["schema"], document["scale"])
+        return [claim for claim in earlier["claims"] if is_same and claim["id"] not in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read ({error}). Remove it, and judge the claims anew.") from error
+
+
+def _sort(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return claims in the package's order, and then others as they come."""
+    order = {name: number for number, name in enumerate(list_claims())}
+    return sorted(claims, key=lambda claim: order.get(claim["id"], len(order)))
 
 
 def describe(judged: Sequence[Judged], evidence: Evidence, plan: Plan) -> dict[str, Any]:
@@ -110,6 +145,8 @@ def describe(judged: Sequence[Judged], evidence: Evidence, plan: Plan) -> dict[s
 def _describe_claim(one: Judged, evidence: Evidence, plan: Plan) -> dict[str, Any]:
     claim, scale = one.claim, one.claim.scales.get(plan.scale)
     commits = {run.record.provenance.get("commit") for run in one.runs.values()}
+    arms = {arm: claim.settings(arm, plan.scale) for arm in claim.all_arms} if scale else {}
+    shown, paths = hide_paths({"base": scale.base if scale else None, "arms": list(arms.values())})
     return {
         "id": claim.id,
         "title": claim.title,
@@ -118,16 +155,16 @@ def _describe_claim(one: Judged, evidence: Evidence, plan: Plan) -> dict[str, An
         "read": claim.read,
         "verdict": one.verdict,
         "leaning": one.leaning,
-        "why": one.why,
+        "why": hide_words(one.why, paths.values()),
         "fixed": str(claim.fixed),
         "digest": one.file.digest,
         "evidence": evidence.about["claims"].get(claim.id),
         "level": claim.level,
         "min_seeds": claim.min_seeds,
         "seeds": list(one.seeds),
-        "base": scale.base if scale else None,
+        "base": shown["base"],
         "differs": scale.differs if scale else "",
-        "settings": {arm: claim.settings(arm, plan.scale) for arm in claim.all_arms} if scale else {},
+        "settings": dict(zip(arms, shown["arms"], strict=True)),
         "n_runs": len(one.runs),
         "run_commits": sorted(commit for commit in commits if commit),
         "emerged": tell_arms(claim, one.runs) if one.runs else {},

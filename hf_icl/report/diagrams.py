@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from hf_icl.report.figures import WIDTH, wrap
+from hf_icl.report.figures import NARROW, WIDTH, wrap
 
 COLOURS = "cividis"  # read alike by colour-blind readers, and in grey
 MAX_WRITTEN = 8  # columns of cells wide enough for a number each
@@ -20,7 +20,13 @@ LINE = 0.14  # inches
 Rows = Sequence[Mapping[str, Any]]
 
 
-def draw_diagrams(sweep: Mapping[str, Any], panels: Mapping[str, str], write: Callable[[Any], str]) -> Figure:
+def draw_diagrams(
+    sweep: Mapping[str, Any],
+    panels: Mapping[str, str],
+    write: Callable[[Any], str],
+    *,
+    narrow: bool = False,
+) -> Figure:
     """Return a figure of phase diagrams: the two keys of most values are the axes; a row of panels for each
     combination of the others, a panel for each measure, from 0 to 1. Cells without a run, or without the
     measure, stay empty.
@@ -29,23 +35,30 @@ def draw_diagrams(sweep: Mapping[str, Any], panels: Mapping[str, str], write: Ca
         sweep: Of `tabulate`: its rows hold means over replicas.
         panels: Measures of ICL to their titles.
         write: Turns a setting's value into text.
+        narrow: One panel below the other, for a telephone.
     """
     by_size = sorted(sweep["keys"], key=lambda key: -len(list_values(sweep["rows"], key["key"])))
     across, down, *others = by_size
     parts = _split(sweep["rows"], others, write)
     n_down = len(list_values(sweep["rows"], down["key"]))
     heights = [0.55 + LINE * (2 + label.count("\n")) + max(0.8, 0.19 * n_down) for label in parts]
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.2), layout="constrained")
-    grid = figure.subplots(len(parts), len(panels), squeeze=False, height_ratios=heights)
-    for line, (label, rows) in zip(grid, parts.items(), strict=True):
+    if narrow:
+        heights = [height for height in heights for _ in panels]
+    figure = Figure(figsize=(NARROW if narrow else WIDTH, sum(heights) + 0.2), layout="constrained")
+    grid = figure.subplots(len(heights), 1 if narrow else len(panels), squeeze=False, height_ratios=heights)
+    for line, (label, rows) in zip(grid.reshape(len(parts), len(panels)), parts.items(), strict=True):
         for axes, (measure, title) in zip(line, panels.items(), strict=True):
             image = _draw_cells(axes, sweep["rows"], rows, (across["key"], down["key"]), measure, write)
             axes.set_title(title, fontsize=8, loc="left")
             axes.set_xlabel(wrap(across["label"], 34))
-        line[0].set_ylabel(wrap(down["label"], 20))
+        for axes in line if narrow else line[:1]:
+            axes.set_ylabel(wrap(down["label"], 20))
         if label:
             line[0].set_title(f"{label}\n{line[0].get_title(loc='left')}", fontsize=8, loc="left")
-    figure.colorbar(image, ax=list(grid.flat), shrink=min(1.0, 2 / sum(heights)), aspect=15)
+    side = (
+        {"location": "top", "aspect": 30} if narrow else {"shrink": min(1.0, 2 / sum(heights)), "aspect": 15}
+    )
+    figure.colorbar(image, ax=list(grid.flat), **side)
     return figure
 
 

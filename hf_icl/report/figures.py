@@ -16,13 +16,14 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hf_icl.history.record import RunRecord, label_group
 from hf_icl.report.analysis import POINTS_PER_CURVE, Analysis, thin
 from hf_icl.report.axis import TITLES
+from hf_icl.report.sides import SidePanel, list_sides
 from hf_icl.report.words import find_typical, list_events
 from hf_icl.summary.measures import MEASURES
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, TRAIN_LOSS, title_metric
@@ -44,6 +45,7 @@ DARK = {
 }
 DARK_COLOURS = ("#4ba3e3", "#ff8a4c", "#3fd0a4", "#e79fc9", "#f5be4f", "#a3d4f5", "#b4b4b4")
 WIDTH = 7.2  # inches
+NARROW = 3.5  # of what a telephone shows whole
 MOST_EVEN = 8  # ends of a range, high to low, up to which a logarithmic scale is marked evenly
 MAX_LINES = 6  # configs whose curves can share a panel; of more, each gets one of its own
 PANELS_PER_ROW = 4
@@ -101,14 +103,14 @@ def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     figure.set_figheight(figure.get_figheight() + height)
 
 
-def fit_legend(handles: Sequence[Artist]) -> tuple[dict[str, Any], float]:
-    """Return what makes a legend no wider than a figure, and its height in inches.
+def fit_legend(handles: Sequence[Artist], width: float = WIDTH) -> tuple[dict[str, Any], float]:
+    """Return what makes a legend no wider than a figure of so many inches, and its height in inches.
 
     Long labels are broken into lines. Labels may start with an underscore, which matplotlib would hide.
     """
-    figure = Figure(figsize=(WIDTH, 1))
+    figure = Figure(figsize=(width, 1))
     renderer = FigureCanvasAgg(figure).get_renderer()
-    labels = [wrap(str(handle.get_label()).strip(), 90) for handle in handles]
+    labels = [wrap(str(handle.get_label()).strip(), int(12.5 * width)) for handle in handles]
     labels = [f" {label}" if label.startswith("_") else label for label in labels]
     for n_columns in range(min(len(handles), 5), 0, -1):
         options = {"handles": handles, "labels": labels, "ncols": n_columns, "handlelength": 1.8}
@@ -143,7 +145,9 @@ def render_figure(figure: Figure, kind: str, *, dpi: int = 300) -> bytes:
 
 
 def _draw_one(figure: Figure, analysis: Analysis) -> list[Line2D]:
-    wide, flip, loss = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
+    sides = list_sides(metric for run in analysis.runs for metric in run.columns.metrics)
+    upper, lower = figure.subfigures(2, 1) if sides else (figure, None)
+    wide, flip, loss = upper.subplots(1, 3, width_ratios=(1.5, 1, 1))
     colours = {
         kind.metric: colour
         for kind, colour in zip(EVALUATORS.values(), itertools.cycle(EVALUATOR_COLOURS), strict=False)
@@ -165,20 +169,44 @@ def _draw_one(figure: Figure, analysis: Analysis) -> list[Line2D]:
     _dress(flip, "b", "In-context share, labels flipped", analysis.runs, shares)
     _dress(loss, "c", "Training loss", analysis.runs, [])
     lines = [Line2D([], [], color=colours[metric], label=title_metric(metric)) for metric in drawn]
+    if sides:
+        figure.set_figheight(2 * figure.get_figheight())
+        _draw_sides(lower, analysis, sides)
     return lines + _event_handles()
 
 
+def _draw_sides(figure: SubFigure, analysis: Analysis, sides: Sequence[SidePanel]) -> None:
+    """Draw what instruments found of a language model, a panel for each kind of number."""
+    panels = figure.subplots(1, len(sides), squeeze=False)[0]
+    for letter, axes, side in zip("defg", panels, sides, strict=False):
+        for metric, colour in zip(side.metrics, GROUP_COLOURS, strict=False):
+            _draw_curve(axes, analysis, analysis.groups[0], metric, colour)
+        _dress(axes, letter, side.short, analysis.runs, [], is_share=side.ends is not None)
+        if len(side.metrics) > 1:
+            lines = [
+                Line2D([], [], color=colour, label=label)
+                for label, colour in zip(side.metrics.values(), GROUP_COLOURS, strict=False)
+            ]
+            axes.legend(handles=lines, fontsize=5.5, handlelength=1.2, labelspacing=0.2)
+
+
 def _draw_many(figure: Figure, analysis: Analysis) -> list[Line2D]:
-    panels = figure.subplots(1, 4)
-    titles = ("ICL accuracy", "In-context share, flipped", "IWL accuracy", "Training loss")
-    metrics = (ICL, FLIP_SHARE, IWL, TRAIN_LOSS)
+    titles = {
+        ICL: "ICL accuracy",
+        FLIP_SHARE: "In-context share, flipped",
+        IWL: "IWL accuracy",
+        TRAIN_LOSS: "Training loss",
+    }
+    known = {metric for run in analysis.runs for metric in run.columns.metrics}
+    metrics = [metric for metric in titles if metric in known] or list(titles)
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     handles = []
     for colour, group in zip(GROUP_COLOURS, analysis.groups, strict=False):
         for axes, metric in zip(panels, metrics, strict=True):
             _draw_curve(axes, analysis, group, metric, colour)
         handles.append(Line2D([], [], color=colour, label=label_group(group)))
-    for letter, axes, title, metric in zip("abcd", panels, titles, metrics, strict=True):
-        _dress(axes, letter, title, analysis.runs, [metric])
+    for letter, axes, metric in zip("abcd", panels, metrics, strict=False):
+        _dress(axes, letter, titles[metric], analysis.runs, [metric])
     return handles + _event_handles()
 
 
@@ -257,7 +285,15 @@ def _mark_events(axes, analysis, group, metric, colour, curve) -> None:
         )  # fmt: skip
 
 
-def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metrics: Sequence[str]) -> None:
+def _dress(
+    axes: Axes,
+    letter: str,
+    title: str,
+    runs: Sequence[RunRecord],
+    metrics: Sequence[str],
+    *,
+    is_share: bool = True,
+) -> None:
     axes.set_title(title, fontsize=8, loc="left")
     axes.text(
         -0.02, 1.02, letter, transform=axes.transAxes, ha="right", va="bottom", weight="bold", fontsize=9
@@ -270,7 +306,8 @@ def _dress(axes: Axes, letter: str, title: str, runs: Sequence[RunRecord], metri
         if all(line.get_ydata().min() > 0 for line in axes.lines) and axes.lines:
             use_log_scale(axes)
         return
-    axes.set_ylim(0, 1.02)
+    if is_share:
+        axes.set_ylim(0, 1.02)
     for level in sorted({run.chance[metric] for run in runs for metric in metrics if metric in run.chance}):
         axes.axhline(level, color="0.6", lw=0.7, ls=(0, (4, 3)), zorder=0)
         axes.annotate(

@@ -30,6 +30,8 @@ const breakable = (name) => name.split(/(?<=,)/).flatMap((part, i) => (i ? [html
 
 // ---- what is shown ----
 const colour = (evaluator) => `var(--c${data.evaluators.findIndex((e) => e.name === evaluator) % 8})`;
+const sideColour = (curve) => `var(--c${curve.colour % 8})`;
+const sideCurves = () => data.panels.flatMap((panel) => panel.curves).filter((curve) => known(curve.metric));
 const shownSeries = () => data.series.filter((s) => state.series.has(s.name));
 const isThin = (series) => series.mean !== null && state.series.has(series.mean); // stands behind its replicas' mean
 const metricOf = (evaluator) => (state.view === STRATEGIES ? evaluator.primary : `${evaluator.name}/${state.view}`);
@@ -119,16 +121,16 @@ function makeScale(low, high, from, to, log, count) {
 // ---- drawing ----
 function draw() {
   const width = Math.max(280, find("plot").clientWidth), narrow = width < 520;
-  const left = 44, right = width - 14, heights = { top: narrow ? 260 : 340, gap: 46, heads: 140, loss: 120 };
+  const left = 44, right = width - 14, heights = { top: narrow ? 260 : 340, gap: 46, side: 120 };
   const metrics = shownMetrics(), top = shownCurves(metrics);
   const loss = shownCurves([{ metric: data.loss, colour: "var(--ink)" }]);
-  const heads = shownCurves(data.heads.map((h) => ({ metric: h.metric, colour: colour(h.evaluator) })));
-  const headsTitle = narrow ? "Strongest head's induction strength" : data.headsTitle;
+  const sides = data.panels.map((p) => ({ curves: shownCurves(p.curves.map((c) => ({ metric: c.metric, colour: sideColour(c) }))),
+    metrics: [], height: heights.side, title: narrow ? p.short : p.title, range: p.ends, levels: p.levels }));
   const panels = [
     { curves: top, metrics, height: heights.top, title: data.views.find((v) => v.name === state.view).title,
-      range: state.view === "loss" ? null : [0, 1] },
-    { curves: heads, metrics: [], height: heights.heads, title: headsTitle, range: [-1, 1], levels: [0] },
-    { curves: loss, metrics: [], height: heights.loss, title: data.lossTitle, range: null },
+      range: state.view === "loss" ? null : [0, 1], isLoss: state.view === "loss" },
+    ...sides,
+    { curves: loss, metrics: [], height: heights.side, title: data.lossTitle, range: null, isLoss: true },
   ].filter((panel, i) => i === 0 || panel.curves.length);
   const steps = allSteps(panels.flatMap((panel) => panel.curves));
   const total = 24 + panels.reduce((sum, panel) => sum + panel.height + heights.gap, -heights.gap) + 40;
@@ -155,11 +157,11 @@ function draw() {
   if (focused) svg.focus();
   showCursor();
 }
-function drawPanel(svg, { x, from, to, at, height, title, range, levels }, curves, metrics) {
+function drawPanel(svg, { x, from, to, at, height, title, range, levels, isLoss }, curves, metrics) {
   if (!range && !curves.length) return;
   const values = curves.flatMap((c) => [...c.values, ...(c.band ? [...c.band.low, ...c.band.high] : [])]);
   const [low, high] = range || [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
-  const y = makeScale(low, high, at + height, at, !range && low > 0, 5);
+  const y = makeScale(low, high, at + height, at, isLoss && low > 0 && high > 2 * low, 5); // a logarithm of less has no ticks
   svg.append(make("text", { class: "title", x: 4, y: at - 10 }, title));
   for (const tick of y.ticks) {
     svg.append(make("line", { class: "grid", x1: from, x2: to, y1: y.to(tick), y2: y.to(tick) }));
@@ -262,17 +264,16 @@ function drawSample(stroke, dash, width) {
 function fillReadout() {
   const series = shownSeries();
   find("chart").classList.toggle("stacked", series.length > 2);
+  find("values").parentElement.classList.toggle("listed", series.length > 1);
   const line = (metric, head) => html("tr", {}, html("th", { scope: "row" }, head), ...series.map((s) => {
     const cell = html("td");
-    Object.assign(cell.dataset, { metric, series: s.name });
+    Object.assign(cell.dataset, { metric, series: s.name, label: s.name.replaceAll(",", ",\u200b") });
     return cell;
   }));
   find("columns").replaceChildren(html("tr", {}, html("th", { scope: "col" }, "Curve"), ...series.map((s) => html("th", { scope: "col" }, ...breakable(s.name)))));
   const rows = data.evaluators.filter((e) => known(metricOf(e)))
     .map((e) => line(metricOf(e), toggle("evaluators", e.name, state.view === STRATEGIES ? e.title : e.label, drawSample(colour(e.name), "", 3))));
-  for (const head of data.heads) {
-    if (known(head.metric)) rows.push(line(head.metric, html("span", {}, drawSample(colour(head.evaluator), "", 3), head.title)));
-  }
+  for (const side of sideCurves()) rows.push(line(side.metric, html("span", {}, drawSample(sideColour(side), "", 3), side.title)));
   if (known(data.loss)) rows.push(line(data.loss, html("span", {}, data.lossTitle)));
   find("values").replaceChildren(...rows);
 }
@@ -311,9 +312,9 @@ function withStyles(element, copy) { // what the page's style sheet says of it, 
 function listKeys() { // [colour, dash, text] of each evaluator and, of several runs, of each of them
   const evaluators = data.evaluators.filter((e) => state.evaluators.has(e.name) && known(metricOf(e)));
   const keys = evaluators.map((e) => [colour(e.name), "", state.view === STRATEGIES ? e.title : e.label]);
-  const heads = data.heads.filter((h) => known(h.metric)).map((h) => [colour(h.evaluator), "", h.title]);
+  const sides = sideCurves().map((side) => [sideColour(side), "", side.title]);
   const series = shownSeries().filter((s) => !isThin(s));
-  return [...keys, ...heads, ...(series.length > 1 ? series.map((s) => ["var(--ink)", s.dash, s.name]) : [])];
+  return [...keys, ...sides, ...(series.length > 1 ? series.map((s) => ["var(--ink)", s.dash, s.name]) : [])];
 }
 function exportSvg() {
   const box = scale.svg.viewBox.baseVal, [width, line] = [box.width, 20], keys = listKeys(), columns = width < 520 ? 1 : 2;

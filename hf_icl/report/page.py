@@ -22,6 +22,7 @@ from hf_icl.report.answers import collect_answers
 from hf_icl.report.axis import TITLES, tell_place
 from hf_icl.report.heads import ON_FLIP, ON_ICL, find_heads
 from hf_icl.report.panels import collect_page
+from hf_icl.report.sides import SidePanel, is_side, list_sides
 from hf_icl.report.words import (
     describe_group,
     describe_run,
@@ -57,8 +58,9 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
 
     Args:
         analysis: What it says.
-        varied: What a sweep shows above its curves: `head` and `rows` of a table; a `figure`, as PNG,
-            the same for a `dark` page, and whether it `is_grid`.
+        varied: What a sweep shows above its curves: `head` and `rows` of a table; its `figures` as PNG,
+            `wide` and `narrow`, and both for a dark page (`wide_dark`, `narrow_dark`); whether they are
+            a grid (`is_grid`).
     """
     runs, document = analysis.runs, analysis.document
     folder = resources.files("hf_icl.report")
@@ -68,6 +70,8 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters["breakable"] = _let_break
+    environment.filters["softened"] = lambda name: name.replace(",", ",\u200b")  # where no element can stand
+    environment.filters["whole"] = _keep_whole
     columns = [*document["groups"], *document["runs"]]
     verdicts = [_tell_verdict(entry) for entry in headline_entries(document)]
     data, limit = collect_data(analysis)
@@ -75,7 +79,7 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
         title=f"Transience report: {runs[0].name if len(runs) == 1 else f'{len(runs)} runs'}",
         policy=_make_policy(css, js),
         varied=varied
-        and varied | {kind: base64.b64encode(varied[kind]).decode() for kind in ("figure", "dark")},
+        and varied | {"figures": {name: _embed(png) for name, png in varied["figures"].items()}},
         css=Markup(css),
         js=Markup(js),
         data=data,
@@ -115,6 +119,10 @@ def _collect_answers(analysis: Analysis) -> list[dict[str, Any]]:
 def _make_policy(css: str, js: str) -> str:
     own = f"script-src '{_hash(js)}'; style-src '{_hash(css)}'"
     return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'; img-src data:"
+
+
+def _embed(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _name_event(title: str) -> str:
@@ -158,7 +166,9 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
     _add_strongest(series, analysis, groups)
     for index, one in enumerate(series):
         one["shown"] = index < MAX_SHOWN
-    measures = dict.fromkeys(metric.rpartition("/")[2] for metric in metrics)
+    asked = [metric for metric in metrics if not is_side(metric)]
+    measures = dict.fromkeys(metric.rpartition("/")[2] for metric in asked)
+    evaluators = _list_evaluators(asked)
     views = [{"name": "strategies", "title": "Strategies: accuracy (flip: in-context share)"}]
     views += [
         {"name": name, "title": name.replace("_", " ").capitalize() + ", all evaluators"} for name in measures
@@ -166,20 +176,39 @@ def collect_data(analysis: Analysis) -> tuple[dict[str, Any], int | None]:
     longest = max((run.curve(metric)[0].size for run in runs for metric in metrics), default=0)
     data = {
         "series": series,
-        "evaluators": _list_evaluators(metrics),
+        "evaluators": evaluators,
         "views": views,
         "axis": {"title": TITLES[runs[0].axis], "place": tell_place(runs[0].axis, "@")},
         "loss": TRAIN_LOSS,
         "lossTitle": title_metric(TRAIN_LOSS),
-        "heads": [
-            {"metric": f"{STRONGEST}/{name}", "title": title, "evaluator": name}
-            for name, title in STRONGEST_TITLES.items()
-        ],
-        "headsTitle": "Induction strength of the head that looks most at the right label at ICL's peak",
+        "panels": [_make_heads_panel(evaluators), *map(_make_panel, list_sides(metrics))],
         "titles": {metric: title_metric(metric) for metric in metrics},
         "markers": {name: one.marker for name, one in MEASURES.items() if one.marker},
     }
     return make_json_safe(data), limit if longest > limit else None
+
+
+def _make_heads_panel(evaluators: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = [evaluator["name"] for evaluator in evaluators]
+    return {
+        "title": "Induction strength of the head that looks most at the right label at ICL's peak",
+        "short": "Strongest head's induction strength",
+        "ends": [-1, 1],
+        "levels": [0],
+        "curves": [
+            {"metric": f"{STRONGEST}/{name}", "title": title, "colour": names.index(name)}
+            for name, title in STRONGEST_TITLES.items()
+            if name in names
+        ],
+    }
+
+
+def _make_panel(panel: SidePanel) -> dict[str, Any]:
+    curves = [
+        {"metric": metric, "title": title_metric(metric), "colour": number}
+        for number, metric in enumerate(panel.metrics)
+    ]
+    return {"title": panel.title, "short": panel.short, "ends": panel.ends, "levels": [], "curves": curves}
 
 
 def _add_strongest(series: Sequence[dict[str, Any]], analysis: Analysis, groups: Sequence) -> None:
@@ -311,6 +340,20 @@ def _let_break(name: str) -> Markup:
     Markup('&lt;i&gt;,<wbr>x')
     """
     return escape(name).replace(",", Markup(",<wbr>"))
+
+
+def _keep_whole(cell: str) -> Markup:
+    """Return a cell whose number and interval stay on one line; what is said of them may be broken.
+
+    >>> _keep_whole("0.41 [0.38, 0.44] (1 of 2)")
+    Markup('<span class="whole">0.41 [0.38, 0.44]</span> (1 of 2)')
+    >>> _keep_whole("transient in 2 of 2")
+    Markup('transient in 2 of 2')
+    """
+    number, said, rest = cell.partition(" (")
+    if " " in number and not number.endswith("]"):
+        return escape(cell)
+    return Markup('<span class="whole">{}</span>{}').format(number, said + rest)
 
 
 def _order_table(columns: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

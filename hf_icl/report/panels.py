@@ -129,12 +129,14 @@ def list_effects(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         if any(row["effects"][0]["metrics"].get(name) is not None for row in rows)
     ]
     shorts = [EVALUATORS[name.partition("/")[0]].short for name in metrics]
+    steps = [row["step"] for row in rows]
     names = dict.fromkeys(effect["name"] for row in rows for effect in row["effects"])
     lines = []
     for name in names:
         found = [{one["name"]: one for one in row["effects"]}.get(name) for row in rows]
         lines.append((name, [_write_effect(one, metric) for one in found for metric in metrics]))
-    return {"steps": [row["step"] for row in rows], "metrics": shorts, "lines": lines}
+    labels = [f"step {step:,}, {short}" for step in steps for short in shorts]
+    return {"steps": steps, "metrics": shorts, "labels": labels, "lines": lines}
 
 
 def _write_effect(effect: Mapping[str, Any] | None, metric: str) -> str:

@@ -15,7 +15,17 @@ from matplotlib.ticker import NullLocator
 
 from hf_icl.config import flatten
 from hf_icl.report.diagrams import draw_diagrams
-from hf_icl.report.figures import DARK, DARK_COLOURS, GROUP_COLOURS, MAX_LINES, STYLE, WIDTH, fit_legend, wrap
+from hf_icl.report.figures import (
+    DARK,
+    DARK_COLOURS,
+    GROUP_COLOURS,
+    MAX_LINES,
+    NARROW,
+    STYLE,
+    WIDTH,
+    fit_legend,
+    wrap,
+)
 from hf_icl.report.words import format_measure, headline_entries, say_verdicts, title_measure
 from hf_icl.summary.verdicts import VERDICTS
 from hf_icl.task.evaluators import ICL
@@ -24,6 +34,7 @@ COLUMNS = ("peak", "late", "late_persistence", "half_decay_step")
 PANELS = {"peak": "ICL accuracy, peak", "late": "ICL accuracy, late", "late_persistence": "Late persistence"}
 NO_VERDICT = "none yet"
 MAX_TICKS = 7
+PANEL_HEIGHT = 2.2  # inches
 MIN_RATIO = 30.0  # between largest and least positive value, from which an axis is logarithmic
 
 
@@ -74,7 +85,9 @@ def list_sweep(sweep: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def draw_sweep(sweep: Mapping[str, Any], document: Mapping[str, Any], *, dark: bool = False) -> Figure:
+def draw_sweep(
+    sweep: Mapping[str, Any], document: Mapping[str, Any], *, dark: bool = False, narrow: bool = False
+) -> Figure:
     """Return the figure: measures of ICL against the settings that vary.
 
     With few settings: a row of panels for each key, a panel for each measure; dots are runs, lines the means
@@ -86,11 +99,12 @@ def draw_sweep(sweep: Mapping[str, Any], document: Mapping[str, Any], *, dark: b
         sweep: Of `tabulate`.
         document: Of an `Analysis`.
         dark: For a dark background.
+        narrow: For a telephone: all panels one below the other.
     """
     with matplotlib.rc_context(STYLE | (DARK if dark else {})):
         if is_grid(sweep):
-            return draw_diagrams(sweep, PANELS, write_value)
-        return _draw_lines(sweep, document, DARK_COLOURS if dark else GROUP_COLOURS)
+            return draw_diagrams(sweep, PANELS, write_value, narrow=narrow)
+        return _draw_lines(sweep, document, DARK_COLOURS if dark else GROUP_COLOURS, narrow)
 
 
 def is_grid(sweep: Mapping[str, Any]) -> bool:
@@ -98,16 +112,20 @@ def is_grid(sweep: Mapping[str, Any]) -> bool:
     return any(len(_split_by_others(sweep, key["key"])) > MAX_LINES for key in sweep["keys"])
 
 
-def _draw_lines(sweep: Mapping[str, Any], document: Mapping[str, Any], colours: Sequence[str]) -> Figure:
+def _draw_lines(
+    sweep: Mapping[str, Any], document: Mapping[str, Any], colours: Sequence[str], narrow: bool
+) -> Figure:
     runs = {run["name"]: run for run in document["runs"]}
     lines = {key["key"]: _split_by_others(sweep, key["key"]) for key in sweep["keys"]}
-    legends = {key: _make_legend(list(own), colours) for key, own in lines.items() if len(own) > 1}
-    heights = [height for key in lines for height in (2.2, *([legends[key][1]] if key in legends else []))]
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    width, shape = (NARROW, (len(PANELS), 1)) if narrow else (WIDTH, (1, len(PANELS)))
+    legends = {key: _make_legend(list(own), colours, width) for key, own in lines.items() if len(own) > 1}
+    height = PANEL_HEIGHT * shape[0]
+    heights = [part for key in lines for part in (height, *([legends[key][1]] if key in legends else []))]
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     grid = iter(figure.add_gridspec(len(heights), 1, height_ratios=heights))
     for key in sweep["keys"]:
         values = [row["values"][key["key"]] for row in sweep["rows"]]
-        panels = next(grid).subgridspec(1, len(PANELS)).subplots()
+        panels = next(grid).subgridspec(*shape).subplots()
         for axes, (measure, title) in zip(panels, PANELS.items(), strict=True):
             place = _dress(axes, values, wrap(key["label"], 40))
             axes.set_title(title, fontsize=8, loc="left")
@@ -121,13 +139,12 @@ def _draw_lines(sweep: Mapping[str, Any], document: Mapping[str, Any], colours: 
     return figure
 
 
-def _make_legend(labels: Sequence[str], colours: Sequence[str]) -> tuple[dict[str, Any], float]:
-    return fit_legend(
-        [
-            Line2D([], [], color=colour, marker="o", ms=3, label=label)
-            for colour, label in zip(colours, labels, strict=False)
-        ]
-    )
+def _make_legend(labels: Sequence[str], colours: Sequence[str], width: float) -> tuple[dict[str, Any], float]:
+    handles = [
+        Line2D([], [], color=colour, marker="o", ms=3, label=label)
+        for colour, label in zip(colours, labels, strict=False)
+    ]
+    return fit_legend(handles, width)
 
 
 def _split_by_others(sweep: Mapping[str, Any], key: str) -> dict[str, list[Mapping[str, Any]]]:

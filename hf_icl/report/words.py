@@ -15,6 +15,7 @@ from hf_icl.summary.measures import MEASURES, Measure, measures_of
 from hf_icl.summary.summary import find_floor
 from hf_icl.summary.verdicts import FEWEST_OF_PRETRAINED
 from hf_icl.task.evaluators import EVALUATORS, FLIP_SHARE, ICL, IWL, PREFERENCE, SIDE_METRICS, TRAIN_LOSS
+from hf_icl.task.written import PromptConfig
 
 LOSS_MEASURES = {"at_icl_peak": "at ICL's peak", "final": MEASURES["final"].title}
 SIDE_MEASURES = {"start": "before training", **LOSS_MEASURES}
@@ -296,8 +297,31 @@ def list_facts(
 ) -> dict[str, Any]:
     """Return where a run's numbers come from, by name: its exemplars, sequences, seed, versions, commit,
     machine, command."""
-    told = {"classes": tell_bank(bank), "exemplars in a sequence": tell_repeats(config, bank)}
+    told = {
+        "classes": tell_bank(bank),
+        "exemplars in a sequence": tell_repeats(config, bank),
+        "prompt": tell_prompt(config, bank),
+    }
     return {name: text for name, text in told.items() if text} | flatten(provenance)
+
+
+def tell_prompt(config: Mapping[str, Any], bank: Mapping[str, Any]) -> str:
+    """Return how sequences are written for a language model; nothing where they are vectors.
+
+    >>> arrow = {"task": {"prompt": {"template": "arrow"}, "bank": {"kind": "vocabulary"}}}
+    >>> tell_prompt(arrow, {"kind": "ids", "source": "me/model"})
+    'arrow: x -> l⏎ x -> l⏎ x ->'
+    >>> tell_prompt({"task": {"form": "tokens"}}, {"kind": "ids"})
+    'bare: x l x l x'
+    >>> tell_prompt({"task": {}}, {"kind": "vectors"})
+    ''
+    """
+    task = config.get("task", {})
+    is_read = bank.get("kind") == "ids" and ("source" in bank or "data" in bank)
+    if not is_read and task.get("form") != "tokens":
+        return ""
+    prompt = PromptConfig(**(task.get("prompt") or {}))
+    return f"{prompt.template}: {prompt}"
 
 
 def tell_repeats(config: Mapping[str, Any], bank: Mapping[str, Any]) -> str:

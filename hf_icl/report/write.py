@@ -27,7 +27,12 @@ from hf_icl.report.sweep import draw_sweep, is_grid, list_sweep, tabulate
 HISTORY_TABLE, ANSWERS_TABLE = "history.parquet", "answers.parquet"
 ROWS_AT_ONCE = 100_000
 PAGE_DPI = 200
-
+SWEEP_FIGURES = (  # as pages show them: name, whether narrow, whether dark
+    ("wide", False, False),
+    ("wide_dark", False, True),
+    ("narrow", True, False),
+    ("narrow_dark", True, True),
+)
 
 PAGE = "index.html"
 
@@ -92,16 +97,14 @@ def write_report(
         figures["heads"] = heads
     if varied:
         document["sweep"] = tabulate(document, varied)
-        figures["sweep"] = draw_sweep(document["sweep"], document)
-        head, rows = list_sweep(document["sweep"])
-        dark = draw_sweep(document["sweep"], document, dark=True)
-        shown = {
-            "head": head,
-            "rows": rows,
-            "is_grid": is_grid(document["sweep"]),
-            "figure": render_figure(figures["sweep"], "png", dpi=PAGE_DPI),
-            "dark": render_figure(dark, "png", dpi=PAGE_DPI),
+        drawn = {
+            name: draw_sweep(document["sweep"], document, dark=dark, narrow=narrow)
+            for name, narrow, dark in SWEEP_FIGURES
         }
+        figures["sweep"] = drawn["wide"]
+        head, rows = list_sweep(document["sweep"])
+        pictures = {name: render_figure(figure, "png", dpi=PAGE_DPI) for name, figure in drawn.items()}
+        shown = {"head": head, "rows": rows, "is_grid": is_grid(document["sweep"]), "figures": pictures}
     files = {"transience.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()}
     for name, figure in figures.items():
         files |= {f"{name}.{kind}": render_figure(figure, kind) for kind in ("png", "svg")}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from hf_icl.circuits.ablation import Ablation
+from hf_icl.circuits.ablated import Ablation
 from hf_icl.circuits.attention import shows_parts
 from hf_icl.circuits.drawn import draw_attention
 from hf_icl.circuits.effects import Change, count_heads, list_lone_heads, list_single_heads, measure_effects

@@ -34,6 +34,11 @@ class EvaluateConfig(Schedule):
         description="Of a language model, measure what it makes of random tokens given twice: ICL score and "
         "prefix matching.",
     )
+    prompt: bool = pydantic.Field(
+        default=False,
+        description="Of a language model, measure icl in the whole vocabulary too, and calibrated by the "
+        "labels' prior.",
+    )
     text: HeldText | None = pydantic.Field(
         default=None,
         description="Of a language model, measure the loss on a held text: a file or a data set, as in "
@@ -49,7 +54,7 @@ class EvaluateConfig(Schedule):
     @property
     def instruments(self) -> tuple[str | HeldText, ...]:
         """What is measured beside the evaluators: by name, or the text that is read."""
-        named = {INSTRUMENT: self.heads, "repeats": self.repeats}
+        named = {INSTRUMENT: self.heads, "repeats": self.repeats, "prompt": self.prompt}
         return (*(name for name, wanted in named.items() if wanted), *([self.text] if self.text else []))
 
 
@@ -87,17 +92,19 @@ def read_config(recorded: Mapping[str, Any]) -> RunConfig:
     """Return the config that a run was made with, from what was written of it then.
 
     What a setting decides that came later was decided otherwise before: a bank of tokens that says nothing of
-    which ones took any.
+    which ones took any, and `icl` gave its classes the first two labels.
 
     >>> bank = {"kind": "vocabulary", "source": "me/model"}
-    >>> read_config({"task": {"bank": bank}}).task.bank.tokens
-    'any'
+    >>> task = read_config({"task": {"bank": bank}}).task
+    >>> task.bank.tokens, task.icl_labels
+    ('any', 'first')
     """
     task = recorded.get("task")
     bank = task.get("bank") if isinstance(task, Mapping) else None
-    if isinstance(bank, Mapping) and bank.get("kind") == "vocabulary":
-        recorded = {**recorded, "task": {**task, "bank": {"tokens": "any"} | dict(bank)}}
-    return RunConfig(**recorded)
+    if not isinstance(bank, Mapping) or not reads_tokenizer(bank):
+        return RunConfig(**recorded)
+    bank = {"tokens": "any"} | dict(bank) if bank["kind"] == "vocabulary" else bank
+    return RunConfig(**{**recorded, "task": {"icl_labels": "first"} | dict(task) | {"bank": bank}})
 
 
 def load_config(source: str = "default", overrides: Iterable[str] | Mapping[str, Any] = ()) -> RunConfig:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from hf_icl.banks.facts import describe_bank
 from hf_icl.circuits.attention import check_heads
 from hf_icl.circuits.instrument import find_instruments
-from hf_icl.circuits.language import RepeatInstrument, TextInstrument
+from hf_icl.circuits.language import LanguageInstrument
 from hf_icl.config import name_part, refuse_secrets
 from hf_icl.distributed import count_devices, explain_loss, held_by_main, is_main, on_main
 from hf_icl.errors import ConfigError, DivergedError, RunError
@@ -127,7 +127,7 @@ class Run:
             with name_part("evaluate.heads"):
                 check_heads(model)
         for instrument in find_instruments(config.evaluate.instruments):
-            if isinstance(instrument, RepeatInstrument | TextInstrument):
+            if isinstance(instrument, LanguageInstrument):
                 instrument.check(task, model)
         shown, paths = hide_paths(config.to_dict())
         about = {

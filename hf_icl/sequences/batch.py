@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_icl.wording import render_table
+
+MOST_SHOWN = 8  # places of a context in a table
 INDICES = ("index", "class_ids", "exemplar_ids", "labels", "roles")
 
 
@@ -36,6 +39,29 @@ class SequenceBatch:
     noise: torch.Tensor | None
     seed: int
     stream: int
+
+    def __repr__(self) -> str:
+        numbers = f", from number {int(self.index[0]):,} on" if len(self) else ""
+        noise = ", noisy" if self.noise is not None else ""
+        where = f"seed {self.seed}, stream {self.stream}, {self.index.device}"
+        size = f"{len(self):,} sequences of {self.labels.shape[1] - 1} and a query"
+        return f"SequenceBatch({size}{numbers}{noise}; {where})"
+
+    def _repr_html_(self) -> str:
+        return self.render_html(repr(self))
+
+    def render_html(self, title: str, n_rows: int = 5) -> str:
+        """Return the first sequences as an HTML table: class and exemplar, and the label shown with it."""
+        rows = []
+        for index, classes, exemplars, labels in zip(
+            *(getattr(self, name)[:n_rows].tolist() for name in INDICES[:-1]), strict=True
+        ):
+            *context, query = (f"{one}.{other}" for one, other in zip(classes, exemplars, strict=True))
+            pairs = [f"{place} → {label}" for place, label in zip(context, labels[:-1], strict=True)]
+            left_out = len(pairs) - MOST_SHOWN
+            more = [f"… {left_out:,} more"] if left_out > 0 else []
+            rows.append([f"{index:,}", ", ".join(pairs[:MOST_SHOWN] + more), query, labels[-1]])
+        return render_table(["sequence", "context: class.exemplar → label", "query", "answer"], rows, title)
 
     def __len__(self) -> int:
         return len(self.index)

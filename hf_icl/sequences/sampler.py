@@ -12,6 +12,7 @@ from hf_icl.sequences.alias import AliasTable
 from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.drawing import Drawing, Pools
 from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.wording import render_table
 
 CHUNK_WORDS = 1 << 18  # on a CPU, so that a chunk's columns stay in the cache
 DEVICE_CHUNK_WORDS = 1 << 26
@@ -77,6 +78,11 @@ class Sampler:
     def __repr__(self) -> str:
         specs = ", ".join(map(str, self.specs))
         return f"Sampler({specs}; seed {self.seed}, stream {self.stream}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        total = sum(spec.weight for spec in self.specs)
+        rows = [[str(spec), f"{spec.weight / total:.3g}"] for spec in self.specs]
+        return render_table(["sequences", "share"], rows, repr(self))
 
     def _list_parts(self) -> Iterator[tuple[SequenceSpec, bool, float]]:
         for spec in self.specs:

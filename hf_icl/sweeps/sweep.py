@@ -4,7 +4,7 @@ and `report/` over all."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class RunSet:
     """Runs that are trained together, and the folder they lie in. Nothing is written before `create_runs`.
 
     Runs that are in the folder already are known by their configs, so that points can be added, and all given
-    more steps. When a run is measured changes none of its numbers: it keeps its own schedule.
+    more steps. When a run is measured changes none of its numbers: it keeps its own schedule. What else is
+    measured beside its evaluators, as heads, has to be the same.
 
     Args:
         points: The runs.
@@ -47,7 +48,10 @@ class RunSet:
         there = self._find_runs()
         names = match_runs([point.config for point in points], there)
         self.others = sorted(there.keys() - names.values())
-        renamed = [replace(point, name=names.get(n, point.name)) for n, point in enumerate(points)]
+        taken = {*there, *names.values()}
+        renamed = [
+            replace(point, name=names.get(n) or tell_from(point, taken)) for n, point in enumerate(points)
+        ]
         self.points = {point.name: point for point in renamed}
 
     def _find_runs(self) -> dict[str, RunConfig]:
@@ -158,8 +162,15 @@ def match_runs(configs: Sequence[RunConfig], there: Mapping[str, RunConfig]) -> 
 
 def _digest_course(config: RunConfig) -> str:
     """Return what tells a config from those whose numbers up to a step are not the same."""
-    same = config.replace(training=config.training.replace(steps=1), evaluate={"every": 1})
-    return digest(same)
+    known = config.evaluate
+    beside = {"heads": known.heads, "repeats": known.repeats, "prompt": known.prompt, "text": known.text}
+    evaluate = {"every": 1} | beside
+    return digest(config.replace(training=config.training.replace(steps=1), evaluate=evaluate))
+
+
+def tell_from(point: Point, taken: Collection[str]) -> str:
+    """Return what a new run's folder is called beside others: its name, unless another run has it."""
+    return f"{point.name}-{digest(point.config)[:8]}" if point.name in taken else point.name
 
 
 def is_done(folder: Path) -> bool:

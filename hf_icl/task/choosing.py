@@ -9,7 +9,8 @@ from hf_icl.errors import ConfigError
 from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.task.forms import Form, TokenForm, VectorForm
 from hf_icl.task.phrases import PhraseForm
-from hf_icl.task.prompt import PromptConfig, make_template
+from hf_icl.task.prompt import make_template
+from hf_icl.task.written import PromptConfig
 
 
 def choose_form(

@@ -22,6 +22,10 @@ SIDE_METRICS = {
     "text/loss": "Loss on the held text, nats per token",
     "repeats/icl_score": "ICL score on repeated random tokens, nats",
     "repeats/prefix_matching": "Prefix matching of the best head, repeated random tokens",
+    "prompt/vocabulary_accuracy": "ICL accuracy in the whole vocabulary",
+    "prompt/calibrated_accuracy": "ICL accuracy, calibrated by the prior of labels",
+    "prompt/calibrated_context_accuracy": "ICL accuracy of the context's labels, calibrated",
+    "prompt/label_spread": "Spread over labels of ICL accuracy, of the context's labels",
 }
 """What else a language model can do, measured by instruments, and what it is called."""
 
@@ -97,7 +101,8 @@ _STANDARD = (
         "icl",
         "ICL",
         "ICL",
-        "2 classes share the context, their labels remapped at random to {0, 1}: only the context can tell",
+        "2 classes share the context under labels drawn anew (the first two; of a trained vocabulary any "
+        "two): only the context can tell",
         _remapped,
     ),
     EvaluatorKind(
@@ -185,7 +190,8 @@ def standard_specs(n_context: int) -> dict[str, SequenceSpec]:
             classes share the context.
 
     Returns:
-        - `icl`: 2 classes with n_context/2 shots each, their labels remapped at random to {0, 1}.
+        - `icl`: 2 classes with n_context/2 shots each, their labels remapped at random to {0, 1}, or by a
+          task to any two (`TaskConfig.icl_labels`).
         - `icl_holdout`: the same on classes that training never shows.
         - `iwl`: the query's class and label are absent, so only the weights can know.
         - `ciwl`: the query's class is absent, its label pasted on a random context exemplar.

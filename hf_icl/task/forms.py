@@ -17,8 +17,9 @@ from hf_icl.banks.bank import Bank
 from hf_icl.errors import ConfigError
 from hf_icl.philox import normals
 from hf_icl.sequences.batch import SequenceBatch
-from hf_icl.task.prompt import PromptConfig, Template, make_template, write_nothing
+from hf_icl.task.prompt import Template, make_template, write_nothing
 from hf_icl.task.wrapped import list_parameters
+from hf_icl.task.written import PromptConfig
 
 IGNORED = -100  # a label that transformers' losses leave out
 LM_HINT = (

@@ -88,6 +88,9 @@ class Evaluator:
     def __repr__(self) -> str:
         return f"Evaluator({self.primary}: {len(self.batch):,} sequences of {self.spec})"
 
+    def _repr_html_(self) -> str:
+        return self.batch.render_html(repr(self))
+
     @property
     def primary(self) -> str:
         """The metric to look at: in-context share for swapped labels, else accuracy over all labels."""

@@ -16,8 +16,9 @@ from hf_icl.banks.tokenizer import name_tokens
 from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.spec import Role
 from hf_icl.task.forms import TokenForm
-from hf_icl.task.prompt import PromptConfig, count_unstable
+from hf_icl.task.prompt import count_unstable
 from hf_icl.task.task import Task
+from hf_icl.task.written import PromptConfig
 
 STYLES = {Role.BURST: "green", Role.DISTRACTOR: "yellow", Role.FILLER: "white", Role.QUERY: "bold cyan"}
 THUMBNAIL_CELLS = (7, 14)  # rows and columns of braille characters, of 4 × 2 dots each
@@ -96,7 +97,7 @@ def _draw_card(task: Task, class_id: int, exemplar_id: int, label: int, role: in
         *drawn,
         *own,
         Text(f"{name} #{exemplar_id}", style="dim", overflow="fold"),
-        Text.assemble(f"{asked} ", (_name_label(bank, label), style), overflow="fold"),
+        Text.assemble(f"{asked} ", (bank.name_label(label), style), overflow="fold"),
         *_write_own_label(bank, class_id, label),
     )
     return Panel(body, title=Role(role).name.lower(), border_style=style, width=CARD_WIDTH, padding=0)
@@ -107,18 +108,11 @@ def _write_own_label(bank: Bank, class_id: int, label: int) -> list[Text]:
     labels = [own for own in bank.labels[class_id].tolist() if own >= 0]
     if not labels or label in labels:
         return []
-    return [_fold("own " + ", ".join(_name_label(bank, own) for own in labels))]
+    return [_fold("own " + ", ".join(bank.name_label(own) for own in labels))]
 
 
 def _fold(text: str) -> Text:
     return Text(text, overflow="fold")
-
-
-def _name_label(bank: Bank, label: int) -> str:
-    """Return a label as text: its token's where it has one, else its number."""
-    if bank.vocabulary is None:
-        return str(label)
-    return repr(bank.vocabulary.name_label(label))
 
 
 def _name_tokens(bank: Bank, tokens: list[int]) -> list[str]:
@@ -142,7 +136,7 @@ def _write_names(task: Task, sequence: SequenceBatch) -> list[Text]:
         form = task.form if isinstance(task.form, TokenForm) else TokenForm()
         tokens = form.list_prompts(bank, sequence)[0]
         prompt = "".join(_name_tokens(bank, tokens))
-        answer = _name_label(bank, int(sequence.labels[0, -1]))
+        answer = bank.name_label(int(sequence.labels[0, -1]))
         lines.append(Text.assemble(("prompt: ", "dim"), repr(prompt), " → ", (answer, STYLES[Role.QUERY])))
     return lines
 

@@ -28,9 +28,9 @@ from hf_icl.task.datasets import SequenceDataset, SequenceRows
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
 from hf_icl.task.forms import TokenForm, look_up
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Measure, Reading, measure
-from hf_icl.task.prompt import PromptConfig
 from hf_icl.task.scoring import MEASURES
 from hf_icl.task.wrapped import see_through
+from hf_icl.task.written import PromptConfig
 from hf_icl.wording import render_table
 
 
@@ -54,6 +54,11 @@ class TaskConfig(Config):
     )
     extra_evaluators: dict[str, SequenceSpec] = pydantic.Field(
         default_factory=dict, description="Evaluators of your own: name to sequence spec."
+    )
+    icl_labels: Literal["first", "all"] | None = pydantic.Field(
+        default=None,
+        description="Labels that icl and icl_holdout give their classes: first (0 and 1), or all (any two); "
+        "null: all of a trained vocabulary, whose words are not alike, else first.",
     )
     form: Literal["vectors", "tokens"] | None = pydantic.Field(
         default=None,
@@ -197,7 +202,9 @@ class Task:
             first = self.config.train_specs[0]
             standard = standard_specs(self.n_context) | frequency_specs(self.n_context, first.zipf)
             alike = {"repeat_exemplars": first.repeat_exemplars}
-            available |= {name: (spec.replace(**alike),) for name, spec in standard.items()}
+            available |= {
+                name: (spec.replace(**alike, **self._choose_labels(spec)),) for name, spec in standard.items()
+            }
         n_holdout, short = len(self.bank.class_pools["holdout"]), "the context has 1 place"
         lacking = {
             name
@@ -225,6 +232,12 @@ class Task:
             ]
         own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
         return {name: available[name] for name in chosen} | own
+
+    def _choose_labels(self, spec: SequenceSpec) -> dict[str, int]:
+        """Return from how many labels those of an evaluator are drawn, where it draws any."""
+        which = self.config.icl_labels or ("all" if self.bank.vocabulary else "first")
+        is_drawn = spec.labels == "remapped" and which == "all"
+        return {"n_remap": max(2, self.n_labels)} if is_drawn else {}
 
     def _check_measures(self) -> None:
         for name in self.measures:

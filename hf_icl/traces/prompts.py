@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from hf_icl.circuits.prompted import ROWS_AT_ONCE, SCORES, score_prompts, spread_labels
 from hf_icl.errors import ConfigError
-from hf_icl.sequences.batch import SequenceBatch
 from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.summary.intervals import bootstrap_hits
 from hf_icl.task.forms import TokenForm
-from hf_icl.task.prompt import TEMPLATES, PromptConfig, Unstable, count_unstable
-from hf_icl.task.scoring import score
+from hf_icl.task.prompt import Unstable, count_unstable
 from hf_icl.task.task import Task
+from hf_icl.task.written import TEMPLATES, PromptConfig
 
 NAME = "prompts"  # of the evaluator that is asked
-ROWS_AT_ONCE = 64
 CONTEXTS = (4, 8, 16)
-SCORES = {
-    "context": "of the context's labels",
-    "context_calibrated": "the same, calibrated",
-    "labels": "of all labels",
-    "labels_calibrated": "the same, calibrated",
-    "whole_vocabulary": "of the whole vocabulary",
-}
-"""What counts as right, by name: the answer is the largest of these."""
 
 
 class Score(NamedTuple):
@@ -55,6 +47,7 @@ class PromptRow:
         n_sequences: How many were asked.
         n_labels: Labels there are.
         scores: Name, see `SCORES`, to accuracy.
+        label_spread: How far labels differ in the accuracy among the context's labels; see `spread_labels`.
         unstable: How many are other tokens when their text is read again; None without a tokenizer.
     """
 
@@ -63,6 +56,7 @@ class PromptRow:
     n_sequences: int
     n_labels: int
     scores: dict[str, Score]
+    label_spread: float
     unstable: Unstable | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +68,7 @@ class PromptRow:
             "n_sequences": self.n_sequences,
             "n_labels": self.n_labels,
             "scores": {name: score._asdict() for name, score in self.scores.items()},
+            "label_spread": None if math.isnan(self.label_spread) else self.label_spread,
             "read_again_otherwise": None if self.unstable is None else self.unstable.count,
         }
 
@@ -88,10 +83,9 @@ def compare_prompts(
 ) -> Iterator[PromptRow]:
     """Ask a model the sequences of `icl` in several templates and lengths; yields each row when it is there.
 
-    Two classes share the context; their labels are drawn anew for every sequence from all there are, where
-    the evaluator `icl` takes the first two, so that no two label tokens decide. All templates get the same
-    sequences. Calibrated scores take from each label's logit what the label gets after the same context
-    and `N/A` in the query's place.
+    Two classes share the context; their labels are drawn anew for every sequence from all there are, so that
+    no two label tokens decide. All templates get the same sequences. Calibrated scores take from each label's
+    logit what the label gets after the same context and `N/A` in the query's place.
 
     Args:
         task: Bank, seed and whatever else of the prompt: start, chat, texts of one's own.
@@ -138,36 +132,16 @@ def _pose(task: Task, template: str, n_context: int, n_sequences: int) -> Task:
     return Task(config, seed=task.seed, bank=task.bank)
 
 
-@torch.no_grad()
 def _measure(task: Task, model: nn.Module) -> PromptRow:
     batch = task.evaluators[NAME].batch
-    task.to(model.device)
-    parts = [
-        _score(task, model, batch[start : start + ROWS_AT_ONCE].to(model.device))
-        for start in range(0, len(batch), ROWS_AT_ONCE)
-    ]
-    hits = {name: torch.cat([part[name] for part in parts]).cpu() for name in SCORES}
+    starts = range(0, len(batch), ROWS_AT_ONCE)
+    parts = [score_prompts(task, model, batch[start : start + ROWS_AT_ONCE]) for start in starts]
+    hits = {name: torch.cat([part[name] for part in parts]) for name in SCORES}
     scores = {
         name: Score(values.double().mean().item(), *bootstrap_hits(values.numpy()))
         for name, values in hits.items()
     }
     unstable = count_unstable(task.bank, task.form.list_prompts(task.bank, batch.to(model.device)))
     prompt = task.config.prompt
-    return PromptRow(prompt, task.n_context, len(batch), task.n_labels, scores, unstable)
-
-
-def _score(task: Task, model: nn.Module, batch: SequenceBatch) -> dict[str, Tensor]:
-    """Return whether each sequence is answered rightly, by score, bool (n_sequences,)."""
-    form, bank = task.form, task.bank
-    answers = form.read_answers(bank, model, batch)
-    prior = form.read_answers(bank, model, batch, content_free=True)
-    context, target = batch.labels[:, :-1], batch.labels[:, -1]
-    plain = score(answers.labels, context, target)
-    calibrated = score(answers.labels - prior.labels, context, target)
-    return {
-        "context": plain["context_accuracy"],
-        "context_calibrated": calibrated["context_accuracy"],
-        "labels": plain["accuracy"],
-        "labels_calibrated": calibrated["accuracy"],
-        "whole_vocabulary": answers.is_first.gather(1, target[:, None]).squeeze(1),
-    }
+    spread = spread_labels(hits["context"], batch.labels[:, -1])
+    return PromptRow(prompt, task.n_context, len(batch), task.n_labels, scores, spread, unstable)

@@ -353,6 +353,7 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
         RunError: Where something could not be written because the disk or a quota is full, files may not be
             so large, or the folder has become read-only, or is gone.
     """
+    way_on = way_on or f"continue with: hf-icl resume {folder}"
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, FileError) as error:
@@ -360,10 +361,10 @@ def explain_full_disk(folder: Path, way_on: str | None = None) -> Iterator[None]
             raise RunError(describe_loss(folder)) from error
         if shutil.disk_usage(folder).free >= SMALLEST_FREE_BYTES:
             if (reason := _find_obstacle(folder)) is not None:
-                way_out = f"{find_way_out(reason)} History and earlier checkpoints are whole."
+                way_out = f"History and earlier checkpoints are whole. {find_way_out(reason, way_on)}"
                 raise FileError(folder, reason, way_out) from error
             raise
         raise RunError(
             f"{folder}: the disk is full ({error}). History and earlier checkpoints are whole. "
-            f"Free some space, then {way_on or f'continue with: hf-icl resume {folder}'}"
+            f"Free some space, then {way_on}"
         ) from error

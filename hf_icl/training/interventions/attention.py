@@ -12,7 +12,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from hf_icl.circuits.ablation import Ablation, Heads
+from hf_icl.circuits.ablated import Ablation, Heads
 from hf_icl.circuits.attention import Visitor, visit
 from hf_icl.circuits.effects import count_heads
 from hf_icl.circuits.heads import Layout
