@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -86,6 +87,7 @@ def test_a_console_shows_control_characters_and_obeys_none(seed, terminal):
 def fail_with(error: BaseException):
     def fail(*_, **__):
         logging.getLogger("anybody").warning("%s", error)
+        logging.getLogger("with_a_handler_of_its_own").warning("%s", error)
         warnings.warn(str(error), stacklevel=1)
         raise error
 
@@ -100,6 +102,10 @@ def test_whatever_a_command_raises_is_shown_plainly(monkeypatch, capfd, kind, se
     error = OSError(13, "Permission denied", text) if kind is OSError else kind(text)
     handlers = logging.getLogger().handlers[:]
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("with_a_handler_of_its_own"), "handlers", [logging.StreamHandler()])
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+    monkeypatch.setattr(cli.os, "environ", dict(cli.os.environ))
+    monkeypatch.delitem(sys.modules, "transformers.utils.logging", raising=False)
     monkeypatch.setattr(logging, "_warnings_showwarning", None)
     monkeypatch.setattr(typer.main, "get_command", lambda _: fail_with(error))
     monkeypatch.setattr(sys, "argv", ["hf-icl"])
@@ -115,12 +121,20 @@ def test_whatever_a_command_raises_is_shown_plainly(monkeypatch, capfd, kind, se
 
 @pytest.mark.parametrize("told", ["info", None])
 def test_other_libraries_show_no_bars_unless_asked_to(monkeypatch, told):
-    """They read the environment when they are imported, which the entry point does before any of them."""
+    """They read the environment when they are imported; one that is there already is told."""
+    calls = []
+    loaded = SimpleNamespace(
+        set_verbosity_error=lambda: calls.append("errors"),
+        disable_progress_bar=lambda: calls.append("no bars"),
+    )
+    monkeypatch.setitem(sys.modules, "transformers.utils.logging", loaded)
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
     monkeypatch.setattr(cli.os, "environ", {"TRANSFORMERS_VERBOSITY": told} if told else {})
     monkeypatch.setattr(sys, "argv", ["hf-icl", "--version"])
     with pytest.raises(SystemExit):
         cli.main()
     assert cli.os.environ == cli.QUIET | ({"TRANSFORMERS_VERBOSITY": told} if told else {})
+    assert calls == (["no bars"] if told else ["errors", "no bars"])
 
 
 def test_all_that_is_printed_goes_one_way():

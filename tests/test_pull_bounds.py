@@ -87,8 +87,8 @@ def test_packed_answers_are_refused_and_plain_ones_asked_for(answer, coding):
 def test_who_is_late_is_left():
     begun = time.monotonic()
     with pytest.raises(HubError, match="too late"):
-        finish_within(0.05, lambda: time.sleep(0.6), "too late")
-    assert time.monotonic() - begun < 0.5
+        finish_within(0.05, lambda: time.sleep(4), "too late")
+    assert time.monotonic() - begun < 3
     with pytest.raises(KeyError, match="mine"):
         finish_within(5, lambda: {}["mine"], "too late")
     assert finish_within(5, lambda: None, "too late") is None

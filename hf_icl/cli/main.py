@@ -43,11 +43,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal knows few signs
+    logging.setLogRecordFactory(_PlainRecord)
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.captureWarnings(True)
-    os.environ |= QUIET | os.environ
+    _quiet_libraries()
     console.quiet = not _speaks()
     try:
         sys.exit(typer.main.get_command(app)(standalone_mode=False))
@@ -68,8 +69,26 @@ def main() -> None:
         sys.exit(FAULT)
 
 
+def _quiet_libraries() -> None:
+    """Tell libraries that read variables when they are imported, and one that is there already."""
+    unset = QUIET.keys() - os.environ.keys()
+    os.environ |= {name: QUIET[name] for name in unset}
+    if loaded := sys.modules.get("transformers.utils.logging"):
+        if "TRANSFORMERS_VERBOSITY" in unset:
+            loaded.set_verbosity_error()
+        if "HF_HUB_DISABLE_PROGRESS_BARS" in unset:
+            loaded.disable_progress_bar()
+
+
+class _PlainRecord(logging.LogRecord):
+    """A message as it may be shown, by the handlers of libraries too."""
+
+    def getMessage(self) -> str:
+        return clean(mask(super().getMessage()))
+
+
 class _Plain(logging.Formatter):
-    """Messages of all libraries, as they may be shown."""
+    """A message with its traceback, as they may be shown."""
 
     def format(self, record: logging.LogRecord) -> str:
         return clean(mask(super().format(record)))
