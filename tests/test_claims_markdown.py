@@ -72,6 +72,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path):
     first, second = (write_markdown(folder, tmp_path / name / "page.md") for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert (tmp_path / "a/page/fall.png").read_bytes() == (tmp_path / "b/page/fall.png").read_bytes()
+    assert (tmp_path / "a/page/claims.json").read_bytes() == (folder / "claims.json").read_bytes()
 
 
 def test_a_small_figure_looks_the_same():

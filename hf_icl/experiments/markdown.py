@@ -25,11 +25,12 @@ def write_markdown(folder: str | Path, page: str | Path) -> Path:
     """Write a page from what `reproduce` has written into a folder, replacing an earlier one.
 
     Every claim is on it, with those that do not hold, are undecided or were not run. It says nothing that
-    `claims.json` does not, and the same file gives the same bytes.
+    `claims.json` does not, which goes beside it, and the same file gives the same bytes.
 
     Args:
         folder: Where `reproduce` wrote.
-        page: A file, such as `docs/reproduction.md`; figures go into a folder of its name beside it.
+        page: A file, such as `docs/reproduction.md`; numbers and figures go into a folder of its name beside
+            it.
 
     Returns:
         The page.
@@ -43,14 +44,15 @@ def write_markdown(folder: str | Path, page: str | Path) -> Path:
     except (OSError, ValueError) as error:
         way_out = f"First: hf-icl reproduce --output {folder}"
         raise RunError(f"{folder}: holds no judged claims ({error}). {way_out}") from error
-    figures = page.with_suffix("")
-    shown = {}
+    beside, shown = page.with_suffix(""), {}
     for claim in document["claims"]:
         png = folder / FIGURES / f"{claim['id']}.png"
         if claim["n_runs"] and png.exists():
-            write_whole(figures / png.name, shrink(png.read_bytes()))
-            shown[claim["id"]] = f"{figures.name}/{png.name}"
-    write_whole(page, "".join(f"{line}\n" for line in list_lines(document, shown)).encode())
+            write_whole(beside / png.name, shrink(png.read_bytes()))
+            shown[claim["id"]] = f"{beside.name}/{png.name}"
+    write_whole(beside / CLAIMS_FILE, (folder / CLAIMS_FILE).read_bytes())
+    lines = list_lines(document, shown, f"{beside.name}/{CLAIMS_FILE}")
+    write_whole(page, "".join(f"{line}\n" for line in lines).encode())
     return page
 
 
@@ -61,12 +63,13 @@ def shrink(png: bytes) -> bytes:
     return small.getvalue()
 
 
-def list_lines(document: Mapping[str, Any], figures: Mapping[str, str]) -> Iterator[str]:
+def list_lines(document: Mapping[str, Any], figures: Mapping[str, str], numbers: str) -> Iterator[str]:
     """Return the page, line by line.
 
     Args:
         document: What `claims.json` holds.
         figures: Id of a claim to the path of its figure, seen from the page.
+        numbers: Path of `claims.json`, seen from the page.
     """
     counts = Counter(_tell_status(claim) for claim in document["claims"])
     verdicts = ", ".join(f"{status}: {number}" for status, number in counts.most_common())
@@ -77,7 +80,8 @@ def list_lines(document: Mapping[str, Any], figures: Mapping[str, str]) -> Itera
         f"{len(document['claims'])} claims about in-context learning, at scale `{document['scale']}`: "
         f"{verdicts}. "
         f"Training took {duration} of wall time. Runs were made by `hf-icl reproduce`, this page by "
-        f"`hf-icl claims write`, with hf_icl {document['hf_icl_version']}."
+        f"`hf-icl claims write`, with hf_icl {document['hf_icl_version']}. "
+        f"All numbers, seed by seed: [{CLAIMS_FILE}]({numbers})."
     )
     yield ""
     yield (
