@@ -149,9 +149,11 @@ def push(
 @claims_app.command()
 def write(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where `hf-icl reproduce` wrote.")],
-    page: Annotated[Path, typer.Argument(metavar="PAGE.md", help="What to write; numbers and figures go beside it.")],
+    page: Annotated[
+        Path, typer.Argument(metavar="PAGE.md", help="What to write; numbers and figures go beside it.")
+    ],
 ) -> None:
-    """Write what came of claims as Markdown, numbers and small figures beside it: for a repository, or a site.
+    """Write what came of claims as Markdown, with numbers and figures beside it: for a repository, or a site.
 
     Example: `hf-icl claims write runs/claims-laptop docs/reproduction.md`
     """
