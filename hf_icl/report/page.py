@@ -346,14 +346,16 @@ def _keep_whole(cell: str) -> Markup:
     """Return a cell whose number and interval stay on one line; what is said of them may be broken.
 
     >>> _keep_whole("0.41 [0.38, 0.44] (1 of 2)")
-    Markup('<span class="whole">0.41 [0.38, 0.44]</span> (1 of 2)')
+    Markup('<span class="whole">0.41 <span>[0.38, 0.44]</span></span> (1 of 2)')
     >>> _keep_whole("transient in 2 of 2")
     Markup('transient in 2 of 2')
     """
     number, said, rest = cell.partition(" (")
     if " " in number and not number.endswith("]"):
         return escape(cell)
-    return Markup('<span class="whole">{}</span>{}').format(number, said + rest)
+    value, space, interval = number.partition(" ")
+    inside = Markup("{} <span>{}</span>").format(value, interval) if space else value
+    return Markup('<span class="whole">{}</span>{}').format(inside, said + rest)
 
 
 def _order_table(columns: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
