@@ -22,9 +22,10 @@ from hf_icl.banks import (
     load_bank,
     make_bank,
 )
-from hf_icl.banks.bank import measure_scale, split_classes, track, turn
+from hf_icl.banks.bank import measure_scale, track, turn
 from hf_icl.banks.cache import find_cache_folder, open_cached
 from hf_icl.banks.feature_map import fit_features
+from hf_icl.banks.splits import split_classes
 from hf_icl.config import Config
 from hf_icl.errors import BankError, ConfigError, FileError
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from hf_icl.banks.bank import BankConfigBase
+from hf_icl.banks.config import BankConfigBase
 from hf_icl.banks.kinds import KINDS, BankConfig
 from hf_icl.cli.main import app
 from hf_icl.data.card import SplitFacts, write_card

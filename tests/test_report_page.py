@@ -488,7 +488,9 @@ def test_a_sweeps_page_fits(browser, tmp_path, sizes, width):
     page.emulate_media(media="print", color_scheme="light")
     wide = "all => all.filter(e => e.getBoundingClientRect().right > 719).map(e => e.className || e.tagName)"
     assert page.eval_on_selector_all("main *:not(wbr)", wide) == []
-    broken = "all => all.filter(e => e.offsetHeight > 20).map(e => e.textContent)"  # two lines of paper's letters
+    broken = (
+        "all => all.filter(e => e.offsetHeight > 20).map(e => e.textContent)"  # two lines of paper's letters
+    )
     intervals = page.locator(".numbers:not(.varied) .whole > span")
     assert intervals.count() and intervals.evaluate_all(broken) == []
     page.close()

@@ -1,142 +1,26 @@
-"""A bank of exemplars: classes × exemplars × features, their labels,
-and the splits into training and holdout."""
+"""A bank of exemplars: classes × exemplars × features, their labels, and what is held out of training."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-import pydantic
 import rich.console
 import rich.progress
 import torch
 from torch import Tensor
 
 from hf_icl.banks.facts import describe_bank, list_classes, tell_bank
-from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS, Config
-from hf_icl.errors import BankError, ConfigError
-from hf_icl.philox import draw_words, stream_of, uniform_below
+from hf_icl.banks.splits import assign_labels
 from hf_icl.wording import clean, render_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LABEL_STREAM = stream_of("bank/labels")
-SPLIT_STREAM = stream_of("bank/split")
-
 PIXEL_LEVELS = 255  # a stored uint8 pixel of 255 is looked up as 1.0
 SCALE_CHUNK_VALUES = 1 << 20
-
-
-class BankConfigBase(Config, abc.ABC):
-    """What all kinds of bank share. Classes are numbered from 0, training classes first,
-    then holdout classes.
-
-    A kind of bank is a subclass with a `kind` of its own and a `load`, named in `hf_icl.banks.kinds`.
-    """
-
-    licence: ClassVar[str | None] = None
-    """Under what its exemplars may be used, as the Hub names it; None: that of what they are made from."""
-
-    seed: int | None = pydantic.Field(
-        default=None, ge=0, lt=2**63, description="Seed of features, split and labels; null: the run's seed."
-    )
-    n_classes: int = pydantic.Field(default=768, ge=1, le=MOST_CLASSES, description="Training classes.")
-    n_holdout_classes: int = pydantic.Field(
-        default=128,
-        ge=0,
-        le=MOST_CLASSES,
-        description="Classes that are never trained on and have no label of their own.",
-    )
-    n_exemplars: int = pydantic.Field(
-        default=20, ge=1, le=MOST_EXEMPLARS, description="Exemplars of each class, those held out included."
-    )
-    n_holdout_exemplars: int = pydantic.Field(
-        default=0,
-        ge=0,
-        le=MOST_EXEMPLARS,
-        description="Last exemplars of each class, kept from the training pool.",
-    )
-    n_labels: int | None = pydantic.Field(
-        default=None,
-        ge=1,
-        le=MOST_CLASSES,
-        description="Labels that the classes share at random; null: labels of their own for every class.",
-    )
-    labels_per_class: int = pydantic.Field(
-        default=1, ge=1, le=1024, description="Different labels of each class (polysemy)."
-    )
-
-    @abc.abstractmethod
-    def load(self, *, seed: int, progress: bool = False) -> Bank:
-        """Make the bank; `load_bank` calls it.
-
-        Args:
-            seed: Of features, split and labels.
-            progress: Show bars on standard error where it takes long.
-
-        Raises:
-            BankError: If the exemplars cannot be had; the message names the file and says what to do.
-        """
-
-    def outline(self, *, seed: int) -> Bank:
-        """Return a bank of this size without exemplars, see `outline_bank`;
-        loaded where the config does not tell it."""
-        return self.load(seed=seed)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of the exemplars, where the config tells them; 0 where only a file does."""
-        return 0
-
-    @property
-    def peak_bytes(self) -> int:
-        """Bytes that making the bank takes: its exemplars twice, while parts become a whole, and ids."""
-        n_ids = self.n_all_classes * ((self.n_exemplars or 1) + 3 * self.labels_per_class)
-        return 2 * self.stored_bytes + 8 * n_ids
-
-    @property
-    def is_stackable(self) -> bool:
-        """Whether models of such a bank have a linear encoder or a table of ids,
-        as compiled and stacked steps need."""
-        return False
-
-    @property
-    def n_head_labels(self) -> int:
-        """Labels that a model's head needs, as `assign_labels` counts them."""
-        return self.n_classes * self.labels_per_class if self.n_labels is None else self.n_labels
-
-    @property
-    def sizes_shape_model(self) -> bool:
-        """Whether a model's shapes depend on how many classes and exemplars there are, the head's aside:
-        those of a table of ids do, those of a linear encoder do not."""
-        return False
-
-    @property
-    def n_all_classes(self) -> int:
-        """Classes, training and holdout together."""
-        return self.n_classes + self.n_holdout_classes
-
-    @property
-    def layout(self) -> dict[str, int | None]:
-        """What `make_bank` needs of a config."""
-        names = ("n_holdout_classes", "n_holdout_exemplars", "n_labels", "labels_per_class")
-        return {name: getattr(self, name) for name in names}
-
-    @pydantic.model_validator(mode="after")
-    def _check_counts(self) -> Self:
-        if self.n_exemplars is not None and self.n_holdout_exemplars >= self.n_exemplars:
-            rule = f"one of the n_exemplars = {self.n_exemplars} must stay for training"
-            raise ConfigError(
-                "n_holdout_exemplars", self.n_holdout_exemplars, rule, "Lower n_holdout_exemplars."
-            )
-        if self.n_labels is not None and self.labels_per_class > self.n_labels:
-            rule = f"a class cannot have more different labels than the n_labels = {self.n_labels} there are"
-            raise ConfigError("labels_per_class", self.labels_per_class, rule, "Raise n_labels.")
-        return self
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -285,22 +169,6 @@ class Bank:
         return dataclasses.replace(self, labels=self.labels.to(device), class_pools=pools, **moved)
 
 
-def make_outline(
-    config: BankConfigBase, stored: tuple[Sequence[int], torch.dtype] | None, *, seed: int, n_exemplars: int
-) -> Bank:
-    """Return a bank of a config's size whose exemplars are on torch's `meta` device.
-
-    Args:
-        config: Its kind, classes and labels.
-        stored: Shape and type of the exemplars that are kept; None for ids.
-        seed: Of the labels.
-        n_exemplars: Of each class.
-    """
-    data = None if stored is None else torch.empty(stored[0], dtype=stored[1], device="meta")
-    rows = torch.empty(config.n_all_classes, n_exemplars, dtype=torch.int64, device="meta")
-    return make_bank(config.kind, data, rows, seed=seed, scale=1.0, **config.layout)
-
-
 def turn(images: Tensor, variants: Tensor) -> Tensor:
     """Return square images (…, H, H), each flipped or rotated by its variant (…):
     the 8 symmetries of a square.
@@ -374,100 +242,6 @@ def make_bank(
         variants=variants,
         vocabulary=vocabulary,
     )
-
-
-def assign_labels(
-    n_train: int, n_holdout: int, *, n_labels: int | None, labels_per_class: int = 1, seed: int = 0
-) -> tuple[Tensor, int]:
-    """Give every training class its labels, each by (seed, class) alone.
-
-    With `n_labels` None, class k has the labels k·L … k·L+L-1, which no other class has. Else each class
-    draws L different labels uniformly, so several classes may share one, as in Reddy 2024 (arXiv 2312.03002).
-
-    Returns:
-        int64 (n_train + n_holdout, L), −1 for holdout classes, and how many labels there are.
-
-    >>> assign_labels(2, 1, n_labels=None, labels_per_class=2)
-    (tensor([[ 0,  1],
-            [ 2,  3],
-            [-1, -1]]), 4)
-    """
-    if n_labels is None:
-        labels = torch.arange(n_train * labels_per_class).view(n_train, labels_per_class)
-    else:
-        labels = _draw_distinct(n_train, labels_per_class, n_labels, seed)
-    holdout = torch.full((n_holdout, labels_per_class), -1)
-    return torch.cat([labels, holdout]), n_train * labels_per_class if n_labels is None else n_labels
-
-
-def _draw_distinct(n_rows: int, n_picks: int, n_values: int, seed: int) -> Tensor:
-    """Draw `n_picks` different values below `n_values` for each row;
-    the first picks do not depend on later ones."""
-    words = draw_words(torch.arange(n_rows), n_picks, seed=seed, stream=LABEL_STREAM)
-    picks = torch.empty(n_rows, 0, dtype=torch.int64)
-    for place in range(n_picks):
-        pick = uniform_below(words[:, place], n_values - place)  # among the values left over, in their order
-        for taken in picks.sort(dim=1).values.unbind(dim=1):
-            pick = pick + (pick >= taken)
-        picks = torch.cat([picks, pick[:, None]], dim=1)
-    return picks
-
-
-def split_classes(n_available: int, n_train: int, n_holdout: int, *, seed: int, what: str) -> Tensor:
-    """Choose training and holdout classes among those of a data set, in one shuffled order.
-
-    Training classes are taken from the start of the order and holdout classes from its end, so each stays
-    when the other's number changes (the habit of `google-deepmind/emergent_in_context_learning`).
-
-    Args:
-        n_available: Classes of the data set.
-        n_train: Training classes.
-        n_holdout: Holdout classes.
-        seed: Seed of the order.
-        what: Names the data set and its classes in the error, such as "omniglot.zip: characters".
-
-    Returns:
-        int64 (n_train + n_holdout,): numbers of the chosen classes, training first.
-
-    Raises:
-        BankError: If there are too few classes.
-
-    >>> few, many = (split_classes(100, n, 5, seed=0, what="classes") for n in (3, 95))
-    >>> few[:3].equal(many[:3]), few[-5:].equal(many[-5:])
-    (True, True)
-    """
-    if n_train + n_holdout > n_available:
-        raise BankError(
-            f"{what}: {n_available} there, but n_classes = {n_train} for training and n_holdout_classes = "
-            f"{n_holdout} make {n_train + n_holdout}. Lower one of them."
-        )
-    words = draw_words(torch.arange(n_available), 2, seed=seed, stream=SPLIT_STREAM)
-    order = torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)
-    return torch.cat([order[:n_train], order[n_available - n_holdout :].flip(0)])
-
-
-def choose_exemplars(n_available: int, n_wanted: int | None, n_holdout: int, *, what: str) -> int:
-    """Return how many exemplars of each class to use: those wanted, or all.
-
-    Raises:
-        BankError: If there are too few, or all would be held out.
-    """
-    if n_wanted is not None and n_wanted > n_available:
-        raise BankError(
-            f"{what}: {n_available} exemplars there, but n_exemplars = {n_wanted}. Lower n_exemplars."
-        )
-    n_exemplars = n_wanted or n_available
-    if n_holdout >= n_exemplars:
-        raise BankError(
-            f"{what}: {n_exemplars} exemplars, and n_holdout_exemplars = {n_holdout} leaves none for "
-            "training. Lower n_holdout_exemplars."
-        )
-    return n_exemplars
-
-
-def number_exemplars(n_classes: int, n_exemplars: int) -> Tensor:
-    """Return 0, 1, 2 … as int64 (n_classes, n_exemplars)."""
-    return torch.arange(n_classes * n_exemplars).view(n_classes, n_exemplars)
 
 
 def measure_scale(data: Tensor, rows: Tensor) -> float:

@@ -19,8 +19,10 @@ import safetensors
 import torch
 from torch import Tensor
 
-from hf_icl.banks.bank import Bank, BankConfigBase, choose_exemplars, make_bank, split_classes, track
+from hf_icl.banks.bank import Bank, make_bank, track
+from hf_icl.banks.config import BankConfigBase
 from hf_icl.banks.pictures import read_picture
+from hf_icl.banks.splits import choose_exemplars, split_classes
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS
 from hf_icl.errors import BankError
 from hf_icl.memory import ask_for_memory

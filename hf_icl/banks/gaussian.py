@@ -9,7 +9,9 @@ import pydantic
 import torch
 from torch import Tensor
 
-from hf_icl.banks.bank import Bank, BankConfigBase, make_bank, make_outline, number_exemplars, track
+from hf_icl.banks.bank import Bank, make_bank, track
+from hf_icl.banks.config import BankConfigBase, make_outline
+from hf_icl.banks.splits import number_exemplars
 from hf_icl.config import MOST_CLASSES
 from hf_icl.philox import normals, stream_of
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import pydantic
 
-from hf_icl.banks.bank import Bank, BankConfigBase
+from hf_icl.banks.bank import Bank
+from hf_icl.banks.config import BankConfigBase
 from hf_icl.banks.features import FeaturesConfig
 from hf_icl.banks.gaussian import GaussianConfig
 from hf_icl.banks.omniglot import OmniglotConfig

@@ -9,17 +9,11 @@ import numpy as np
 import pydantic
 import torch
 
-from hf_icl.banks.bank import (
-    Bank,
-    BankConfigBase,
-    choose_exemplars,
-    make_bank,
-    make_outline,
-    number_exemplars,
-    split_classes,
-)
+from hf_icl.banks.bank import Bank, make_bank
+from hf_icl.banks.config import BankConfigBase, make_outline
 from hf_icl.banks.feature_map import BlurPCAConfig, fit_features
 from hf_icl.banks.omniglot_archive import open_drawings
+from hf_icl.banks.splits import choose_exemplars, number_exemplars, split_classes
 from hf_icl.config import MOST_CLASSES
 from hf_icl.errors import ConfigError
 

@@ -6,7 +6,9 @@ from typing import ClassVar, Literal
 
 import pydantic
 
-from hf_icl.banks.bank import Bank, BankConfigBase, make_bank, make_outline, number_exemplars
+from hf_icl.banks.bank import Bank, make_bank
+from hf_icl.banks.config import BankConfigBase, make_outline
+from hf_icl.banks.splits import number_exemplars
 from hf_icl.config import MOST_EXEMPLARS
 
 

@@ -13,8 +13,10 @@ import pydantic
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from hf_icl.banks.bank import Bank, BankConfigBase, Vocabulary, choose_exemplars, make_bank, split_classes
+from hf_icl.banks.bank import Bank, Vocabulary, make_bank
+from hf_icl.banks.config import BankConfigBase
 from hf_icl.banks.embeddings import Checkpoint, open_checkpoint
+from hf_icl.banks.splits import choose_exemplars, split_classes
 from hf_icl.banks.tokenizer import find_prefix, load_tokenizer, name_tokens, write_phrase
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS
 from hf_icl.errors import BankError, ConfigError

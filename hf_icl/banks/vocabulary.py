@@ -18,10 +18,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hf_icl.banks.bank import Bank, BankConfigBase, Vocabulary, make_bank, number_exemplars
+from hf_icl.banks.bank import Bank, Vocabulary, make_bank
 from hf_icl.banks.cache import find_cache_folder, open_cached
+from hf_icl.banks.config import BankConfigBase
 from hf_icl.banks.embeddings import Checkpoint, open_checkpoint
 from hf_icl.banks.grouping import group_neighbours, measure_spread
+from hf_icl.banks.splits import number_exemplars
 from hf_icl.banks.tokenizer import find_prefix, list_text_tokens, load_tokenizer, name_tokens
 from hf_icl.banks.words import choose_labels, is_readable
 from hf_icl.config import MOST_CLASSES, MOST_EXEMPLARS

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pydantic
 
-from hf_icl.banks.bank import BankConfigBase
+from hf_icl.banks.config import BankConfigBase
 from hf_icl.banks.kinds import KINDS
 from hf_icl.config import Config, unknown_key
 from hf_icl.errors import ConfigError

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hf_icl.banks.bank import BankConfigBase
+from hf_icl.banks.config import BankConfigBase
 from hf_icl.banks.kinds import load_bank
 from hf_icl.config import flatten
 from hf_icl.errors import BankError, ConfigError
