@@ -168,9 +168,9 @@ class Pulling(Case):
 
 
 CASES = {  # moments of the bounded part, and of the whole
-    "run": (Running, 4, 40),
+    "run": (Running, 2, 40),
     "compiled": (Compiled, 0, 12),
-    "report": (Reporting, 2, 15),
+    "report": (Reporting, 1, 15),
     "report again": (ReportingAgain, 1, 10),
     "sweep": (Sweeping, 1, 15),
     "push": (Pushing, 2, 30),
