@@ -19,8 +19,9 @@ import torch
 from hf_icl.circuits import HeadInstrument, list_single_heads, measure_effects
 from hf_icl.models import CausalTransformerConfig, ICLModel
 from hf_icl.runs import Run, load_config
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.evaluators import ICL
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 
 ROUNDS = 5
 STEPS = 2000  # of the runs

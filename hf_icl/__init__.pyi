@@ -29,9 +29,10 @@ from hf_icl.sequences.batch import SequenceBatch as SequenceBatch
 from hf_icl.sequences.sampler import Sampler as Sampler
 from hf_icl.sequences.spec import Role as Role, SequenceSpec as SequenceSpec
 from hf_icl.summary.summary import summarize as summarize, summarize_history as summarize_history
+from hf_icl.task.config import TaskConfig as TaskConfig
 from hf_icl.task.evaluators import standard_specs as standard_specs
 from hf_icl.task.measuring import Evaluator as Evaluator
-from hf_icl.task.task import Task as Task, TaskConfig as TaskConfig
+from hf_icl.task.task import Task as Task
 from hf_icl.traces.folder import Trace as Trace
 from hf_icl.traces.tracing import trace as trace
 from hf_icl.training.callback import TransienceCallback as TransienceCallback

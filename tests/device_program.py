@@ -15,7 +15,8 @@ from transformers import GPT2Config, Trainer, TrainingArguments, set_seed
 from hf_icl.distributed import count_processes, leave, map_spread, on_main
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 from hf_icl.training.trainer import Regularization, TransienceTrainer
 

@@ -21,7 +21,8 @@ from hf_icl.circuits.attention import Visitor, visit
 from hf_icl.errors import ConfigError
 from hf_icl.history.history import History
 from hf_icl.models import ICLModel
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 from tests.families import FAMILIES, WIDTH, tiny_config, tiny_model
 

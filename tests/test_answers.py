@@ -20,9 +20,10 @@ from hf_icl.report.write import write_report
 from hf_icl.runs.config import load_config
 from hf_icl.runs.folder import read_record
 from hf_icl.runs.run import Run
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.measuring import measure
 from hf_icl.task.sample import describe_sample
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 from tests.programs import TINY
 from tests.report_histories import make_run

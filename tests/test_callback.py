@@ -21,7 +21,8 @@ from hf_icl.errors import ConfigError
 from hf_icl.history.history import History
 from hf_icl.models import ICLModel
 from hf_icl.runs.config import load_config
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 
 COMPILED = [pytest.param(how, marks=pytest.mark.slow) for how in ("passed", "asked for")]  # loads a compiler

@@ -15,7 +15,8 @@ from hf_icl.errors import RunError
 from hf_icl.hub.eval_results import EVAL_RESULTS_FILE, list_eval_results, render_eval_results
 from hf_icl.metrics.push import render_space
 from hf_icl.report import analyse, render_card
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.trainer import TransienceTrainer
 from tests.report_histories import CHANCE, make_run
 from tests.test_trainer import BANK, arguments, build_model, train

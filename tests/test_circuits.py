@@ -17,7 +17,8 @@ from hf_icl.models import CausalTransformerConfig, ICLModel
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import Run
 from hf_icl.summary.heads import HeadMetric, read_heads
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 from tests.families import FAMILIES, tiny_config, tiny_model
 from tests.programs import TINY

@@ -22,8 +22,9 @@ from hf_icl.data.tables import SequenceTables, make_ranges
 from hf_icl.errors import ConfigError
 from hf_icl.philox import stream_of
 from hf_icl.sequences.batch import batch_from_rows
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.show import draw_exemplar, render_sequences
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from tests.rooms import list_needed
 
 SMALL = {

@@ -9,7 +9,8 @@ from hf_icl.data.card import merge_cards, split_card
 from hf_icl.errors import ConfigError
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import build_task
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 
 SMALL = ["task.bank.n_classes=24", "task.bank.dim=8", "task.bank.n_labels=4", "task.n_eval_sequences=20"]
 

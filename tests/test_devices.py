@@ -25,8 +25,9 @@ from hf_icl.models import ICLModel
 from hf_icl.plan.memory import size_model
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import Run
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.forms import count_tokens
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.checkpoints import find_checkpoint, is_whole
 from hf_icl.training.trainer import TransienceTrainer
 from tests import device_program

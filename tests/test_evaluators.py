@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from hf_icl.sequences.spec import Role
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.evaluators import EVALUATORS, standard_specs
 from hf_icl.task.measuring import Evaluator, measure
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 
 N_LABELS = 8
 

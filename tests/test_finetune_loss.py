@@ -18,7 +18,8 @@ from transformers import (
 from hf_icl.errors import ConfigError
 from hf_icl.runs.config import load_config
 from hf_icl.runs.stackable import is_compiled
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.regularization import Regularization
 from hf_icl.training.trainer import TransienceTrainer, keep_answers
 

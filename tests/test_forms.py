@@ -19,8 +19,9 @@ from hf_icl.banks import Vocabulary, make_bank
 from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
 from hf_icl.sequences.batch import SequenceBatch
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.forms import TokenForm, fill_token_table
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 
 SYMBOLIC = {"kind": "symbolic", "n_classes": 8, "n_holdout_classes": 2, "n_exemplars": 2, "n_labels": 3}
 GAUSSIAN = {

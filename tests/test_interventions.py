@@ -23,8 +23,9 @@ from hf_icl.errors import ConfigError
 from hf_icl.models import CausalTransformerConfig, ICLModel
 from hf_icl.models.groups import find_parameters, parameter_groups
 from hf_icl.runs import Run, load_config, train_replicas
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.forms import count_tokens
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 from hf_icl.training.checkpoints import mark_whole
 from hf_icl.training.compiled.trainer import train_together

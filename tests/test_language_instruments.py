@@ -19,7 +19,8 @@ from hf_icl.report.words import list_table
 from hf_icl.runs.config import load_config
 from hf_icl.runs.run import Run
 from hf_icl.summary.summary import Side, summarize_history
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 
 WORDS = [
     "task.form=tokens", "task.bank={kind: symbolic, n_classes: 24, n_holdout_classes: 4, n_labels: 4}",

@@ -15,7 +15,8 @@ from hf_icl.metrics.push import render_space
 from hf_icl.metrics.query_accuracy import QueryAccuracy
 from hf_icl.metrics.transience import Transience
 from hf_icl.summary.summary import summarize
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 
 ANSWERS = {
     "predictions": [

@@ -12,7 +12,8 @@ from nbclient import NotebookClient
 from hf_icl.banks.own import bank_from_numpy
 from hf_icl.errors import RunError
 from hf_icl.history.history import History
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 from tests.programs import environment
 from tests.test_callback import BANK, add, build

@@ -13,7 +13,8 @@ from hf_icl.banks.features import FeaturesConfig
 from hf_icl.banks.own import bank_from_dataset, bank_from_images, bank_from_numpy
 from hf_icl.errors import BankError, ConfigError
 from hf_icl.report.write import write_report
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from tests.test_callback import add, build
 
 N_CLASSES, N_EXEMPLARS, DIM = 12, 4, 6

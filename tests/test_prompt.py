@@ -19,10 +19,11 @@ from hf_icl.errors import BankError, ConfigError
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import read_about, write_about
 from hf_icl.runs.run import Run
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.forms import exemplar_tokens, label_tokens
 from hf_icl.task.prompt import count_unstable
 from hf_icl.task.show import render_sequences
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.task.written import TEMPLATES
 from hf_icl.training.trainer import keep_answers
 from tests.words_lm import CHAT, END, WORDS, save_model

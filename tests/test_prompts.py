@@ -14,9 +14,10 @@ from hf_icl.cli.main import app
 from hf_icl.errors import ConfigError
 from hf_icl.runs.config import read_config
 from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.forms import label_tokens
 from hf_icl.task.prompt import write_nothing
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.task.written import TEMPLATES
 from hf_icl.traces.prompts import NAME, SCORES, _pose, compare_prompts
 from tests.words_lm import save_model

@@ -15,7 +15,7 @@ from hf_icl.runs.config import load_config
 from hf_icl.runs.replicas import check_replicas, train_replicas
 from hf_icl.runs.run import Run
 from hf_icl.runs.stackable import can_stack
-from hf_icl.task.task import TaskConfig
+from hf_icl.task.config import TaskConfig
 from hf_icl.training import checkpoints
 from hf_icl.training.compiled.stack import Stack
 from tests.programs import TINY

@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
 from hf_icl.history.history import History
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from tests.programs import ROOT, environment
 from tests.test_callback import BANK, add, build
 
@@ -87,7 +88,8 @@ def test_no_name_is_given_twice_at_a_step(tmp_path, task):
 PROGRAM = """
 import sys
 from pathlib import Path
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from tests.test_callback import BANK, add, build
 folder, reporter = Path(sys.argv[1]), sys.argv[2]
 task = Task(TaskConfig(bank=BANK, n_eval_sequences=20))

@@ -14,8 +14,9 @@ from hf_icl.report.words import describe_group, describe_run, list_table
 from hf_icl.summary.intervals import bootstrap_curve
 from hf_icl.summary.summary import summarize, summarize_history
 from hf_icl.summary.verdicts import DEFINITIONS, OF_PRETRAINED, VERDICTS
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.evaluators import FLIP_SHARE, ICL
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 
 CHANCE = {ICL: 1 / 32, "icl/context_accuracy": 0.5, FLIP_SHARE: 0.5}

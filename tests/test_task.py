@@ -8,8 +8,9 @@ from hf_icl.errors import ConfigError
 from hf_icl.models import ICLModel
 from hf_icl.sequences.spec import SequenceSpec
 from hf_icl.task import datasets as streams
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.datasets import SequenceStream
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 
 BANK = {
     "kind": "gaussian",

@@ -16,10 +16,11 @@ from hf_icl.plan import estimate
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.run import Run
 from hf_icl.task import phrases
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.evaluators import EVALUATORS
 from hf_icl.task.phrases import PhraseForm
 from hf_icl.task.prompt import count_unstable
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.task.written import TEMPLATES
 from hf_icl.traces.prompts import compare_prompts
 from hf_icl.traces.questions import ask_of_model

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 
 from hf_icl.banks.gguf import unpack
 from hf_icl.report.write import write_report
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.traces.measuring import Measurer
 from hf_icl.traces.tracing import trace
 

@@ -9,7 +9,8 @@ from transformers import GPT2Config, Trainer, TrainerCallback, TrainingArguments
 from hf_icl.errors import ConfigError
 from hf_icl.history.history import History
 from hf_icl.models import ICLModel, parameter_groups
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.task import Task
 from hf_icl.training.callback import TransienceCallback
 from hf_icl.training.trainer import Regularization, TransienceTrainer
 

@@ -30,8 +30,9 @@ from hf_icl.report.page import render_page
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.folder import RUN_FILE
 from hf_icl.runs.run import Run
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.show import render_sequences
-from hf_icl.task.task import Task, TaskConfig
+from hf_icl.task.task import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2}

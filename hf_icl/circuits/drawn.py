@@ -32,7 +32,7 @@ def draw_attention(task: Task, model: nn.Module, n_sequences: int = N_DRAWN) -> 
         each with `role`, None before the first exemplar, and `label`, None where it shows none; `attention`,
         head to the share that each place gets, three decimals.
 
-    >>> from hf_icl.task.task import TaskConfig
+    >>> from hf_icl.task.config import TaskConfig
     >>> from hf_icl.models import ICLModel
     >>> small = {"kind": "gaussian", "n_classes": 16, "dim": 8, "n_labels": 4}
     >>> task = Task(TaskConfig(bank=small, n_eval_sequences=50))

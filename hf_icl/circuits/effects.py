@@ -55,7 +55,7 @@ def measure_effects(
     Raises:
         ConfigError: If the model has no such heads, or cannot be changed so.
 
-    >>> from hf_icl.task.task import TaskConfig
+    >>> from hf_icl.task.config import TaskConfig
     >>> from hf_icl.models import ICLModel
     >>> small = {"kind": "gaussian", "n_classes": 16, "dim": 8, "n_labels": 4}
     >>> task = Task(TaskConfig(bank=small, n_eval_sequences=50, evaluators=["iwl"]))

@@ -79,7 +79,8 @@ class HeadInstrument:
         evaluators: Names; None: those that ask for ICL and for swapped labels, or of a task without them all
             whose contexts hold the right label.
 
-    >>> from hf_icl.task.task import Task, TaskConfig
+    >>> from hf_icl.task.config import TaskConfig
+    >>> from hf_icl.task.task import Task
     >>> from hf_icl.models import ICLModel
     >>> small = {"kind": "gaussian", "n_classes": 16, "dim": 8, "n_labels": 4}
     >>> task = Task(TaskConfig(bank=small, n_eval_sequences=50))

@@ -15,8 +15,8 @@ from hf_icl.banks.kinds import KINDS
 from hf_icl.config import Config, unknown_key
 from hf_icl.errors import ConfigError
 from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT
-from hf_icl.task.task import TaskConfig
 
 SPEC_FIELDS = tuple(SequenceSpec.model_fields)
 TASK_FIELDS = ("train", "evaluators", "extra_evaluators", "n_eval_sequences")

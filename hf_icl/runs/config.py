@@ -16,8 +16,8 @@ from hf_icl.models.config import ModelConfig
 from hf_icl.runs.layers import lay
 from hf_icl.runs.presets import read_source
 from hf_icl.summary.heads import INSTRUMENT
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.sample import MOST_ANSWERS, N_ANSWERS
-from hf_icl.task.task import TaskConfig
 from hf_icl.training.config import TrainingConfig
 from hf_icl.training.schedule import Schedule
 

@@ -1,3 +1,4 @@
+from hf_icl.task.config import TaskConfig as TaskConfig
 from hf_icl.task.evaluators import (
     EVALUATORS as EVALUATORS,
     EvaluatorKind as EvaluatorKind,
@@ -13,6 +14,5 @@ from hf_icl.task.show import render_sequences as render_sequences
 from hf_icl.task.task import (
     Instrument as Instrument,
     Task as Task,
-    TaskConfig as TaskConfig,
     ask_evaluators as ask_evaluators,
 )

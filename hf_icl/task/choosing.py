@@ -1,4 +1,4 @@
-"""Which form a task's sequences reach a model in."""
+"""Which evaluators a bank allows, and which form a task's sequences reach a model in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from hf_icl.banks.bank import Bank
 from hf_icl.errors import ConfigError
 from hf_icl.sequences.spec import SequenceSpec
+from hf_icl.task.config import TaskConfig
+from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
 from hf_icl.task.forms import Form, TokenForm, VectorForm
 from hf_icl.task.phrases import PhraseForm
 from hf_icl.task.prompt import make_template
@@ -42,3 +44,62 @@ def choose_form(
         rule = "is how a language model is asked, and this task gives vectors"
         raise ConfigError("prompt", prompt.template, rule, "Leave it out, or take a bank of kind vocabulary.")
     return VectorForm()
+
+
+def choose_specs(config: TaskConfig, bank: Bank) -> dict[str, tuple[SequenceSpec, ...]]:
+    """Return sequence specs by evaluator name: those asked for, or all that the bank allows, and own ones.
+
+    Raises:
+        ConfigError: If one is asked for that the bank, or a context of one place, does not allow.
+    """
+    available = _list_available(config, bank)
+    lacking = _find_lacking(available, bank)
+    for name in config.evaluators or ():
+        if name in lacking or name not in available:
+            short = "the context has 1 place"
+            rule = "the bank has fewer than 2 holdout classes" if name in lacking else short
+            raise ConfigError("evaluators", name, rule, "Leave the evaluator out, or change the task.")
+    chosen = config.evaluators
+    if chosen is None:
+        left_out = lacking | _find_short(available, bank)
+        if not config.by_frequency:
+            left_out |= {name for name in available if EVALUATORS[name].part is not None}
+        chosen = [name for name in available if name not in left_out]
+    own = {name: (spec,) for name, spec in config.extra_evaluators.items()}
+    return {name: available[name] for name in chosen} | own
+
+
+def _list_available(config: TaskConfig, bank: Bank) -> dict[str, tuple[SequenceSpec, ...]]:
+    """Return what a context of that length can be asked: in one place, fresh training sequences alone."""
+    first = config.train_specs[0]
+    available = {TRAIN_SPLIT: config.train_specs}
+    if first.n_context < 2:
+        return available
+    labels = config.icl_labels or ("all" if bank.vocabulary else "first")
+    standard = standard_specs(first.n_context) | frequency_specs(first.n_context, first.zipf)
+    for name, spec in standard.items():
+        is_drawn = spec.labels == "remapped" and labels == "all"
+        of_all = {"n_remap": max(2, bank.n_labels)} if is_drawn else {}
+        available[name] = (spec.replace(repeat_exemplars=first.repeat_exemplars, **of_all),)
+    return available
+
+
+def _find_lacking(available: dict[str, tuple[SequenceSpec, ...]], bank: Bank) -> set[str]:
+    """Return the names of those that need classes held out, where there are none to choose between."""
+    if len(bank.class_pools["holdout"]) >= 2:
+        return set()
+    return {name for name, specs in available.items() if any(spec.classes == "holdout" for spec in specs)}
+
+
+def _find_short(available: dict[str, tuple[SequenceSpec, ...]], bank: Bank) -> set[str]:
+    """Return the names of those whose places are all of different classes, more than the bank has."""
+    n_train = len(bank.class_pools["train"])
+    return {
+        name
+        for name, specs in available.items()
+        for spec in specs
+        if name != TRAIN_SPLIT
+        and spec.fillers == "different"
+        and spec.classes == "train"
+        and n_train < spec.n_slots()
+    }

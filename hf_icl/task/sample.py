@@ -24,7 +24,7 @@ def describe_sample(task: Task, count: int = N_ANSWERS) -> dict[str, Any]:
         answer), and `names` of exemplars, or else of classes, where they have some. `label_names`: what
         labels are called; None where they are numbers, or more than 4,096.
 
-    >>> from hf_icl.task.task import TaskConfig
+    >>> from hf_icl.task.config import TaskConfig
     >>> task = Task(TaskConfig(bank={"kind": "symbolic", "n_classes": 9}, n_eval_sequences=20))
     >>> first = describe_sample(task, 2)["sequences"]["iwl"][0]
     >>> sorted(first), len(first["labels"])

@@ -47,7 +47,7 @@ def render_sequences(
         count: How many.
 
     >>> from rich.console import Console
-    >>> from hf_icl.task.task import TaskConfig
+    >>> from hf_icl.task.config import TaskConfig
     >>> task = Task(TaskConfig(bank={"kind": "symbolic", "n_classes": 9}, train={"n_context": 1, "burst": 0}))
     >>> console = Console(width=60)
     >>> with console.capture() as capture:

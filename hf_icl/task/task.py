@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
-import pydantic
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from hf_icl.banks.bank import Bank
 from hf_icl.banks.facts import describe_bank
-from hf_icl.banks.gaussian import GaussianConfig
-from hf_icl.banks.kinds import BankConfig, load_bank
+from hf_icl.banks.kinds import load_bank
 from hf_icl.config import Config, name_part, suggest
 from hf_icl.errors import ConfigError
 from hf_icl.memory import ask_for_memory
@@ -23,79 +21,14 @@ from hf_icl.philox import stream_of
 from hf_icl.sequences.batch import SequenceBatch, batch_from_rows
 from hf_icl.sequences.sampler import Sampler
 from hf_icl.sequences.spec import SequenceSpec
-from hf_icl.task.choosing import choose_form
+from hf_icl.task.choosing import choose_form, choose_specs
+from hf_icl.task.config import TaskConfig
 from hf_icl.task.datasets import SequenceDataset, SequenceRows
-from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT, frequency_specs, standard_specs
 from hf_icl.task.forms import TokenForm, look_up
 from hf_icl.task.measuring import EVALUATION_BATCH, Evaluator, Measure, Reading, measure
 from hf_icl.task.scoring import MEASURES
 from hf_icl.task.wrapped import see_through
-from hf_icl.task.written import PromptConfig
 from hf_icl.wording import render_table
-
-
-class TaskConfig(Config):
-    """What is learned and what is asked."""
-
-    bank: BankConfig = pydantic.Field(
-        default_factory=GaussianConfig, description="Where exemplars come from."
-    )
-    train: SequenceSpec | Annotated[tuple[SequenceSpec, ...], pydantic.Field(min_length=1)] = pydantic.Field(
-        default_factory=lambda: SequenceSpec(n_context=4, burst=1),
-        description="How training sequences are drawn; a list is a mixture by weight.",
-    )
-    evaluators: tuple[str, ...] | None = pydantic.Field(
-        default=None, description=f"Which of {', '.join(EVALUATORS)}; null: all that the bank allows."
-    )
-    by_frequency: bool = pydantic.Field(
-        default=False,
-        description="Also ask icl and iwl of classes as frequent as in training, of the likeliest quarter "
-        "and of the rarest; the others draw classes uniformly even where training does not.",
-    )
-    extra_evaluators: dict[str, SequenceSpec] = pydantic.Field(
-        default_factory=dict, description="Evaluators of your own: name to sequence spec."
-    )
-    icl_labels: Literal["first", "all"] | None = pydantic.Field(
-        default=None,
-        description="Labels that icl and icl_holdout give their classes: first (0 and 1), or all (any two); "
-        "null: all of a trained vocabulary, whose words are not alike, else first.",
-    )
-    form: Literal["vectors", "tokens"] | None = pydantic.Field(
-        default=None,
-        description="How sequences reach a model: vectors for an ICLModel, tokens for any causal language "
-        "model; null: tokens for a bank of kind vocabulary, else vectors.",
-    )
-    prompt: PromptConfig | None = pydantic.Field(
-        default=None,
-        description="How sequences are written for a language model, as {template: arrow}; null: bare.",
-    )
-    n_eval_sequences: int = pydantic.Field(
-        default=1000, ge=1, le=1 << 24, description="Sequences per evaluator, drawn once."
-    )
-
-    @property
-    def train_specs(self) -> tuple[SequenceSpec, ...]:
-        """The training mixture, one spec or more."""
-        return self.train if isinstance(self.train, tuple) else (self.train,)
-
-    @pydantic.model_validator(mode="after")
-    def _check_evaluators(self) -> Self:
-        for name in self.evaluators or ():
-            if name not in EVALUATORS:
-                raise ConfigError("evaluators", name, "no such evaluator", suggest(name, EVALUATORS))
-        if self.evaluators == () and not self.extra_evaluators:
-            rule = "something must be asked of the model"
-            raise ConfigError("evaluators", [], rule, "Name one or more, or set null for all.")
-        if taken := set(self.extra_evaluators) & set(EVALUATORS):
-            raise ConfigError(
-                "extra_evaluators", sorted(taken), "these names are taken", "Call yours otherwise."
-            )
-        longest = self.train_specs[0].n_context
-        for name, spec in self.extra_evaluators.items():
-            if spec.n_context > longest:
-                rule = f"no evaluator may be longer than the training context of {longest}"
-                raise ConfigError(f"extra_evaluators.{name}.n_context", spec.n_context, rule, "Shorten it.")
-        return self
 
 
 class Instrument(Protocol):
@@ -197,47 +130,7 @@ class Task:
     @cached_property
     def specs(self) -> dict[str, tuple[SequenceSpec, ...]]:
         """Sequence specs by evaluator name; `train` is the training mixture."""
-        available = {TRAIN_SPLIT: self.config.train_specs}
-        if self.n_context >= 2:
-            first = self.config.train_specs[0]
-            standard = standard_specs(self.n_context) | frequency_specs(self.n_context, first.zipf)
-            alike = {"repeat_exemplars": first.repeat_exemplars}
-            available |= {
-                name: (spec.replace(**alike, **self._choose_labels(spec)),) for name, spec in standard.items()
-            }
-        n_holdout, short = len(self.bank.class_pools["holdout"]), "the context has 1 place"
-        lacking = {
-            name
-            for name, specs in available.items()
-            if any(spec.classes == "holdout" and n_holdout < 2 for spec in specs)
-        }
-        n_train = len(self.bank.class_pools["train"])
-        short_of = {
-            name
-            for name in standard_specs(max(2, self.n_context))
-            for spec in available.get(name, ())
-            if spec.fillers == "different" and spec.classes == "train" and n_train < spec.n_slots()
-        }
-        for name in self.config.evaluators or ():
-            if name in lacking or name not in available:
-                rule = "the bank has fewer than 2 holdout classes" if name in lacking else short
-                raise ConfigError("evaluators", name, rule, "Leave the evaluator out, or change the task.")
-        chosen = self.config.evaluators
-        if chosen is None:
-            chosen = [
-                name
-                for name in available
-                if name not in lacking | short_of
-                and (self.config.by_frequency or EVALUATORS[name].part is None)
-            ]
-        own = {name: (spec,) for name, spec in self.config.extra_evaluators.items()}
-        return {name: available[name] for name in chosen} | own
-
-    def _choose_labels(self, spec: SequenceSpec) -> dict[str, int]:
-        """Return from how many labels those of an evaluator are drawn, where it draws any."""
-        which = self.config.icl_labels or ("all" if self.bank.vocabulary else "first")
-        is_drawn = spec.labels == "remapped" and which == "all"
-        return {"n_remap": max(2, self.n_labels)} if is_drawn else {}
+        return choose_specs(self.config, self.bank)
 
     def _check_measures(self) -> None:
         for name in self.measures:

@@ -13,7 +13,7 @@ from hf_icl.errors import ConfigError
 from hf_icl.runs.config import EvaluateConfig, RunConfig
 from hf_icl.runs.layers import lay
 from hf_icl.runs.presets import read_source
-from hf_icl.task.task import TaskConfig
+from hf_icl.task.config import TaskConfig
 from hf_icl.training.schedule import Schedule
 
 LANGUAGE_TASK = "finetune"  # the preset whose task a language model gets that names none

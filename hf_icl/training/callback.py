@@ -33,7 +33,8 @@ from hf_icl.task.task import Instrument, Task
 from hf_icl.training.counting import SequenceCounter
 from hf_icl.training.divergence import agree
 from hf_icl.training.notebook import NotebookTable
-from hf_icl.training.progress import SEQUENCES, name_in_log, note, recall, rows_from_log
+from hf_icl.training.progress import SEQUENCES, find_prefix, name_in_log, note
+from hf_icl.training.restoring import count_before, restore_history, set_aside
 from hf_icl.training.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class TransienceCallback(TrainerCallback):
 
     @property
     def _prefix(self) -> str:
-        return f"{self.name}/" if self.name else ""
+        return find_prefix(self.name)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
@@ -138,7 +139,7 @@ class TransienceCallback(TrainerCallback):
         if not state.is_world_process_zero:
             self.history = History()  # in memory alone, and no more than the last row: one process writes
             self.history.restore(last)
-        self.counter = SequenceCounter(_count_before(args, state, self.name))
+        self.counter = SequenceCounter(count_before(args, state, self.name))
         self.counter.watch(model)
         self._table = NotebookTable(args) if state.is_world_process_zero else None
         self.diverged_step = last[0].get("diverged") if last else None
@@ -412,7 +413,7 @@ class TransienceCallback(TrainerCallback):
         path = Path(args.output_dir) / (f"history-{self.name}.jsonl" if self.name else HISTORY_FILE)
         if self.history is None or (self._opened and state.global_step == 0):
             if state.global_step == 0:
-                _set_aside(path)
+                set_aside(path)
             self.history = History(path)
             self._opened = True
         self.restore(args, state)
@@ -423,43 +424,4 @@ class TransienceCallback(TrainerCallback):
         Raises:
             RunError: If rows are lost that the checkpoint's log does not hold either.
         """
-        self.history.cut_after(state.global_step)
-        expected = recall(state.stateful_callbacks, self.name).get("n_rows", 0)
-        if len(self.history.rows) >= expected:
-            return
-        logger.warning(
-            "%s holds %d rows where the checkpoint knows %d: it is rebuilt from the trainer's log, "
-            "without per-sequence hits and answers, so the rebuilt rows carry no intervals over sequences",
-            self.history.path,
-            len(self.history.rows),
-            expected,
-        )
-        kept = {row["step"]: row for row in self.history.rows}
-        per_step = _count_before(args, state, self.name) / max(state.global_step, 1)
-        logged = rows_from_log(state, self.task.specs, self._prefix, per_step)
-        known = {row["step"]: row for row in logged} | kept  # the log may begin late
-        rows = [known[step] for step in sorted(known)]
-        if len(rows) < expected:
-            raise RunError(
-                f"{self.history.path}: rows are lost, and the checkpoint's log knows {len(rows)} of its "
-                f"{expected}. Put the history back, or resume from another checkpoint."
-            )
-        self.history.restore(rows)
-
-
-def _count_before(args: TrainingArguments, state: TrainerState, name: str) -> int:
-    """Return the training sequences seen before the checkpoint, whatever number of devices saw them.
-
-    Steps at which nobody counted are taken to have had the batch size that is set.
-    """
-    known = recall(state.stateful_callbacks, name)
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return known.get("sequences", 0) + (state.global_step - known.get("step", 0)) * per_step
-
-
-def _set_aside(path: Path) -> None:
-    """Keep an earlier run's history under a number of its own: a new run must not lose it."""
-    if path.exists():
-        number = next(n for n in range(1, 10**6) if not path.with_suffix(f".{n}.jsonl").exists())
-        path.rename(path.with_suffix(f".{number}.jsonl"))
-        logger.warning("%s was there already and is now %s", path, path.with_suffix(f".{number}.jsonl").name)
+        restore_history(self.history, args, state, self.task.specs, self.name)

@@ -9,7 +9,6 @@ from typing import Any
 from transformers import TrainerState
 
 from hf_icl.errors import RunError
-from hf_icl.history.history import Row, make_row
 from hf_icl.task.evaluators import EVALUATORS, TRAIN_SPLIT
 from hf_icl.training.checkpoints import read_state
 from hf_icl.wording import shorten
@@ -56,6 +55,15 @@ def read_progress(checkpoint: Path) -> dict[str, int]:
     return counts
 
 
+def find_prefix(name: str) -> str:
+    """Return what stands before the metrics of a callback of that name.
+
+    >>> find_prefix("letters"), find_prefix("")
+    ('letters/', '')
+    """
+    return f"{name}/" if name else ""
+
+
 def name_in_log(metric: str, prefix: str = "") -> str:
     """Return what a metric is called in a trainer's log.
 
@@ -94,31 +102,3 @@ def bound_log(
     for is_row in (True, False):
         kept.update([id(entry) for entry in log if (SEQUENCES in entry) == is_row][-most:])
     log[:] = [entry for entry in log if id(entry) in kept]
-
-
-def rows_from_log(state: TrainerState, evaluators: Iterable[str], prefix: str, per_step: float) -> list[Row]:
-    """Return the rows that a callback has written, as far as the trainer's log holds them.
-
-    Args:
-        state: Whose log.
-        evaluators: Names of the callback's own.
-        prefix: What stands before its metrics in the log.
-        per_step: Sequences per step, for logs that do not say how many were seen.
-    """
-    fresh = EVALUATORS[TRAIN_SPLIT].split + "/"
-    marks = {name_in_log(f"{name}/accuracy", prefix) for name in evaluators}
-    marks |= {f"{name}/accuracy" for name in evaluators if not prefix}  # as version 0.1.0 called them
-    logged = {entry["step"]: entry for entry in state.log_history if marks & entry.keys()}
-
-    def metrics(entry: Mapping[str, Any]) -> dict[str, float]:
-        own = {name.removeprefix(prefix): value for name, value in entry.items() if name.startswith(prefix)}
-        return {
-            name.replace(fresh, f"{TRAIN_SPLIT}/", 1) if name.startswith(fresh) else name: value
-            for name, value in own.items()
-            if "/" in name
-        }
-
-    return [
-        make_row(step, entry.get(SEQUENCES, round(step * per_step)), metrics(entry), {})
-        for step, entry in sorted(logged.items())
-    ]
