@@ -479,6 +479,8 @@ def test_the_example_is_run_judged_and_written(done):
         claim["emerged"].keys() == {"few", "many"} and claim["settings"]["many"]["task.bank.n_classes"] == 512
     )
     page = (folder / "out/index.html").read_text()
+    number = claim["criteria"][0]["told"].split()[0]
+    assert f'<span class="whole">{number} <span>[' in page  # and its interval, on one line
     assert "More classes, better ICL" in page and "data:image/png;base64," in page and "undecided" in page
     assert (folder / "out/figures/more-classes.png").stat().st_size > 5_000
     assert sorted(path.name for path in (folder / "out/default/runs").iterdir())[0] == "n_classes=512,seed=0"

@@ -28,6 +28,7 @@ from hf_icl.local import hide_paths, hide_words
 from hf_icl.reading import read_json
 from hf_icl.report.analysis import make_json_safe
 from hf_icl.report.figures import render_figure
+from hf_icl.report.page import keep_whole
 from hf_icl.report.sweep import write_value
 from hf_icl.training.display import format_duration
 
@@ -204,6 +205,7 @@ def render_page(document: Mapping[str, Any], figures: Mapping[str, bytes]) -> st
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["whole"] = keep_whole
     return environment.from_string(template).render(
         document=document,
         policy=policy,

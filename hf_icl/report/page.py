@@ -71,7 +71,7 @@ def render_page(analysis: Analysis, varied: Mapping[str, Any] | None = None) -> 
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters["breakable"] = _let_break
     environment.filters["softened"] = lambda name: name.replace(",", ",\u200b")  # where no element can stand
-    environment.filters["whole"] = _keep_whole
+    environment.filters["whole"] = keep_whole
     columns = [*document["groups"], *document["runs"]]
     verdicts = [_tell_verdict(entry) for entry in headline_entries(document)]
     data, limit = collect_data(analysis)
@@ -342,12 +342,12 @@ def _let_break(name: str) -> Markup:
     return escape(name).replace(",", Markup(",<wbr>"))
 
 
-def _keep_whole(cell: str) -> Markup:
+def keep_whole(cell: str) -> Markup:
     """Return a cell whose number and interval stay on one line; what is said of them may be broken.
 
-    >>> _keep_whole("0.41 [0.38, 0.44] (1 of 2)")
+    >>> keep_whole("0.41 [0.38, 0.44] (1 of 2)")
     Markup('<span class="whole">0.41 <span>[0.38, 0.44]</span></span> (1 of 2)')
-    >>> _keep_whole("transient in 2 of 2")
+    >>> keep_whole("transient in 2 of 2")
     Markup('transient in 2 of 2')
     """
     number, said, rest = cell.partition(" (")
