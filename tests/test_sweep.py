@@ -186,7 +186,7 @@ def test_a_stack_is_not_split_for_one_odd_run():
     """Each stack compiles anew: a third of the work is no reason to do so twice."""
     few = [["model.n_layers=2", f"seed={seed}"] for seed in range(3)]
     jobs = share_out(configs_of(*([f"seed={seed}"] for seed in range(8)), *few), 2)
-    assert [len(job.names) for job in jobs] == [8, 3]
+    assert sorted(len(job.names) for job in jobs) == [3, 8]
     assert [len(job.names) for job in share_out(configs_of(*few), 2)] == [2, 1]
     data = [
         ["task.bank.n_classes=30"],
@@ -206,7 +206,7 @@ def test_why_a_run_is_trained_alone_is_told_beforehand():
 
 
 def test_the_time_left_is_told_by_steps_and_not_by_what_came_before_them(monkeypatch):
-    clock = iter([0.0, 60.0, 70.0, 80.0, 80.0])
+    clock = iter([0.0, 60.0, 70.0, 80.0])
     monkeypatch.setattr("hf_icl.sweeps.progress.time.monotonic", lambda: next(clock))
     works = [Work(Job(("a", "b"), 0, 1000), "at work")]
     progress = SweepProgress(Console(quiet=True), None)
@@ -218,6 +218,47 @@ def test_the_time_left_is_told_by_steps_and_not_by_what_came_before_them(monkeyp
     assert progress.headline(works, [400]).endswith(
         "800 of 2,000 steps, all runs together · 30 steps/s · 0:40 left"
     )
+
+
+def test_the_time_left_counts_what_a_step_costs_and_waits_for_the_slowest(monkeypatch):
+    """A wide model's steps stand for more; once it works alone, what others did says nothing of it."""
+    clock = iter([0.0, 100.0, 200.0])
+    monkeypatch.setattr("hf_icl.sweeps.progress.time.monotonic", lambda: next(clock))
+    narrow, wide = Job(("a", "b", "c", "d"), 0, 101), Job(("e",), 0, 101, weight=16.0)
+    progress = SweepProgress(Console(quiet=True), None)
+    works = [Work(narrow, "at work"), Work(wide, "at work")]
+    progress.headline(works, [1, 1])
+    told = progress.headline(works, [51, 26])  # 200 + 16 * 25 = 600 in 100 s, 50 * 4 + 75 * 16 = 1,400 left
+    assert told.endswith("· 5:00 left"), told  # by the wide one: 75 steps at a quarter of a step a second
+    works[0].state = "done"
+    assert progress.headline(works, [101, 51]).endswith("3:20 left")  # 50 steps; by costs alone it were 2:13
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+def test_jobs_are_as_long_as_they_take(n_workers):
+    """Four wide runs cost more than eight narrow ones: they come first, and are the ones that are shared."""
+    narrow = [[f"seed={seed}"] for seed in range(8)]
+    wide = [["model.d_model=128", f"seed={seed}"] for seed in range(4)]
+    configs = configs_of(*narrow, *wide)
+    jobs = share_out(configs, n_workers)
+    widths = [{configs[name].model.d_model for name in job.names} for job in jobs]
+    assert widths == [{128}] * min(n_workers, 4) + [{16}] and [job.weight for job in jobs][-1] == 1
+    costs = [job.cost for job in jobs]
+    assert costs == sorted(costs, reverse=True) and jobs[0].weight > 8
+    jobs = share_out(configs, n_workers, weigh=lambda config: 1.0)
+    assert sum(len(job.names) for job in jobs) == 12 and len(jobs[0].names) > 2
+
+
+def test_where_a_step_cannot_be_counted_steps_are():
+    def refuse(config):
+        raise ConfigError("model", "x", "cannot be counted", "")
+
+    jobs = share_out(configs_of([], ["model.n_layers=2"], ["seed=1"]), 1, weigh=refuse)
+    assert [(job.names, job.weight) for job in jobs] == [(("0", "2"), 1.0), (("1",), 1.0)]
+    configs = configs_of([], ["model.n_layers=2"])
+    for name, at in (("0", "nowhere"), ("1", "nowhere/too")):
+        configs[name] = configs[name].replace(model={"pretrained": at})
+    assert {job.weight for job in share_out(configs, 1)} == {1.0}
 
 
 def test_a_folder_in_which_a_sweep_was_killed_at_once_is_a_new_one(tmp_path):

@@ -3,13 +3,16 @@ the rest one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from hf_icl.distributed import count_cores
 from hf_icl.errors import ConfigError
+from hf_icl.plan import estimate
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.replicas import count_threads
 from hf_icl.runs.stackable import can_stack, check_replicas
@@ -25,42 +28,70 @@ class Job:
         names: Of the runs; several are a stack of replicas.
         start: Step from which they go on.
         steps: Step at which they end.
+        weight: What a step of one run costs against the steps of other jobs.
     """
 
     names: tuple[str, ...]
     start: int
     steps: int
+    weight: float = 1.0
+
+    def cost_until(self, step: int) -> float:
+        """What is to be done from the start until a step, over all runs."""
+        return len(self.names) * (step - self.start) * self.weight
 
     @property
-    def cost(self) -> int:
-        """Steps still to be taken, over all runs."""
-        return len(self.names) * (self.steps - self.start)
+    def cost(self) -> float:
+        """What is still to be done, over all runs."""
+        return self.cost_until(self.steps)
 
     def __str__(self) -> str:
         first = self.names[0]
         return f"stack of {len(self.names)}: {first} … {self.names[-1]}" if len(self.names) > 1 else first
 
 
+def weigh_step(config: RunConfig) -> float:
+    """Return the FLOPs of a step, evaluations' share included, as `hf-icl plan` counts them.
+
+    Raises:
+        ConfigError: If they cannot be counted, or would have to be fetched first.
+    """
+    if config.model.pretrained is not None:
+        rule = "a step of a checkpoint is not counted before it is at hand"
+        raise ConfigError("model.pretrained", config.model.pretrained, rule, "")
+    return _count_flops(json.dumps(config.replace(seed=0).to_dict(), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=1024)  # replicas are counted once, and so is a sweep that is looked at again
+def _count_flops(settings: str) -> float:
+    budget = estimate(RunConfig.model_validate_json(settings))
+    return budget.flops / budget.steps
+
+
 def share_out(
-    configs: Mapping[str, RunConfig], n_workers: int, reached: Mapping[str, int] | None = None
+    configs: Mapping[str, RunConfig],
+    n_workers: int,
+    reached: Mapping[str, int] | None = None,
+    weigh: Callable[[RunConfig], float] = weigh_step,
 ) -> list[Job]:
     """Group runs into jobs, the longest first.
 
     Runs that can be stacked and have reached the same step share stacks. A group of them is split, so that
-    all workers have as much to do, by its share of all the work alone: each stack compiles anew.
+    all workers have as much to do, by its share of all the work alone: each stack compiles anew. Work is
+    counted in FLOPs, or in steps where those of one group cannot be counted.
 
     Args:
         configs: Name to config, of the runs that are to be trained.
         n_workers: How many processes train at a time.
         reached: Name to the step from which a run goes on; default 0.
+        weigh: What a step of a run costs; asked of one run in each group.
 
     >>> from hf_icl.runs.config import load_config
     >>> configs = {f"seed={seed}": load_config("default", [f"seed={seed}"]) for seed in range(5)}
     >>> configs["deep"] = load_config("default", ["model.n_layers=4"])
     >>> for job in share_out(configs, 2):
     ...     print(job)
-    stack of 3: seed=0 … seed=2
-    stack of 2: seed=3 … seed=4
+    stack of 5: seed=0 … seed=4
     deep
     """
     reached = reached or {}
@@ -73,12 +104,25 @@ def share_out(
                 break
         else:
             groups.append([name])
+    weights = _weigh_all([configs[group[0]] for group in groups], weigh)
     whole = [
-        Job(tuple(group), reached.get(group[0], 0), configs[group[0]].training.steps) for group in groups
+        Job(tuple(group), reached.get(group[0], 0), configs[group[0]].training.steps, weight)
+        for group, weight in zip(groups, weights, strict=True)
     ]
     total = sum(job.cost for job in whole)
     jobs = [part for job in whole for part in _split(job, n_workers * job.cost / max(1, total))]
     return sorted(jobs, key=lambda job: -job.cost)
+
+
+def _weigh_all(configs: Sequence[RunConfig], weigh: Callable[[RunConfig], float]) -> list[float]:
+    """Return what a step of each costs against one of the cheapest; 1 of all where one cannot be counted."""
+    if len(configs) < 2:
+        return [1.0] * len(configs)
+    try:
+        costs = [weigh(config) for config in configs]
+    except ConfigError:
+        return [1.0] * len(configs)
+    return [cost / min(costs) for cost in costs]
 
 
 def _split(job: Job, n_workers: float) -> list[Job]:
@@ -86,7 +130,7 @@ def _split(job: Job, n_workers: float) -> list[Job]:
     size = len(job.names)
     n_parts = max(min(round(n_workers), size), -(-size // MAX_STACKED), 1)
     edges = [round(part * size / n_parts + 1e-9) for part in range(n_parts + 1)]
-    return [Job(job.names[a:b], job.start, job.steps) for a, b in zip(edges, edges[1:], strict=False)]
+    return [replace(job, names=job.names[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def tell_alone(configs: Mapping[str, RunConfig], job: Job) -> str:

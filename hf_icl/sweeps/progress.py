@@ -31,7 +31,7 @@ class SweepProgress(LiveView):
         self.sweep = sweep
         self.drawn = self.printed = float("-inf")
         self.told: set[int] = set()
-        self.first: tuple[float, int] | None = None  # when steps were first seen to be taken, and how many
+        self.first: dict[str | int, tuple[float, float]] = {}  # when some of what was seen, how much
 
     def update(self, works: Sequence[Work]) -> None:
         """Show the state of all work, once a second at most."""
@@ -58,28 +58,38 @@ class SweepProgress(LiveView):
 
     def headline(self, works: Sequence[Work], steps: Sequence[int]) -> str:
         """Return steps done and to do, over all runs, speed, and time left."""
-        pairs = list(zip(works, steps, strict=True))
+        now, pairs = time.monotonic(), list(zip(works, steps, strict=True))
         total = sum(len(work.job.names) * work.job.steps for work in works)
         done = sum(len(work.job.names) * step for work, step in pairs)
         gained = sum(len(work.job.names) * (step - work.job.start) for work, step in pairs)
-        speed = self._measure_speed(gained)
-        told = (
-            f"{format_speed(speed)} · {format_duration((total - done) / speed)}" if speed else "? steps/s · ?"
-        )
+        speed, left = self._measure_speed("steps", gained, now), self._find_left(pairs, now)
+        told = f"{format_speed(speed)} · {format_duration(left)}" if speed and left else "? steps/s · ?"
         return f"{done:,} of {total:,} steps, all runs together · {told} left"
 
-    def _measure_speed(self, gained: int) -> float | None:
-        """Return steps per second since the first ones were seen: what came before was loading and compiling,
-        which says nothing of the time left. None until there have been some since.
+    def _find_left(self, pairs: Sequence[tuple[Work, int]], now: float) -> float | None:
+        """Return seconds to the end: all that is left at the speed so far, a step counted as what it costs,
+        and no less than the slowest job at work still takes."""
+        gained = sum(work.job.cost_until(step) for work, step in pairs)
+        total = sum(work.job.cost for work, _ in pairs)
+        left = [(total - gained, self._measure_speed("work", gained, now))]
+        for number, (work, step) in enumerate(pairs):
+            if work.state == "at work":
+                own = self._measure_speed(number, step - work.job.start, now)
+                left.append((work.job.steps - step, own))
+        return max((amount / speed for amount, speed in left if speed), default=None)
+
+    def _measure_speed(self, what: str | int, gained: float, now: float) -> float | None:
+        """Return how much of something there is per second since its first was seen: what came before was
+        loading and compiling, which says nothing of the time left. None until there has been some since.
 
         Runs that go on from a checkpoint lose the steps that they had taken after it; then it starts again.
         """
-        now = time.monotonic()
-        if gained and (self.first is None or gained < self.first[1]):
-            self.first = now, gained
-        if self.first is None or gained == self.first[1]:
+        first = self.first.get(what)
+        if gained and (first is None or gained < first[1]):
+            first = self.first[what] = now, gained
+        if first is None or gained == first[1]:
             return None
-        return (gained - self.first[1]) / max(now - self.first[0], 1e-9)
+        return (gained - first[1]) / max(now - first[0], 1e-9)
 
     def render(self, works: Sequence[Work], steps: Sequence[int]) -> Table:
         """Return the view: the headline, and a line per job that is at work."""
