@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_icl.errors import RunError
 from hf_icl.experiments.claim import list_claims, load_claim
-from hf_icl.experiments.markdown import shrink, write_markdown
+from hf_icl.experiments.markdown import list_lines, shrink, write_markdown
 from tests.programs import ROOT
 
 CRITERION = {
@@ -97,3 +97,12 @@ def test_the_page_in_the_documentation_has_every_claim_and_figure():
         file = load_claim(name)
         assert f"## {file.claim.title} {{#{name}}}" in text and file.digest[:12] in text
     assert all((page.parent / path).exists() for path in re.findall(r"!\[.*?\]\((.*?)\)", text))
+
+
+def test_the_page_in_the_documentation_says_what_its_numbers_say():
+    """Neither is edited by hand: the page is what `hf-icl claims write` makes of the numbers beside it."""
+    page = ROOT / "docs/reproduction.md"
+    document = json.loads((page.with_suffix("") / "claims.json").read_text())
+    shown = {path.stem: f"reproduction/{path.name}" for path in page.with_suffix("").glob("*.png")}
+    lines = list_lines(document, shown, "reproduction/claims.json")
+    assert page.read_text("utf-8") == "".join(f"{line}\n" for line in lines)
