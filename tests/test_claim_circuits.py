@@ -314,7 +314,7 @@ def test_what_an_earlier_call_found_of_other_claims_stays(done, tmp_path):
     evidence, first = Evidence(tmp_path / "a"), make_claim({"base": {}}, name="first")
     file = replace(done[1], claim=first)
     plan = plan_claims([first], "laptop")
-    page = write_findings([Judged(file, "undecided", "not run yet", [], {}, (0,))], evidence, plan)
+    page = write_findings([Judged(file, "undecided", "not run yet", [], {})], evidence, plan)
     document = json.loads((tmp_path / "a/claims.json").read_text())
     assert [claim["id"] for claim in document["claims"]] == ["first", "mine"]
     assert document["verdicts"] == {"undecided": 2} and page.read_text().count("data:image/png") == 1

@@ -492,7 +492,7 @@ def test_what_is_done_is_not_done_again_and_seeds_can_be_added(done):
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.safetensors")}
     judged = reproduce([file], folder / "out", scale="tiny", train=False)[0]
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(judged.runs) == 6 and judged.seeds == (0, 1, 2, 3, 4) and judged.verdict == "undecided"
+    assert len(judged.runs) == 6 and judged.seeds == [0, 1, 2] and judged.verdict == "undecided"
     plan = plan_claims([file.claim], "tiny", 4)
     (runs,) = Evidence(folder / "out").open_runs(plan)["default"].sets
     left = [name for job in runs.share_out(1) for name in job.names]

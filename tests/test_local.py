@@ -81,7 +81,7 @@ def test_what_is_written_of_a_claim_names_no_path(tmp_path):
     file = ClaimFile(claim, tmp_path / "mine.yaml", "0" * 64)
     why = f"its exemplars cannot be had: {tmp_path / 'run'}: is not there"
     plan = plan_claims([claim], "laptop")
-    document = describe([Judged(file, "undecided", why, [], {}, (0,))], Evidence(tmp_path / "runs"), plan)
+    document = describe([Judged(file, "undecided", why, [], {})], Evidence(tmp_path / "runs"), plan)
     told = document["claims"][0]
     assert str(tmp_path) not in json.dumps(document)
     assert told["base"] == "local:base.yaml" and told["why"].endswith("local:run: is not there")

@@ -116,14 +116,14 @@ def judge(
     for file in files:
         claim, seeds = file.claim, plan.seeds.get(file.claim.id, ())
         if claim.id in refusals:
-            found.append(Judged(file, "refused", refusals[claim.id], [], {}, ()))
+            found.append(Judged(file, "refused", refusals[claim.id], [], {}))
             continue
         if claim.untestable is None and claim.id not in plan.seeds:
-            found.append(Judged(file, "undecided", f"it has no scale {plan.scale}", [], {}, ()))
+            found.append(Judged(file, "undecided", f"it has no scale {plan.scale}", [], {}))
             continue
         runs = evidence.collect(plan, opened, claim)
         verdict, reason, findings = judge_claim(claim, seeds, runs)
         if not runs and claim.id in lacking:
             reason = lacking[claim.id]
-        found.append(Judged(file, verdict, reason, findings, runs, seeds))
+        found.append(Judged(file, verdict, reason, findings, runs))
     return found

@@ -46,7 +46,6 @@ class Judged:
         why: What decided.
         findings: Of each criterion; none if it was not judged.
         runs: Finished runs by arm and seed.
-        seeds: That were asked for.
     """
 
     file: ClaimFile
@@ -54,7 +53,11 @@ class Judged:
     why: str
     findings: list[Finding]
     runs: Mapping[tuple[str, int], Measured]
-    seeds: tuple[int, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those of which runs have finished."""
+        return sorted({seed for _, seed in self.runs})
 
     @property
     def claim(self) -> Claim:
@@ -162,7 +165,7 @@ def _describe_claim(one: Judged, evidence: Evidence, plan: Plan) -> dict[str, An
         "evidence": evidence.about["claims"].get(claim.id),
         "level": claim.level,
         "min_seeds": claim.min_seeds,
-        "seeds": list(one.seeds),
+        "seeds": one.seeds,
         "base": shown["base"],
         "differs": scale.differs if scale else "",
         "settings": dict(zip(arms, shown["arms"], strict=True)),
