@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -106,3 +107,9 @@ def test_the_page_in_the_documentation_says_what_its_numbers_say():
     shown = {path.stem: f"reproduction/{path.name}" for path in page.with_suffix("").glob("*.png")}
     lines = list_lines(document, shown, "reproduction/claims.json")
     assert page.read_text("utf-8") == "".join(f"{line}\n" for line in lines)
+    counts = Counter(claim["verdict"] for claim in document["claims"] if claim["n_runs"])
+    told = (
+        f"Of {counts.total()} claims of the literature that were trained at this scale, their criteria fixed "
+        f"beforehand, {counts['holds']} hold, {counts['does not hold']} do not"
+    )
+    assert told in (ROOT / "docs/index.md").read_text("utf-8").replace("\n", " ")

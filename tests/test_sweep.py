@@ -185,8 +185,10 @@ def test_runs_go_on_with_those_that_are_as_far_and_the_longest_job_comes_first()
 def test_a_stack_is_not_split_for_one_odd_run():
     """Each stack compiles anew: a third of the work is no reason to do so twice."""
     few = [["model.n_layers=2", f"seed={seed}"] for seed in range(3)]
-    jobs = share_out(configs_of(*([f"seed={seed}"] for seed in range(8)), *few), 2)
-    assert sorted(len(job.names) for job in jobs) == [3, 8]
+    configs = configs_of(*([f"seed={seed}"] for seed in range(8)), *few)
+    jobs = share_out(configs, 2, weigh=lambda config: 1.0)
+    assert [len(job.names) for job in jobs] == [8, 3]
+    assert [len(job.names) for job in share_out(configs, 2)] == [3, 8]  # two layers cost more than twice one
     assert [len(job.names) for job in share_out(configs_of(*few), 2)] == [2, 1]
     data = [
         ["task.bank.n_classes=30"],
@@ -245,8 +247,6 @@ def test_jobs_are_as_long_as_they_take(n_workers):
     assert widths == [{128}] * min(n_workers, 4) + [{16}] and [job.weight for job in jobs][-1] == 1
     costs = [job.cost for job in jobs]
     assert costs == sorted(costs, reverse=True) and jobs[0].weight > 8
-    jobs = share_out(configs, n_workers, weigh=lambda config: 1.0)
-    assert sum(len(job.names) for job in jobs) == 12 and len(jobs[0].names) > 2
 
 
 def test_where_a_step_cannot_be_counted_steps_are():
@@ -259,6 +259,10 @@ def test_where_a_step_cannot_be_counted_steps_are():
     for name, at in (("0", "nowhere"), ("1", "nowhere/too")):
         configs[name] = configs[name].replace(model={"pretrained": at})
     assert {job.weight for job in share_out(configs, 1)} == {1.0}
+    away = load_config(
+        "default", ["task.bank={kind: features, source: nowhere.npz, n_classes: 24, n_labels: 4}"]
+    )
+    assert {job.weight for job in share_out(configs_of([]) | {"away": away}, 1)} == {1.0}
 
 
 def test_a_folder_in_which_a_sweep_was_killed_at_once_is_a_new_one(tmp_path):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from hf_icl.distributed import count_cores
-from hf_icl.errors import ConfigError
+from hf_icl.errors import BankError, ConfigError
 from hf_icl.plan import estimate
 from hf_icl.runs.config import RunConfig
 from hf_icl.runs.replicas import count_threads
@@ -55,6 +55,7 @@ def weigh_step(config: RunConfig) -> float:
 
     Raises:
         ConfigError: If they cannot be counted, or would have to be fetched first.
+        BankError: If the exemplars are not at hand, whose shape it takes.
     """
     if config.model.pretrained is not None:
         rule = "a step of a checkpoint is not counted before it is at hand"
@@ -120,7 +121,7 @@ def _weigh_all(configs: Sequence[RunConfig], weigh: Callable[[RunConfig], float]
         return [1.0] * len(configs)
     try:
         costs = [weigh(config) for config in configs]
-    except ConfigError:
+    except (ConfigError, BankError):
         return [1.0] * len(configs)
     return [cost / min(costs) for cost in costs]
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def restore_history(
-    history: History, args: TrainingArguments, state: TrainerState, evaluators: Iterable[str], name: str = ""
+    history: History, args: TrainingArguments, state: TrainerState, evaluators: Iterable[str], name: str
 ) -> None:
     """Make a history hold exactly the rows that a checkpoint knows of, from the trainer's log where it must.
 
@@ -54,7 +54,7 @@ def restore_history(
     history.restore(known[step] for step in sorted(known))
 
 
-def count_before(args: TrainingArguments, state: TrainerState, name: str = "") -> int:
+def count_before(args: TrainingArguments, state: TrainerState, name: str) -> int:
     """Return the training sequences seen before the checkpoint, whatever number of devices saw them.
 
     Steps at which nobody counted are taken to have had the batch size that is set.
